@@ -1,0 +1,100 @@
+# Everything that a checkout needs. A machine with Python >= 3.11 (with venv) and make is enough.
+#
+#   make test                      what CI runs
+#   make test PYTHON=python3.12    the same with another Python (rebuilds .venv)
+
+PYTHON ?= python3
+PORT ?= 8000
+REQUESTS ?= 50000
+PYTEST_ARGS ?=
+
+VENV := .venv
+OLDEST := .venv-oldest
+BIN := $(VENV)/bin
+# One stamp for each Python: another PYTHON builds the environment anew.
+STAMP := $(VENV)/.installed-$(subst /,_,$(PYTHON))
+OLDEST_STAMP := $(OLDEST)/.installed-$(subst /,_,$(PYTHON))
+SOURCES := $(wildcard fastapi_maintenance tests examples benchmarks)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test check lint types unit format test-oldest fuzz bench wheel-test clean
+
+help: ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(firstword $(MAKEFILE_LIST)) | \
+		while IFS=@ read -r name text; do printf '%-20s %s\n' "$$name" "$$text"; done
+
+demo: $(STAMP) ## start the example service with two workers and show what it answers
+	@$(BIN)/python -m examples.demo
+
+serve: $(STAMP) ## run the example service on 127.0.0.1:8000 (PORT=...) for a browser
+	@echo "http://127.0.0.1:$(PORT)/operator has the switches; Ctrl-C ends the service."
+	@$(BIN)/python -m uvicorn examples.service:app --host 127.0.0.1 --port $(PORT) --workers 2
+
+test: lint types unit ## lint, types, all tests with coverage
+
+check: test ## the same as test
+
+lint: $(STAMP) ## ruff: rules and format
+	$(BIN)/python -m ruff check $(SOURCES)
+	$(BIN)/python -m ruff format --check $(SOURCES)
+
+types: $(STAMP) ## mypy --strict
+	$(BIN)/python -m mypy $(SOURCES)
+
+unit: $(STAMP) ## all tests, with branch coverage of the package
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest -n auto $(PYTEST_ARGS)
+	$(BIN)/python -m coverage combine -q
+	$(BIN)/python -m coverage report
+
+format: $(STAMP) ## put the sources into shape
+	$(BIN)/python -m ruff check --fix-only $(SOURCES)
+	$(BIN)/python -m ruff format $(SOURCES)
+
+test-oldest: $(OLDEST_STAMP) ## all tests on the oldest FastAPI that is supported
+	$(OLDEST)/bin/python -m pytest -n auto $(PYTEST_ARGS)
+
+fuzz: $(STAMP) ## the long differential run (REQUESTS=50000)
+	$(BIN)/python -m pytest tests/test_differential.py --requests $(REQUESTS) $(PYTEST_ARGS)
+
+bench: $(STAMP) ## what the middleware costs
+	$(BIN)/python benchmarks/run.py
+
+wheel-test: $(STAMP) ## build the wheel and import it in an empty environment
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(PYTHON) -m venv build/venv
+	build/venv/bin/python -m pip install --quiet dist/*.whl
+	cd build && venv/bin/python -I -c '$(WHEEL_CHECK)'
+
+define WHEEL_CHECK
+from importlib.metadata import version; from pathlib import Path; import fastapi_maintenance as m; \
+home = Path(m.__file__).parent; assert "site-packages" in home.parts, home; \
+assert (home / "py.typed").is_file(), "py.typed is missing"; \
+print("fastapi-maintenance", version("fastapi-maintenance"), "imports from", home)
+endef
+
+clean: ## remove everything that can be made again
+	rm -rf $(VENV) $(OLDEST) build dist .coverage .coverage.* htmlcov .hypothesis .mypy_cache \
+		.pytest_cache .ruff_cache
+	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# $(call environment,folder,dependency group): an editable install in a fresh virtual environment.
+# The pip that comes with Python may be too old for dependency groups, so it is renewed first.
+define environment
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
+		"Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
+	@echo "Installing into $(1) (once)"
+	@$(PYTHON) -m venv --clear $(1)
+	@$(1)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@$(1)/bin/python -m pip install --quiet --editable . --group $(2)
+	@touch $@
+endef
+
+$(STAMP): pyproject.toml
+	$(call environment,$(VENV),dev)
+
+$(OLDEST_STAMP): pyproject.toml
+	$(call environment,$(OLDEST),oldest)

@@ -1,0 +1,46 @@
+"""The switch in this process's memory: for one worker, and for tests."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime
+
+from ..state import Change, MaintenanceMode, MaintenanceState, as_mode, set_mode
+from .base import StateBackend
+
+
+class MemoryBackend(StateBackend):
+    """Maintenance by a variable of this process: other workers don't see it.
+
+    Args:
+        initial: The mode to begin with.
+    """
+
+    def __init__(self, initial: bool | MaintenanceMode = False) -> None:
+        self._state = MaintenanceState(mode=as_mode(initial))
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<MemoryBackend {self._state.mode} at {id(self):#x}>"
+
+    async def get_value(self) -> bool:
+        """Return whether anything is blocked now."""
+        return self._state.mode_at(datetime.now(UTC)) is not MaintenanceMode.OFF
+
+    async def set_value(self, value: bool) -> None:
+        """Store whether maintenance is on."""
+        await self.apply(set_mode(as_mode(value), now=datetime.now(UTC)))
+
+    def peek(self) -> MaintenanceState:
+        """Return the state."""
+        return self._state
+
+    async def apply(self, change: Change) -> MaintenanceState:
+        """Carry out one change and return the state after it."""
+        with self._lock:
+            self._state = change.applied_to(self._state)
+            return self._state
+
+    def sibling(self, name: str) -> MemoryBackend:
+        """Return a backend with a state of its own."""
+        return MemoryBackend()

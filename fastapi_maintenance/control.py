@@ -1,0 +1,177 @@
+"""Changing a switch: set its mode, hold it on or off for the duration of a block, ask what it says."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import uuid
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Literal, ParamSpec, Self, TypeVar
+
+from anyio import CancelScope
+
+from .backends.base import BaseStateBackend
+from .exceptions import InvalidConfiguration
+from .registry import DEFAULT, answering, registry
+from .snapshot import View, view_of
+from .state import Change, Hold, MaintenanceMode, MaintenanceState, as_mode, set_mode
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def get_maintenance_mode(backend: BaseStateBackend | None = None, *, name: str = DEFAULT) -> bool:
+    """Return whether anything is blocked now: ``True`` under ``read_only`` too.
+
+    Without ``backend`` and ``name``, inside a request: what counts for the app that is answering, its
+    ``enable_maintenance`` included.
+
+    Raises:
+        AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
+        InvalidSwitchName: The name can't be a switch's.
+    """
+    app = answering.get()
+    instead = app.instead if app is not None and backend is None and name == DEFAULT else None
+    state = await get_maintenance_state(backend, name=name)
+    return state.mode_at(datetime.now(UTC), instead=instead) is not MaintenanceMode.OFF
+
+
+async def get_maintenance_state(
+    backend: BaseStateBackend | None = None, *, name: str = DEFAULT
+) -> MaintenanceState:
+    """Return the state of a switch: its stored mode, reason, end and holds.
+
+    Raises:
+        AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
+        InvalidSwitchName: The name can't be a switch's.
+    """
+    return await _state(view_of(registry.meant(backend, name)))
+
+
+async def set_maintenance_mode(
+    value: bool | MaintenanceMode | Literal["off", "on", "read_only"],
+    backend: BaseStateBackend | None = None,
+    *,
+    name: str = DEFAULT,
+    reason: str | None = None,
+    until: datetime | None = None,
+) -> None:
+    """Store the mode of a switch. While blocks hold the switch, it counts after them.
+
+    Args:
+        value: A bool or a mode.
+        backend: Whose state to change; ``None``: the one that is meant here, see ``get_maintenance_mode``.
+        name: The switch.
+        reason: What to tell clients and colleagues.
+        until: When the maintenance ends by itself, an aware datetime.
+
+    Raises:
+        ReadOnlyBackend: The state can't be set from here, as with an environment variable.
+        UnsupportedByBackend: The backend stores on or off only, and more was asked.
+        InvalidConfiguration: The mode or end can't work.
+        AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
+        InvalidSwitchName: The name can't be a switch's.
+    """
+    mode, now = as_mode(value), datetime.now(UTC)
+    if until is not None:
+        if until.tzinfo is None:
+            raise InvalidConfiguration(f"until={until!r}: an aware datetime is needed, such as datetime.now(UTC) + ...")
+        if until <= now:
+            raise InvalidConfiguration(f"until={until.isoformat()}: that is over; a time to come is needed")
+        if mode is MaintenanceMode.OFF:
+            raise InvalidConfiguration("until goes with a mode that blocks, not with off")
+    await view_of(registry.meant(backend, name)).apply(set_mode(mode, now=now, reason=reason, until=until))
+
+
+async def _state(view: View) -> MaintenanceState:
+    return view.peek() or await view.read()
+
+
+_enclosing: ContextVar[tuple[tuple[View, str], ...]] = ContextVar("fastapi_maintenance_enclosing", default=())
+"""The on-holds whose blocks this code is in, outermost first."""
+
+
+class _Block:
+    """A block of code that holds a switch: an async context manager, and a decorator for async functions."""
+
+    def __init__(
+        self, kind: Literal["on", "off"], backend: BaseStateBackend | None, name: str, reason: str | None
+    ) -> None:
+        self._kind = kind
+        self._backend = backend
+        self._name = name
+        self._reason = reason
+        self._held: tuple[View, str] | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._held is not None:
+            msg = "this block is entered already; make a new maintenance_mode_on/off(...) for each"
+            raise RuntimeError(msg)
+        view, id_ = view_of(registry.meant(self._backend, self._name)), uuid.uuid4().hex
+        masks = frozenset(
+            enclosing for whose, enclosing in _enclosing.get() if whose is view and self._kind == "off"
+        )
+        self._held = view, id_
+        try:
+            await view.apply(Change(put_holds={id_: Hold(kind=self._kind, reason=self._reason, masks=masks)}))
+        except BaseException:
+            self._held = None
+            raise
+        if self._kind == "on":
+            _enclosing.set((*_enclosing.get(), self._held))
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        held = self._held
+        if held is None:
+            msg = "this block was never entered"
+            raise RuntimeError(msg)
+        self._held = None
+        _enclosing.set(tuple(enclosing for enclosing in _enclosing.get() if enclosing != held))
+        with CancelScope(shield=True):
+            await held[0].apply(Change(drop_holds=frozenset({held[1]})))
+
+    def __call__(self, function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+        """Hold the switch whenever ``function`` runs."""
+        if not inspect.iscoroutinefunction(function):
+            msg = f"{function!r} is not an async function; inside a sync one there is no loop to hold a switch from"
+            raise TypeError(msg)
+
+        @functools.wraps(function)
+        async def held(*args: P.args, **kwargs: P.kwargs) -> T:
+            async with type(self)(self._kind, self._backend, self._name, self._reason):
+                return await function(*args, **kwargs)
+
+        return held
+
+
+def maintenance_mode_on(
+    backend: BaseStateBackend | None = None, *, name: str = DEFAULT, reason: str | None = None
+) -> _Block:
+    """Hold a switch on for the duration of a block, or of each call of a decorated async function.
+
+    Blocks overlap in any order: the switch stays on until the last one leaves, and what an operator stores meanwhile
+    counts after it. A block excludes nobody else's: it is not a lock.
+
+    Args:
+        backend: Whose switch; ``None``: the one that is meant where the block is entered.
+        name: The switch.
+        reason: What to tell clients and colleagues.
+    """
+    return _Block("on", backend, name, reason)
+
+
+def maintenance_mode_off(
+    backend: BaseStateBackend | None = None, *, name: str = DEFAULT, reason: str | None = None
+) -> _Block:
+    """Hold a switch off for the duration of a block, or of each call of a decorated async function.
+
+    It opens what an operator stored, and the ``maintenance_mode_on`` blocks that it is in itself; those of other code
+    stay closed. Takes what ``maintenance_mode_on`` takes.
+    """
+    return _Block("off", backend, name, reason)

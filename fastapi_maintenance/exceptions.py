@@ -1,0 +1,123 @@
+"""Everything this package raises.
+
+::
+
+    MaintenanceError
+    ├── InvalidSwitchName        (also ValueError)  a name outside [a-z0-9][a-z0-9_-]*
+    ├── UnknownBackend           (also ValueError)  a backend type or URL scheme nobody knows
+    ├── InvalidConfiguration     (also ValueError)  an option with a value that can't work
+    ├── AmbiguousSwitch          several apps brought their own backend: say which is meant
+    ├── ReadOnlyBackend          the store can't be written from here
+    ├── UnsupportedByBackend     the store can't hold what was asked for
+    └── UnsupportedFastAPI       this FastAPI's router can't be read exactly
+    MaintenanceActive            (an HTTPException) a guard refused the request
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from fastapi import HTTPException, WebSocketException
+from fastapi import __version__ as fastapi_version
+from starlette.status import HTTP_503_SERVICE_UNAVAILABLE, WS_1013_TRY_AGAIN_LATER
+
+if TYPE_CHECKING:
+    from .policy import Decision
+
+
+class MaintenanceError(Exception):
+    """The base of this package's own errors."""
+
+
+class InvalidSwitchName(MaintenanceError, ValueError):
+    """A switch name that can't be a key, a variable and a file name alike."""
+
+    def __init__(self, name: object) -> None:
+        self.name = name
+        super().__init__(
+            f"invalid switch name {name!r}: accepted are lower-case letters, digits, '_' and '-', "
+            "beginning with a letter or digit, such as 'billing' or 'eu-west_1'"
+        )
+
+
+class InvalidConfiguration(MaintenanceError, ValueError):
+    """An option was given a value that can't work."""
+
+
+class UnknownBackend(MaintenanceError, ValueError):
+    """A backend type or URL scheme that no backend answers to."""
+
+    def __init__(self, kind: str, known: Iterable[str]) -> None:
+        self.kind = kind
+        self.known = tuple(known)
+        super().__init__(f"no backend {kind!r}; known: {', '.join(self.known)}")
+
+
+class AmbiguousSwitch(MaintenanceError):
+    """Several apps of this process brought their own backend, so "the" switch has no meaning."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        super().__init__(
+            f"{count} apps in this process have a backend of their own: pass backend=... to say which is meant, "
+            "or register one with configure_backend(..., name=...) and pass name=..."
+        )
+
+
+class ReadOnlyBackend(MaintenanceError):
+    """The store can only be read from here, so the switch did not move."""
+
+    def __init__(self, where: str, way_out: str) -> None:
+        self.where = where
+        super().__init__(f"{where} can't be set from here, nothing was changed: {way_out}")
+
+
+class UnsupportedByBackend(MaintenanceError):
+    """The store has no room for what was asked, so nothing was changed."""
+
+    def __init__(self, backend: str, what: str) -> None:
+        self.backend = backend
+        self.what = what
+        super().__init__(
+            f"{backend} stores a plain on/off and can't keep {what}, nothing was changed: "
+            "leave it out, or use a backend that stores the whole state, such as MemoryBackend"
+        )
+
+
+class UnsupportedFastAPI(MaintenanceError):
+    """The installed FastAPI's router can't be read exactly, so no request can be judged."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(
+            f"fastapi-maintenance can't read the routes of FastAPI {fastapi_version}: {problem}. "
+            "Rather than judge requests wrongly it answers none; upgrade fastapi-maintenance, "
+            "or go back to the FastAPI version that worked"
+        )
+
+
+class MaintenanceActive(HTTPException):
+    """A guard refused the request: 503 with the default body and ``Retry-After``.
+
+    FastAPI's own handler for ``HTTPException`` already answers it; ``maintenance_exception_handler`` answers
+    with the custom response, if there is one.
+    """
+
+    def __init__(self, decision: Decision, *, detail: str, headers: Mapping[str, str], terms: Any) -> None:
+        self.decision = decision
+        """Why the request was refused."""
+        self.terms = terms
+        super().__init__(HTTP_503_SERVICE_UNAVAILABLE, detail=detail, headers=dict(headers))
+
+
+class WebSocketMaintenanceActive(WebSocketException, MaintenanceActive):
+    """The same on a websocket whose server knows no denial response: the handshake is closed with 1013.
+
+    ``WebSocketException`` comes first, so that Starlette picks the handler that closes.
+    """
+
+    def __init__(self, decision: Decision, *, detail: str, headers: Mapping[str, str], terms: Any) -> None:
+        MaintenanceActive.__init__(self, decision, detail=detail, headers=headers, terms=terms)
+        self.code = WS_1013_TRY_AGAIN_LATER
+        self.reason = detail

@@ -1,0 +1,322 @@
+"""The gate asks: from a request to its facts, and from these to a decision. Middleware and guard share it."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Router
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .decorators import forced_on_anywhere, mark_of
+from .exceptions import InvalidConfiguration, UnsupportedFastAPI
+from .exemptions import Exemptions
+from .policy import Decision, Facts, Mark, Rule, decide
+from .registry import DEFAULT, AppSwitch, registry
+from .responses import Refusal, default_response, request_of
+from .routes import UNKNOWN, Entry, Target, check_fastapi, resolve, root_of, route_path
+from .snapshot import View, view_of
+from .state import MaintenanceMode, MaintenanceState
+
+logger = logging.getLogger("fastapi_maintenance")
+
+ExemptHandler = Callable[[Request], bool | Awaitable[bool]]
+ResponseHandler = Callable[[Request], Response | Awaitable[Response]]
+
+_SCOPE_KEY = "fastapi_maintenance"
+"""Where the scope of a request keeps its visit to the innermost gate."""
+
+_OFF = MaintenanceState()
+_PASSED_AT_ONCE = Decision(False, Rule.MODE, DEFAULT, MaintenanceMode.OFF)
+
+
+class Terms:
+    """What middleware and guard can be given alike: who is exempt, and what the others get."""
+
+    def __init__(
+        self,
+        exemptions: Exemptions | None = None,
+        exempt_handler: ExemptHandler | None = None,
+        response_handler: ResponseHandler | None = None,
+    ) -> None:
+        if exemptions is not None and not isinstance(exemptions, Exemptions):
+            raise InvalidConfiguration(f"exemptions={exemptions!r}: an Exemptions(...) is needed")
+        for name, handler in (("exempt_handler", exempt_handler), ("response_handler", response_handler)):
+            if handler is not None and not callable(handler):
+                raise InvalidConfiguration(f"{name}={handler!r}: a function that takes the request is needed")
+        self.exemptions = exemptions if exemptions is not None else Exemptions()
+        self.exempt_handler = exempt_handler
+        self.response_handler = response_handler
+
+    async def exemption(self, request: Request, path: str, *, is_docs: bool) -> str | None:
+        """Return why a request is exempt, or ``None``; a handler that raises exempts nobody."""
+        reason = self.exemptions.of_request(request.scope, path, is_docs=is_docs)
+        if reason is not None or self.exempt_handler is None:
+            return reason
+        try:
+            return "handler" if await _call(self.exempt_handler, request) else None
+        except Exception:
+            logger.exception("exempt_handler failed: %s %s is not exempt", request.method, path)
+            return None
+
+    async def refusal(self, decision: Decision, request: Request) -> Refusal:
+        """Return the answer for a blocked request; a handler that fails leaves the default one."""
+        fallback = default_response(decision, datetime.now(UTC))
+        if self.response_handler is None:
+            return Refusal(fallback, fallback)
+        try:
+            response = await _call(self.response_handler, request)
+        except Exception:
+            logger.exception("response_handler failed: the default maintenance response is sent instead")
+            return Refusal(fallback, fallback)
+        if not isinstance(response, Response):
+            logger.error(
+                "response_handler returned %r, which is no Starlette Response: "
+                "the default maintenance response is sent instead",
+                response,
+            )
+            return Refusal(fallback, fallback)
+        return Refusal(response, fallback)
+
+
+async def _call(handler: Callable[[Request], Any], request: Request) -> Any:
+    """Call a user's handler, off the event loop unless it is async."""
+    function = handler
+    while isinstance(function, partial):
+        function = function.func
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):
+        return await handler(request)
+    result = await run_in_threadpool(handler, request)
+    return await result if inspect.isawaitable(result) else result
+
+
+class Visit:
+    """One request at one gate: as what it was judged, and how."""
+
+    __slots__ = ("_facts", "gate", "outer", "root_path", "state", "target")
+
+    def __init__(self, gate: Gate, scope: Scope, outer: Visit | None) -> None:
+        self.gate = gate
+        self.outer = outer
+        """The visit to the gate around this one, such as that of the app that this one is mounted in."""
+        self.root_path: str = scope.get("root_path", "")
+        self.state = _OFF
+        """What the switch said when the request came; it is judged by that to its end."""
+        self.target: Target | None = None
+        """What would run; ``None`` where nobody had to know."""
+        self._facts: tuple[object, ...] = ()
+
+    def note(self, scope: Scope) -> None:
+        """Take note of what the target was found by."""
+        self._facts = _routing_facts(scope)
+
+    def entry_of(self, router: Router) -> Entry | None:
+        """Return how the request was expected to come to a router, or ``None`` if it was not."""
+        if self.target is None:
+            return None
+        return next((entry for entry in self.target.entries if entry.router is router), None)
+
+    def covers(self, router: Router, scope: Scope) -> bool:
+        """Return whether the request comes to a router as it was judged."""
+        if self.target is None:
+            return True  # off, and nothing forced on: whatever it is by now, it passes
+        entry = self.entry_of(router)
+        return (
+            entry is not None
+            and entry.root_path == scope.get("root_path", "")
+            and self._facts == _routing_facts(scope)
+        )
+
+
+def _routing_facts(scope: Scope) -> tuple[object, ...]:
+    """Return a copy of what routing goes by, the root path apart."""
+    return scope["path"], scope.get("method"), tuple(map(tuple, scope["headers"]))
+
+
+def visit_of(scope: Scope) -> Visit | None:
+    """Return the visit of a request to the innermost gate that it came through."""
+    visit: Visit | None = scope.get(_SCOPE_KEY)
+    return visit
+
+
+class Gate:
+    """The gate of one app: its default switch, and its terms."""
+
+    def __init__(self, app: AppSwitch, terms: Terms) -> None:
+        self.app = app
+        self.terms = terms
+        self._view: View | None = None
+        self._registry_version = -1
+
+    def view(self) -> View:
+        """Return the view of the app's default switch."""
+        version = registry.version
+        if self._view is None or self._registry_version != version:
+            self._view = view_of(registry.of_app(self.app))
+            self._registry_version = version
+        return self._view
+
+    def arrive(self, scope: Scope) -> Visit:
+        """Begin the visit of a request."""
+        visit = Visit(self, scope, scope.get(_SCOPE_KEY))
+        scope[_SCOPE_KEY] = visit
+        return visit
+
+    async def judge(
+        self, visit: Visit, start: ASGIApp, request: Request | None, scope: Scope, receive: Receive
+    ) -> tuple[Decision, Receive]:
+        """Judge a request that arrives; return the decision, and what the app is to receive from.
+
+        ``start`` is what the request goes to. ``request`` is given where somebody else reads the body, too.
+        """
+        view = self.view()
+        visit.state = view.peek() or await view.read()
+        if not forced_on_anywhere() and self.is_off(visit.state):
+            return _PASSED_AT_ONCE, receive
+        start, mark = _start(start, scope)
+        return await self._judge(visit, start, mark, request, scope, receive)
+
+    async def judge_again(
+        self, visit: Visit, router: Router, scope: Scope, receive: Receive
+    ) -> tuple[Decision, Receive]:
+        """Judge a request that comes to ``router`` as something else than it was judged as."""
+        entry = visit.entry_of(router)
+        if visit.target is not None and visit.target.entries[:1] == (entry,):
+            visit.root_path = scope.get("root_path", "")
+        return await self._judge(visit, router, entry and entry.mark, None, scope, receive)
+
+    async def _judge(
+        self,
+        visit: Visit,
+        start: ASGIApp,
+        mark: Mark | None,
+        request: Request | None,
+        scope: Scope,
+        receive: Receive,
+    ) -> tuple[Decision, Receive]:
+        visit.note(scope)
+        visit.target = target = target_of(start, scope, mark)
+        facts = Facts(target.runs, target.mark, scope.get("method"))
+        now = datetime.now(UTC)
+        decision = decide(facts, visit.state, now, instead=self.app.instead)
+        if decision.rule is not Rule.MODE or not decision.blocked:
+            return decision, receive
+        recording = _Recording(receive)
+        if request is None:
+            request = request_of(scope, recording)
+        path = route_path(scope["path"], visit.root_path)
+        exemption = await self.terms.exemption(request, path, is_docs=target.docs)
+        decision = decide(replace(facts, exemption=exemption), visit.state, now, instead=self.app.instead)
+        return decision, recording.replayed()
+
+    def is_off(self, state: MaintenanceState) -> bool:
+        """Return whether a state blocks nothing by itself."""
+        if not state.holds and self.app.instead is None and state.mode is MaintenanceMode.OFF:
+            return True
+        return state.mode_at(datetime.now(UTC), instead=self.app.instead) is MaintenanceMode.OFF
+
+
+def target_of(start: ASGIApp, scope: Scope, mark: Mark | None = None) -> Target:
+    """Return what would run, and have the routers on the way watch for what changes the request."""
+    check_fastapi()
+    try:
+        target = resolve(start, scope, mark=mark)
+    except UnsupportedFastAPI:
+        raise
+    except Exception as error:
+        # A convertor raised. The router will raise the same, so nothing opens by assuming that something runs.
+        logger.debug("matching %s raised %r", scope["path"], error)
+        return UNKNOWN
+    for entry in target.entries:
+        watch(entry.router)
+    return target
+
+
+def _start(app: ASGIApp, scope: Scope) -> tuple[ASGIApp, Mark | None]:
+    """Return where to enter the route tree from a middleware around ``app``, and the mark outside of there."""
+    if root_of(app) is not None:
+        return app, None
+    # A middleware in between doesn't tell what it wraps. The app that is answering is what it leads to, unless
+    # routing has left that app's router already: then the middleware stands on a route, and `app` is the endpoint.
+    answering, endpoint = scope.get("app"), scope.get("endpoint")
+    if answering is not None and (endpoint is None or endpoint is answering or root_of(endpoint) is answering):
+        return answering, None
+    return app, mark_of(endpoint)
+
+
+class _Recording:
+    """A ``receive`` that notes what was received through it, so that the app can receive it again."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._messages: list[Message] = []
+
+    async def __call__(self) -> Message:
+        """Receive and note one message."""
+        message = await self._receive()
+        self._messages.append(message)
+        return message
+
+    def replayed(self) -> Receive:
+        """Return a ``receive`` that begins with what was noted."""
+        if not self._messages:
+            return self._receive
+        messages = iter(self._messages)
+
+        async def replay() -> Message:
+            for message in messages:
+                return message
+            return await self._receive()
+
+        return replay
+
+
+async def state_of(app: AppSwitch, switch: str, visit: Visit | None) -> MaintenanceState:
+    """Return what a switch says to a request; the default one says what it said when the request came."""
+    if switch == DEFAULT and visit is not None:
+        return visit.state
+    view = view_of(registry.of_app(app, switch))
+    return view.peek() or await view.read()
+
+
+def watch_root(app: ASGIApp, scope: Scope) -> None:
+    """Watch the router that a middleware around ``app`` leads to."""
+    root = root_of(_start(app, scope)[0])
+    if root is not None:
+        watch(root.router if isinstance(root, Starlette) else root)
+
+
+def watch(router: Router) -> None:
+    """Have a router's entrance judge again what comes to it changed."""
+    if not isinstance(router.middleware_stack, _Entrance):
+        router.middleware_stack = _Entrance(router, router.middleware_stack)
+
+
+class _Entrance:
+    """A router's entrance. A middleware inside of the gate may have rewritten the request on its way here."""
+
+    def __init__(self, router: Router, app: ASGIApp) -> None:
+        self._router = router
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the request in unless a gate that it came through blocks what it is now."""
+        visit = visit_of(scope)
+        while visit is not None:
+            if not visit.covers(self._router, scope):
+                decision, receive = await visit.gate.judge_again(visit, self._router, scope, receive)
+                if decision.blocked:
+                    refusal = await visit.gate.terms.refusal(decision, request_of(scope, receive))
+                    await refusal(scope, receive, send)
+                    return
+            visit = visit.outer
+        await self.app(scope, receive, send)

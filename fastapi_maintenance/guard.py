@@ -1,0 +1,174 @@
+"""The ``Depends`` face: ``MaintenanceGuard``."""
+
+# No `from __future__ import annotations`: FastAPI reads the annotations of a callable object as they are.
+
+import functools
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import cast
+
+from starlette.exceptions import HTTPException
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from .decorators import mark_of, marked_anywhere
+from .exceptions import InvalidConfiguration, MaintenanceActive, WebSocketMaintenanceActive
+from .exemptions import Exemptions
+from .gate import ExemptHandler, ResponseHandler, Terms, Visit, state_of, target_of, visit_of
+from .policy import Decision, Facts, Mark, Rule, decide
+from .registry import DEFAULT, AppSwitch, checked_name
+from .responses import DETAIL, can_deny, default_headers, request_of
+from .routes import route_path
+
+_NO_APP = AppSwitch()
+
+
+class MaintenanceGuard:
+    """A dependency that refuses requests while its switch, or the app's default switch, is on.
+
+    Use it as ``Depends(MaintenanceGuard("billing"))`` on a route, a router or an app, websocket routes included. It
+    makes the middleware's decision where the router already stands: marks, exemptions and modes count alike. Where
+    the app has the middleware, that one's exemptions, ``exempt_handler`` and ``enable_maintenance`` count too.
+
+    Args:
+        name: The switch.
+        exemptions: What stays open here; by default preflights.
+        exempt_handler: As the middleware's.
+        response_handler: As the middleware's, used by ``maintenance_exception_handler``.
+
+    Raises:
+        InvalidConfiguration: An argument can't work.
+        InvalidSwitchName: The name can't be a switch's.
+    """
+
+    def __init__(
+        self,
+        name: str = DEFAULT,
+        *,
+        exemptions: Exemptions | None = None,
+        exempt_handler: ExemptHandler | None = None,
+        response_handler: ResponseHandler | None = None,
+    ) -> None:
+        self.name = checked_name(name)
+        self._terms = Terms(exemptions, exempt_handler, response_handler)
+
+    def __repr__(self) -> str:
+        return f"MaintenanceGuard({self.name!r})"
+
+    async def __call__(self, connection: HTTPConnection) -> None:
+        """Return if the request may pass.
+
+        Raises:
+            MaintenanceActive: It may not.
+        """
+        visit = visit_of(connection.scope)
+        decision = await self._judge(connection, visit)
+        if decision.blocked:
+            await self._refuse(connection, visit, decision)
+
+    async def _judge(self, connection: HTTPConnection, visit: Visit | None) -> Decision:
+        scope = connection.scope
+        app = _NO_APP if visit is None else visit.gate.app
+        facts = Facts(runs=True, mark=_mark(scope, visit), method=scope.get("method"))
+        now = datetime.now(UTC)
+        for switch in dict.fromkeys((self.name, DEFAULT)):
+            instead = app.instead if switch == DEFAULT else None
+            state = await state_of(app, switch, visit)
+            decision = decide(facts, state, now, switch=switch, instead=instead)
+            if decision.blocked and decision.rule is Rule.MODE:
+                facts = replace(facts, exemption=await self._exemption(connection, visit))
+                decision = decide(facts, state, now, switch=switch, instead=instead)
+            if decision.blocked or decision.rule is not Rule.MODE:
+                break
+        return decision
+
+    async def _exemption(self, connection: HTTPConnection, visit: Visit | None) -> str | None:
+        scope = connection.scope
+        request = _request(connection)
+        root_path = scope.get("app_root_path", scope.get("root_path", "")) if visit is None else visit.root_path
+        path = route_path(scope["path"], root_path)
+        for terms in (self._terms,) if visit is None else (self._terms, visit.gate.terms):
+            exemption = await terms.exemption(request, path, is_docs=False)
+            if exemption is not None:
+                return exemption
+        return None
+
+    async def _refuse(self, connection: HTTPConnection, visit: Visit | None, decision: Decision) -> None:
+        terms = self._terms if self._terms.response_handler or visit is None else visit.gate.terms
+        headers = default_headers(decision, datetime.now(UTC))
+        refused = MaintenanceActive(decision, detail=DETAIL, headers=headers, terms=terms)
+        if isinstance(connection, WebSocket):
+            if not can_deny(connection.scope):
+                raise WebSocketMaintenanceActive(decision, detail=DETAIL, headers=headers, terms=terms)
+            if not _starlette_answers_websockets():
+                refusal = await terms.refusal(decision, _request(connection))
+                await refusal(connection.scope, connection.receive, connection.send)
+        raise refused
+
+
+maintenance_guard = MaintenanceGuard()
+"""The guard of the default switch."""
+
+
+async def maintenance_exception_handler(connection: HTTPConnection, exc: Exception) -> Response:
+    """Answer a guard's refusal in full: with its ``response_handler``, else the middleware's, else the default.
+
+    Register it by ``app.add_exception_handler(MaintenanceActive, maintenance_exception_handler)``.
+    """
+    if not isinstance(exc, MaintenanceActive):
+        raise InvalidConfiguration(
+            f"maintenance_exception_handler answers MaintenanceActive, not {type(exc).__name__}: "
+            "register it by add_exception_handler(MaintenanceActive, maintenance_exception_handler)"
+        ) from exc
+    return cast("Response", await exc.terms.refusal(exc.decision, _request(connection)))
+
+
+def _request(connection: HTTPConnection) -> Request:
+    """Return the request that a handler gets; FastAPI's own one has read the body already."""
+    if isinstance(connection, Request):
+        return connection
+    return request_of(connection.scope, cast("WebSocket", connection).receive)
+
+
+def _mark(scope: Scope, visit: Visit | None) -> Mark | None:
+    """Return the innermost mark on the way to the endpoint that is about to run."""
+    mark = mark_of(scope.get("endpoint"))
+    if mark is not None or not marked_anywhere():
+        return mark
+    if visit is not None and visit.target is not None:
+        return visit.target.mark
+    if "router" not in scope:
+        return None  # a route that is used without a router
+    # The mounts on the way may have marks, and left no trace in the scope: go the way again, from the outermost router.
+    at_outermost = {**scope, "root_path": scope.get("app_root_path", scope.get("root_path", ""))}
+    at_outermost.pop("fastapi", None)
+    return target_of(scope["router"], at_outermost).mark
+
+
+async def _no_receive() -> Message:
+    return {"type": "websocket.connect"}
+
+
+@functools.cache
+def _starlette_answers_websockets() -> bool:
+    """Return whether this Starlette sends what an exception handler returns for a websocket; older ones drop it."""
+    sent: list[Message] = []
+
+    async def raises(scope: Scope, receive: Receive, send: Send) -> None:
+        raise HTTPException(503)
+
+    async def answers(connection: object, exc: Exception) -> Response:
+        return Response()
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "websocket", "path": "/", "headers": []}
+    app = ExceptionMiddleware(raises, handlers={HTTPException: answers})
+    with suppress(StopIteration):
+        app(scope, _no_receive, send).send(None)  # a coroutine that never waits
+    return bool(sent)

@@ -1,0 +1,102 @@
+"""The ASGI face: ``MaintenanceModeMiddleware``."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from starlette.middleware.base import BaseHTTPMiddleware, DispatchFunction, RequestResponseEndpoint
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from .backends.base import BaseStateBackend
+from .exceptions import InvalidConfiguration
+from .exemptions import Exemptions
+from .gate import ExemptHandler, Gate, ResponseHandler, Terms, visit_of, watch_root
+from .registry import AppSwitch, answering, checked_backend, registry
+from .responses import request_of
+
+
+class MaintenanceModeMiddleware(BaseHTTPMiddleware):
+    """Answers 503 instead of running application code that is under maintenance.
+
+    It finds out which endpoint the app's router would run and lets everything else through: what does not exist
+    stays 404, a wrong method stays 405, a slash redirect stays a redirect. Websocket handshakes are judged like
+    requests. While nothing is under maintenance, requests pass untouched: no task group, no copy of the body.
+
+    Args:
+        app: The ASGI app inside; Starlette passes it.
+        enable_maintenance: ``True`` or ``False`` stands in for the stored mode; blocks of
+            ``maintenance_mode_on/off`` stand above it. ``None``: the backend decides.
+        backend: Where the state of this app's default switch is kept. ``None``: what ``configure_backend`` set.
+        exempt_handler: Called with the ``Request`` when it is about to be blocked by the mode; a true answer lets it
+            pass. Sync (run off the event loop) or async. One that raises exempts nobody.
+        response_handler: Called with the ``Request`` of a blocked one; returns the Starlette response to send.
+            Sync or async. One that raises leaves the default answer.
+        exemptions: What stays open otherwise; by default preflights and docs pages.
+        dispatch: As for ``BaseHTTPMiddleware``; call ``dispatch`` of this class in it.
+
+    Raises:
+        InvalidConfiguration: An argument can't work. Starlette builds middleware lazily, so it is raised at start-up
+            or at the first request, not at ``add_middleware``.
+    """
+
+    def __init__(  # noqa: PLR0913 - the contract's keywords
+        self,
+        app: ASGIApp,
+        enable_maintenance: bool | None = None,
+        backend: BaseStateBackend | None = None,
+        exempt_handler: ExemptHandler | None = None,
+        response_handler: ResponseHandler | None = None,
+        *,
+        exemptions: Exemptions | None = None,
+        dispatch: DispatchFunction | None = None,
+    ) -> None:
+        super().__init__(app, dispatch)
+        if enable_maintenance is not None and not isinstance(enable_maintenance, bool):
+            raise InvalidConfiguration(f"enable_maintenance={enable_maintenance!r}: True, False or None is needed")
+        switch = AppSwitch(None if backend is None else checked_backend(backend), enable_maintenance)
+        registry.add_app(switch)
+        self._gate = Gate(switch, Terms(exemptions, exempt_handler, response_handler))
+        self._is_plain = dispatch is None and type(self).dispatch is MaintenanceModeMiddleware.dispatch
+        self._is_watching = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Judge one connection, then pass it on as it is or refuse it."""
+        kind = scope["type"]
+        if kind != "http" and kind != "websocket":
+            await self.app(scope, receive, send)
+            return
+        if not self._is_watching:
+            watch_root(self.app, scope)
+            self._is_watching = True
+        gate = self._gate
+        visit = gate.arrive(scope)
+        outer_app = answering.get()
+        answering.set(gate.app)
+        try:
+            if not self._is_plain and kind == "http":
+                await super().__call__(scope, receive, send)
+                return
+            decision, receive = await gate.judge(visit, self.app, None, scope, receive)
+            if decision.blocked:
+                refusal = await gate.terms.refusal(decision, request_of(scope, receive))
+                await refusal(scope, receive, send)
+            else:
+                await self.app(scope, receive, send)
+        finally:
+            # Not `reset(token)`: a request that is thrown away ends in another context, where that raises.
+            answering.set(outer_app)
+
+    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        """Judge one request for a subclass that does something before or after.
+
+        Only ``super().dispatch(request, call_next)`` and a ``dispatch=`` function get here.
+        """
+        visit = visit_of(request.scope)
+        if visit is None or visit.gate is not self._gate:
+            visit = self._gate.arrive(request.scope)
+        decision, _ = await self._gate.judge(visit, self.app, request, request.scope, request.receive)
+        if decision.blocked:
+            return cast("Response", await self._gate.terms.refusal(decision, request))
+        return await call_next(request)

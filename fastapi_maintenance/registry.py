@@ -1,0 +1,233 @@
+"""The one table from switch name to backend, shared by middleware, guard and context managers."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import os
+import re
+import threading
+import weakref
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from .backends.base import BaseStateBackend
+from .backends.env import EnvVarBackend
+from .backends.memory import MemoryBackend
+from .exceptions import AmbiguousSwitch, InvalidConfiguration, InvalidSwitchName, UnknownBackend, UnsupportedByBackend
+
+DEFAULT = "default"
+"""The switch of the whole app."""
+
+BACKEND_VARIABLE = "FASTAPI_MAINTENANCE_BACKEND"
+"""The environment variable with the URL of the default backend."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+
+@dataclass(frozen=True, eq=False)
+class AppSwitch:
+    """What an app was given for its default switch."""
+
+    backend: BaseStateBackend | None = None
+    """Its own backend; ``None`` for the configured one."""
+    instead: bool | None = None
+    """Its ``enable_maintenance``, which stands in for the stored mode."""
+
+
+answering: ContextVar[AppSwitch | None] = ContextVar("fastapi_maintenance_answering", default=None)
+"""The app that is answering the current request."""
+
+
+class Registry:
+    """Which backend a switch has."""
+
+    def __init__(self) -> None:
+        self._configured: dict[str, BaseStateBackend] = {}
+        self._apps: weakref.WeakSet[AppSwitch] = weakref.WeakSet()
+        self._lock = threading.RLock()
+        self.version = 0
+        """Grows with each change, so that what was looked up can be kept until then."""
+
+    def configure(self, name: str, backend: BaseStateBackend) -> None:
+        """Make ``backend`` the one of switch ``name``."""
+        with self._lock:
+            self._configured[name] = backend
+            self.version += 1
+
+    def add_app(self, app: AppSwitch) -> None:
+        """Take note of an app; one with a backend of its own can be meant by calls that name none."""
+        with self._lock:
+            self._apps.add(app)
+
+    def clear(self) -> None:
+        """Forget every configured backend."""
+        with self._lock:
+            self._configured.clear()
+            self.version += 1
+
+    def of_app(self, app: AppSwitch, name: str = DEFAULT) -> BaseStateBackend:
+        """Return the backend of a switch as seen from an app."""
+        with self._lock:
+            default = app.backend if app.backend is not None else self._default()
+            return default if name == DEFAULT else self._named(name, default)
+
+    def meant(self, backend: BaseStateBackend | None = None, name: str = DEFAULT) -> BaseStateBackend:
+        """Return the backend that a call means.
+
+        With a backend, that one. Else, inside a request, the switch of the app that is answering; outside, the
+        configured one, unless exactly one app brought its own backend, which is then meant.
+
+        Raises:
+            AmbiguousSwitch: Several apps brought their own.
+            InvalidSwitchName: The name can't be a switch's.
+        """
+        checked_name(name)
+        if backend is not None:
+            return checked_backend(backend) if name == DEFAULT else _sibling(checked_backend(backend), name)
+        app = answering.get()
+        if app is not None:
+            return self.of_app(app, name)
+        with self._lock:
+            if name in self._configured:
+                return self._configured[name]
+            own = self._own_backends()
+            default = own[0] if own else self._default()
+            return default if name == DEFAULT else self._named(name, default)
+
+    def _named(self, name: str, default: BaseStateBackend) -> BaseStateBackend:
+        if name in self._configured:
+            return self._configured[name]
+        try:
+            return _sibling(default, name)
+        except UnsupportedByBackend:
+            # A user's own backend has no place for a second switch: that is the environment's, as by default.
+            return _sibling(_ENVIRONMENT, name)
+
+    def _default(self) -> BaseStateBackend:
+        if DEFAULT not in self._configured:
+            url = os.environ.get(BACKEND_VARIABLE, "").strip()
+            self._configured[DEFAULT] = backend_from_url(url) if url else EnvVarBackend()
+        return self._configured[DEFAULT]
+
+    def _own_backends(self) -> list[BaseStateBackend]:
+        own = self._distinct_own_backends()
+        if len(own) > 1:
+            gc.collect()  # apps hold themselves alive in cycles: one that is only waiting to be freed doesn't count
+            own = self._distinct_own_backends()
+        if len(own) > 1:
+            raise AmbiguousSwitch(len(own))
+        return own
+
+    def _distinct_own_backends(self) -> list[BaseStateBackend]:
+        return list({id(app.backend): app.backend for app in self._apps if app.backend is not None}.values())
+
+
+def _sibling(backend: BaseStateBackend, name: str) -> BaseStateBackend:
+    """Return the backend of a named switch in the same store, always the same one."""
+    siblings: dict[str, BaseStateBackend] = vars(backend).setdefault("_fastapi_maintenance_siblings", {})
+    if name not in siblings:
+        sibling = backend.sibling(name)
+        if sibling is None:
+            raise UnsupportedByBackend(repr(backend), f"a second switch, {name!r}")
+        siblings.setdefault(name, sibling)
+    return siblings[name]
+
+
+_ENVIRONMENT = EnvVarBackend()
+
+registry = Registry()
+
+
+def configure_backend(
+    backend: str | BaseStateBackend, *, name: str = DEFAULT, **options: Any
+) -> BaseStateBackend:
+    """Set where the state of a switch is kept, for the whole process, and return that backend.
+
+    Args:
+        backend: ``"env"``, ``"memory"``, a URL (``env://[VAR]``, ``memory://``), or a backend.
+        name: The switch. One that is never configured takes a place beside the default one's: a variable with the
+            name appended, a memory of its own.
+        options: The backend's own, such as ``var_name`` for ``"env"`` or ``initial`` for ``"memory"``.
+
+    Raises:
+        UnknownBackend: No backend has this type or scheme (also a ``ValueError``).
+        InvalidConfiguration: The backend has no such option, or not with this value (also a ``ValueError``).
+        InvalidSwitchName: The name can't be a switch's (also a ``ValueError``).
+    """
+    checked_name(name)
+    if isinstance(backend, BaseStateBackend):
+        if options:
+            raise InvalidConfiguration(f"options {sorted(options)} go with a backend's type; {backend!r} is made already")
+        made = backend
+    else:
+        made = _made(name, backend, options)
+    registry.configure(name, made)
+    return made
+
+
+_TYPES: dict[str, Callable[..., BaseStateBackend]] = {"env": EnvVarBackend, "memory": MemoryBackend}
+_KNOWN = (*sorted(_TYPES), *(f"{scheme}://" for scheme in sorted(_TYPES)))
+
+
+def backend_from_url(url: str) -> BaseStateBackend:
+    """Return the backend of a URL: ``env://``, ``env://VAR`` or ``memory://``.
+
+    Raises:
+        UnknownBackend: No backend has this scheme.
+        InvalidConfiguration: The URL has more than its backend can use.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in _TYPES or "://" not in url:
+        raise UnknownBackend(parts.scheme or url, _KNOWN)
+    rest = url.partition("://")[2]
+    if parts.scheme == "env":
+        return EnvVarBackend(rest) if rest else EnvVarBackend()
+    if rest:
+        raise InvalidConfiguration(f"backend URL {url!r}: nothing can follow memory://")
+    return MemoryBackend()
+
+
+def _made(name: str, backend: object, options: dict[str, Any]) -> BaseStateBackend:
+    """Return a new backend of a type or URL for switch ``name``, beside the default one if no place is given."""
+    if not isinstance(backend, str):
+        raise InvalidConfiguration(f"backend {backend!r}: a type or URL ({', '.join(_KNOWN)}) or a backend is needed")
+    if "://" in backend:
+        if options:
+            raise InvalidConfiguration(f"options {sorted(options)} go with a backend's type; a URL says it all")
+        made = backend_from_url(backend)
+        place_given = not backend.endswith("://")
+    elif backend in _TYPES:
+        made = _with_options(backend, options)
+        place_given = bool(options)
+    else:
+        raise UnknownBackend(backend, _KNOWN)
+    return made if name == DEFAULT or place_given else _sibling(made, name)
+
+
+def _with_options(kind: str, options: dict[str, Any]) -> BaseStateBackend:
+    make = _TYPES[kind]
+    accepted = list(inspect.signature(make).parameters)
+    if not set(options) <= set(accepted):
+        raise InvalidConfiguration(
+            f"backend {kind!r} has no option {', '.join(sorted(set(options) - set(accepted)))}; "
+            f"accepted: {', '.join(accepted)}"
+        )
+    return make(**options)
+
+
+def checked_name(name: object) -> str:
+    """Return a switch's name, or raise ``InvalidSwitchName``."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InvalidSwitchName(name)
+    return name
+
+
+def checked_backend(backend: object) -> BaseStateBackend:
+    """Return a backend, or raise ``InvalidConfiguration``."""
+    if not isinstance(backend, BaseStateBackend):
+        raise InvalidConfiguration(f"backend={backend!r}: an instance of a BaseStateBackend subclass is needed")
+    return backend

@@ -1,0 +1,116 @@
+"""What a refused client gets: the default answer, the user's own, and either of them over a websocket."""
+
+from __future__ import annotations
+
+import logging
+import math
+from datetime import datetime
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.status import HTTP_503_SERVICE_UNAVAILABLE, WS_1013_TRY_AGAIN_LATER
+from starlette.types import Message, Receive, Scope, Send
+
+from .policy import Decision
+
+logger = logging.getLogger("fastapi_maintenance")
+
+DETAIL = "Service temporarily unavailable due to maintenance"
+RETRY_AFTER_SECONDS = 3600
+"""What clients are told while the end isn't known."""
+
+_DENIAL_EXTENSION = "websocket.http.response"
+
+
+def default_headers(decision: Decision, now: datetime) -> dict[str, str]:
+    """Return the headers of the default answer.
+
+    ``Retry-After`` is in whole seconds (RFC 9110, section 10.2.3), rounded up to the end of the maintenance.
+    """
+    seconds = RETRY_AFTER_SECONDS
+    if decision.until is not None:
+        seconds = max(0, math.ceil((decision.until - now).total_seconds()))
+    return {"Retry-After": str(seconds), "Cache-Control": "no-store"}
+
+
+def default_response(decision: Decision, now: datetime) -> JSONResponse:
+    """Return the answer for clients when the app has none of its own."""
+    return JSONResponse(
+        {"detail": DETAIL}, status_code=HTTP_503_SERVICE_UNAVAILABLE, headers=default_headers(decision, now)
+    )
+
+
+class Refusal:
+    """A response that is sent over HTTP and websockets alike, and that can't fail into a 500.
+
+    It is called like a Starlette response and has the attributes of the one that it sends. Should that raise before
+    anything was sent (a file is missing, say), ``fallback`` is sent.
+    """
+
+    def __init__(self, response: Response, fallback: Response) -> None:
+        self._response = response
+        self._fallback = fallback
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._response, name)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response to the client of ``scope``."""
+        if scope["type"] == "websocket":
+            if not can_deny(scope):
+                # Accepting just to close would tell the client that it had got in.
+                await send({"type": "websocket.close", "code": WS_1013_TRY_AGAIN_LATER, "reason": DETAIL})
+                return
+            scope, receive, send = _as_http(scope), _receiving_http(receive), _sending_denial(send)
+        started = False
+
+        async def noting_start(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._response(scope, receive, noting_start)
+        except Exception:
+            if started or self._response is self._fallback:
+                raise
+            logger.exception("the maintenance response could not be sent; the default one is sent instead")
+            await self._fallback(scope, receive, send)
+
+
+def can_deny(scope: Scope) -> bool:
+    """Return whether the server can answer a websocket handshake with an HTTP response."""
+    return _DENIAL_EXTENSION in scope.get("extensions", {})
+
+
+def request_of(scope: Scope, receive: Receive) -> Request:
+    """Return the request that a handler gets: a websocket handshake is the GET request that it is on the wire."""
+    if scope["type"] == "http":
+        return Request(scope, receive)
+    return Request(_as_http(scope), _receiving_http(receive))
+
+
+def _as_http(scope: Scope) -> Scope:
+    return {**scope, "type": "http", "method": "GET", "extensions": {}}
+
+
+def _receiving_http(receive: Receive) -> Receive:
+    """Return a ``receive`` that tells what happens on a websocket as if it happened to a request."""
+
+    async def receive_http() -> Message:
+        message = await receive()
+        if message["type"] == "websocket.connect":
+            return {"type": "http.request", "body": b"", "more_body": False}
+        return {"type": "http.disconnect"}
+
+    return receive_http
+
+
+def _sending_denial(send: Send) -> Send:
+    """Return a ``send`` that sends a response as a websocket's denial."""
+
+    async def send_denial(message: Message) -> None:
+        await send({**message, "type": "websocket." + message["type"]})
+
+    return send_denial

@@ -1,0 +1,392 @@
+"""What the router would run for a request: the only reader of Starlette's and FastAPI's route tree.
+
+The tree is asked the way the router itself asks it, route by route, in the router's own order and on a private copy
+of the scope, so the answer is the router's own. Nothing is matched before the first request, nor in another order:
+matching an included router makes FastAPI cache its routes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FunctionType, MethodType
+from typing import Any, NamedTuple
+
+import fastapi.routing as fastapi_routing
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
+from starlette.applications import Starlette
+from starlette.endpoints import HTTPEndpoint
+from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from .decorators import mark_of
+from .exceptions import UnsupportedFastAPI
+from .policy import Mark
+
+# FastAPI >= 0.137 keeps included routers as one route each, >= 0.138 has frontends; before, neither exists.
+_IncludedRouter: type[Any] | None = getattr(fastapi_routing, "_IncludedRouter", None)
+_FrontendRouteGroup: type[Any] | None = getattr(fastapi_routing, "_FrontendRouteGroup", None)
+_FASTAPI_SCOPE_KEY = "fastapi"
+"""Where FastAPI keeps its own dict within the scope; matching writes to it."""
+
+
+class Entry(NamedTuple):
+    """A router on the way to what would run, and how the request came to it."""
+
+    router: Router
+    root_path: str
+    mark: Mark | None
+    """The innermost mark outside this router."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the router would run for one request."""
+
+    runs: bool
+    """Whether application code would run: not for 404, 405 and slash redirects."""
+    endpoint: Any = None
+    """The function, class or ASGI app that would run, where it is known."""
+    mark: Mark | None = None
+    """The innermost mark on the way: endpoint over class, endpoint over mounted app."""
+    docs: bool = False
+    """Whether it is one of a FastAPI app's own pages: docs, ReDoc, schema, OAuth2 redirect."""
+    entries: tuple[Entry, ...] = ()
+    """The routers on the way, outermost first."""
+
+
+UNKNOWN = Target(runs=True)
+"""What is assumed when matching raises: something runs, nothing is known of it."""
+
+
+def resolve(app: ASGIApp, scope: Scope, *, mark: Mark | None = None) -> Target:
+    """Return what ``app`` would run for this request; the scope stays untouched.
+
+    ``app`` is a router, an app, or anything that leads to one by ``.app``; what leads to none is an opaque ASGI app,
+    which is an endpoint. ``mark`` is the innermost mark outside of ``app``.
+
+    Raises:
+        UnsupportedFastAPI: The tree holds a FastAPI-internal route of an unknown kind.
+        Exception: Whatever a route's matching raises; the router would raise the same.
+    """
+    return _Walk(_private_copy(scope), mark).app(app)
+
+
+def root_of(app: ASGIApp) -> Router | Starlette | None:
+    """Return the router or app that ``app`` leads to, or ``None``."""
+    for step in _chain(app):
+        if isinstance(step, (Router, Starlette)):
+            return step
+    return None
+
+
+def _chain(app: Any) -> Iterator[Any]:
+    """Yield ``app`` and what it wraps, outermost first, up to the first router or app."""
+    seen: set[int] = set()
+    while app is not None and id(app) not in seen:
+        seen.add(id(app))
+        if isinstance(app, MethodType) and isinstance(app.__self__, Router):
+            # A router's own middleware ends at the bound method `router.app`.
+            app = app.__self__
+        yield app
+        if isinstance(app, (Router, Starlette)):
+            return
+        app = _wrapped(app)
+
+
+def _wrapped(app: Any) -> Any:
+    """Return the ASGI app that a middleware calls: its ``.app``, or a closure's variable ``app``."""
+    if isinstance(app, FunctionType):
+        names = app.__code__.co_freevars
+        if "app" not in names or app.__closure__ is None:
+            return None
+        try:
+            return app.__closure__[names.index("app")].cell_contents
+        except ValueError:  # an empty cell
+            return None
+    return getattr(app, "app", None)
+
+
+class _Walk:
+    """One way down the tree: the private scope, and the innermost mark and the routers so far."""
+
+    def __init__(self, view: Scope, mark: Mark | None) -> None:
+        self.view = view
+        self.mark = mark
+        self.entries: list[Entry] = []
+
+    def app(self, app: ASGIApp) -> Target:
+        """Enter an ASGI app."""
+        for step in _chain(app):
+            self.note_mark(step)
+            if isinstance(step, Starlette):
+                if isinstance(step, FastAPI) and step.root_path:
+                    self.view["root_path"] = step.root_path  # as FastAPI.__call__ does
+                self.view["app"] = step
+                return self.router(step.router)
+            if isinstance(step, Router):
+                return self.router(step)
+        return self.target(app)
+
+    def router(self, router: Router) -> Target:
+        """Enter a router: the first full match, else the first partial one, else what is behind the routes."""
+        self.entries.append(Entry(router, self.view.get("root_path", ""), self.mark))
+        partial: _Matched | None = None
+        for route in router.routes:
+            matched = self.match(route, router)
+            if matched.match is Match.FULL:
+                return self.route(matched)
+            if matched.match is Match.PARTIAL and partial is None:
+                partial = matched
+        if partial is not None:
+            return self.route(partial)
+        return self.behind(router)
+
+    def behind(self, router: Router) -> Target:
+        """Enter what a router has behind its routes: a slash redirect, the frontends, the default app."""
+        match_frontends = getattr(router, "_match_low_priority", None)
+        if match_frontends is None and _has_stock_default(router):
+            return self.nothing()  # a redirect or 404: no code of the application either way
+        if self.redirects(router):
+            return self.nothing()
+        if match_frontends is not None:
+            match, child_scope, route, context = match_frontends(self.view)
+            matched = _Matched(match, child_scope, route, context, router)
+            if matched.match is not Match.NONE:
+                return self.route(matched)
+        return self.default(router)
+
+    def redirects(self, router: Router) -> bool:
+        """Return whether the router would answer with a redirect to the path with, or without, the slash."""
+        if self.view["type"] != "http" or not router.redirect_slashes:
+            return False
+        root_path = self.view.get("root_path", "")
+        if route_path(self.view["path"], root_path) == "/":
+            return False
+        path = self.view["path"]
+        with_other_slash = _private_copy(self.view)
+        # Like the router: it looks at the routed path's end, and changes the whole path's.
+        ends_with_slash = route_path(path, root_path).endswith("/")
+        with_other_slash["path"] = path.rstrip("/") if ends_with_slash else path + "/"
+        return any(route.matches(with_other_slash)[0] is not Match.NONE for route in router.routes)
+
+    def match(self, route: BaseRoute, router: Router) -> _Matched:
+        """Ask one route of ``router`` whether it matches."""
+        if _IncludedRouter is not None and isinstance(route, _IncludedRouter) and _matches_like_stock(route):
+            # `matches()` asks the same, and throws away all but the first part of the answer.
+            return self.match_included(route)
+        match, child_scope = route.matches(self.view)
+        return _Matched(match, child_scope, route, None, router)
+
+    def match_included(self, included: Any) -> _Matched:
+        """Ask an included router, as FastAPI does, for its best candidate."""
+        match, child_scope, route, context = included._match(self.view)
+        return _Matched(match, child_scope, route, context, included.original_router)
+
+    def route(self, matched: _Matched) -> Target:
+        """Enter a selected route as its ``handle`` would."""
+        match, child_scope, route, context, router = matched
+        _update(self.view, child_scope)
+        if _IncludedRouter is not None and isinstance(route, _IncludedRouter):
+            return self.included(route)
+        original = route if context is None else context.original_route
+        if _FrontendRouteGroup is not None and isinstance(original, _FrontendRouteGroup):
+            return self.target(original) if match is Match.FULL else self.nothing()
+        if isinstance(route, (Mount, Host)) and type(route).handle in (Mount.handle, Host.handle):
+            return self.app(route.app)
+        if isinstance(route, Route):
+            return self.http_route(route, context, router)
+        if not isinstance(route, WebSocketRoute) and type(route).__module__.startswith("fastapi."):
+            raise UnsupportedFastAPI(f"it has routes of an unknown kind, {type(route).__qualname__}")
+        # A websocket route, or a user's own kind of route: its `handle` runs, whatever the match.
+        self.note_mark(route)
+        endpoint = self.view.get("endpoint")
+        self.note_mark(endpoint)
+        return self.target(endpoint)
+
+    def included(self, included: Any) -> Target:
+        """Enter an included router: its best candidate, which may be a router included into it."""
+        matched = self.match_included(included)
+        if matched.match is Match.NONE:
+            # A user's own `matches` claimed the request, and no route has it.
+            return self.default(matched.router)
+        return self.route(matched)
+
+    def default(self, router: Router) -> Target:
+        """Enter the app that a router calls when it has nothing for the request: a 404, unless it was replaced."""
+        return self.nothing() if _has_stock_default(router) else self.app(router.default)
+
+    def http_route(self, route: Route, context: Any, router: Router) -> Target:
+        """Enter an HTTP route: its endpoint runs unless its ``handle`` answers 405."""
+        described = context if context is not None and isinstance(route, APIRoute) else route
+        method = self.view["method"]
+        has_stock_handle = type(route).handle in (Route.handle, APIRoute.handle)
+        if has_stock_handle and described.methods and method not in described.methods:
+            return self.nothing()
+        endpoint = described.endpoint
+        if not isinstance(route, APIRoute):
+            if isinstance(endpoint, type) and issubclass(endpoint, HTTPEndpoint):
+                return self.http_endpoint(endpoint, method)
+            if root_of(route.app) is not None:
+                return self.app(route.app)
+        self.note_mark(endpoint)
+        return self.target(endpoint, docs=self.is_docs(described, router))
+
+    def http_endpoint(self, endpoint: type[HTTPEndpoint], method: str) -> Target:
+        """Enter a class with a method per HTTP method; HEAD falls back to ``get``."""
+        self.note_mark(endpoint)
+        name = "get" if method == "HEAD" and not hasattr(endpoint, "head") else method.lower()
+        handler = getattr(endpoint, name, None)
+        has_none = handler is None or (_DISPATCH_KNOWS_ITS_METHODS and method not in _DISPATCHED_METHODS)
+        if has_none and _has_stock_dispatch(endpoint):
+            return self.nothing()  # its `method_not_allowed` answers 405
+        self.note_mark(handler)
+        return self.target(endpoint)
+
+    def is_docs(self, route: Any, router: Router) -> bool:
+        """Return whether a route is one of the FastAPI app's own pages, at the URL that the app has for it."""
+        app = self.view.get("app")
+        return (
+            isinstance(app, FastAPI)
+            and app.router is router
+            and self.view["method"] in ("GET", "HEAD")
+            and route.path
+            in (app.openapi_url, app.docs_url, app.redoc_url, app.swagger_ui_oauth2_redirect_url)
+        )
+
+    def note_mark(self, carrier: Any) -> None:
+        """Take over the mark of something further in, if it has one."""
+        self.mark = mark_of(carrier) or self.mark
+
+    def target(self, endpoint: Any, *, docs: bool = False) -> Target:
+        """Return the end of a way on which something runs."""
+        return Target(True, endpoint, self.mark, docs, tuple(self.entries))
+
+    def nothing(self) -> Target:
+        """Return the end of a way on which no application code runs."""
+        return Target(False, entries=tuple(self.entries))
+
+
+class _Matched(NamedTuple):
+    """A route that matched, as FastAPI's ``_match`` tells it."""
+
+    match: Match
+    child_scope: Scope
+    route: Any
+    context: Any
+    """How FastAPI >= 0.137 sees a route from the place where it is included, else ``None``."""
+    router: Router
+    """The router that has the route."""
+
+
+def _private_copy(scope: Scope) -> Scope:
+    """Return a copy of a scope that matching may write to."""
+    view = dict(scope)
+    if isinstance(view.get(_FASTAPI_SCOPE_KEY), dict):
+        view[_FASTAPI_SCOPE_KEY] = dict(view[_FASTAPI_SCOPE_KEY])
+    return view
+
+
+def _update(view: Scope, child_scope: Scope) -> None:
+    """Take over what matching found, as FastAPI's router does: its own dict is merged, not replaced."""
+    mine = view.get(_FASTAPI_SCOPE_KEY)
+    view.update(child_scope)
+    if isinstance(mine, dict) and _FASTAPI_SCOPE_KEY in child_scope:
+        view[_FASTAPI_SCOPE_KEY] = {**mine, **child_scope[_FASTAPI_SCOPE_KEY]}
+
+
+def _matches_like_stock(included: Any) -> bool:
+    return (
+        type(included).matches is _IncludedRouter.matches  # type: ignore[union-attr]
+        and type(included.original_router).matches is APIRouter.matches
+    )
+
+
+def _has_stock_default(router: Router) -> bool:
+    return getattr(router.default, "__func__", None) is Router.not_found
+
+
+def _has_stock_dispatch(endpoint: type[HTTPEndpoint]) -> bool:
+    return (
+        endpoint.__init__ is HTTPEndpoint.__init__
+        and endpoint.dispatch is HTTPEndpoint.dispatch
+        and endpoint.method_not_allowed is HTTPEndpoint.method_not_allowed
+    )
+
+
+class _EveryMethod(HTTPEndpoint):
+    """An endpoint class that seems to have a handler for every method there is."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda: None
+
+
+# Newer Starlettes dispatch only the methods of a list, older ones whatever the class has an attribute for.
+_DISPATCH_KNOWS_ITS_METHODS = "_allowed_methods" in HTTPEndpoint.dispatch.__code__.co_names
+_DISPATCHED_METHODS = frozenset(
+    _EveryMethod({"type": "http"}, None, None)._allowed_methods,  # type: ignore[arg-type]
+)
+
+
+def route_path(path: str, root_path: str) -> str:
+    """Return the path that the router matches: the decoded one without ``root_path``."""
+    if root_path and path.startswith(root_path):
+        rest = path[len(root_path) :]
+        if not rest or rest.startswith("/"):
+            return rest
+    return path
+
+
+@functools.cache
+def check_fastapi() -> None:
+    """Make sure that this FastAPI's router can be read, by reading one whose answers are known.
+
+    Raises:
+        UnsupportedFastAPI: An answer is wrong, or something that is needed is gone.
+    """
+    app, expected = _known_app()
+    for (method, path), endpoint in expected.items():
+        scope = {"type": "http", "method": method, "path": path, "root_path": "", "headers": []}
+        try:
+            target = resolve(app, scope)
+        except Exception as error:
+            raise UnsupportedFastAPI(f"{method} {path} of a known app raises {error!r}") from error
+        if (target.endpoint if target.runs else None) is not endpoint:
+            raise UnsupportedFastAPI(f"{method} {path} of a known app leads to {target.endpoint!r}")
+
+
+def _known_app() -> tuple[FastAPI, dict[tuple[str, str], Any]]:
+    """Return an app with a route of each kind that FastAPI has, and what its router would run."""
+
+    def endpoint() -> None: ...  # pragma: no cover - only looked up
+
+    async def mounted(scope: Scope, receive: Receive, send: Send) -> None: ...  # pragma: no cover - the same
+
+    app, outer, inner = FastAPI(openapi_url=None), APIRouter(prefix="/outer"), APIRouter()
+    inner.get("/{item}")(endpoint)
+    outer.include_router(inner, prefix="/inner")
+    inner_mount = FastAPI(openapi_url=None)
+    inner_mount.get("/page")(endpoint)
+    app.include_router(outer)
+    app.get("/direct")(endpoint)
+    app.mount("/app", inner_mount)
+    app.mount("/opaque", mounted)
+    expected: dict[tuple[str, str], Any] = {
+        ("GET", "/direct"): endpoint,
+        ("POST", "/direct"): None,
+        ("GET", "/outer/inner/1"): endpoint,
+        ("POST", "/outer/inner/1"): None,
+        ("GET", "/outer/inner/1/"): None,
+        ("GET", "/outer/1"): None,
+        ("GET", "/app/page"): endpoint,
+        ("GET", "/app/none"): None,
+        ("GET", "/opaque/any"): mounted,
+        ("GET", "/none"): None,
+    }
+    if _FrontendRouteGroup is not None or hasattr(app, "frontend"):
+        outer.frontend("/site", directory=".", check_dir=False)
+        outer_frontend = outer._frontend_routes
+        expected |= {("GET", "/outer/site/any"): outer_frontend, ("POST", "/outer/site/any"): None}
+    return app, expected
