@@ -39,9 +39,7 @@ async def get_maintenance_mode(backend: BaseStateBackend | None = None, *, name:
     return state.mode_at(datetime.now(UTC), instead=instead) is not MaintenanceMode.OFF
 
 
-async def get_maintenance_state(
-    backend: BaseStateBackend | None = None, *, name: str = DEFAULT
-) -> MaintenanceState:
+async def get_maintenance_state(backend: BaseStateBackend | None = None, *, name: str = DEFAULT) -> MaintenanceState:
     """Return the state of a switch: its stored mode, reason, end and holds.
 
     Raises:
@@ -78,7 +76,9 @@ async def set_maintenance_mode(
     mode, now = as_mode(value), datetime.now(UTC)
     if until is not None:
         if until.tzinfo is None:
-            raise InvalidConfiguration(f"until={until!r}: an aware datetime is needed, such as datetime.now(UTC) + ...")
+            raise InvalidConfiguration(
+                f"until={until!r}: an aware datetime is needed, such as datetime.now(UTC) + ..."
+            )
         if until <= now:
             raise InvalidConfiguration(f"until={until.isoformat()}: that is over; a time to come is needed")
         if mode is MaintenanceMode.OFF:
@@ -111,9 +111,7 @@ class _Block:
             msg = "this block is entered already; make a new maintenance_mode_on/off(...) for each"
             raise RuntimeError(msg)
         view, id_ = view_of(registry.meant(self._backend, self._name)), uuid.uuid4().hex
-        masks = frozenset(
-            enclosing for whose, enclosing in _enclosing.get() if whose is view and self._kind == "off"
-        )
+        masks = frozenset(enclosing for whose, enclosing in _enclosing.get() if whose is view and self._kind == "off")
         self._held = view, id_
         try:
             await view.apply(Change(put_holds={id_: Hold(kind=self._kind, reason=self._reason, masks=masks)}))

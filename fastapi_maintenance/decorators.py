@@ -103,10 +103,8 @@ def mark_of(endpoint: Any) -> Mark | None:
                 mark = mark.get(endpoint.__func__)
             if isinstance(mark, Mark):
                 return mark
-        if isinstance(endpoint, functools.partial):
-            endpoint = endpoint.func
-        else:
-            endpoint = getattr(endpoint, "__wrapped__", None)
+        is_partial = isinstance(endpoint, functools.partial)
+        endpoint = endpoint.func if is_partial else getattr(endpoint, "__wrapped__", None)
         if endpoint is None:
             break
     return None
@@ -117,5 +115,5 @@ def _carriers(endpoint: Any) -> Iterator[tuple[Any, str]]:
     if inspect.ismethod(endpoint):
         yield endpoint.__self__, _METHOD_MARKS
     elif not inspect.isroutine(endpoint) and not inspect.isclass(endpoint):
-        yield getattr(type(endpoint), "__call__", None), _MARK
+        yield getattr(type(endpoint), "__call__", None), _MARK  # noqa: B004
     yield endpoint, _MARK

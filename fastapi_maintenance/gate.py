@@ -93,7 +93,7 @@ async def _call(handler: Callable[[Request], Any], request: Request) -> Any:
     function = handler
     while isinstance(function, partial):
         function = function.func
-    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
         return await handler(request)
     result = await run_in_threadpool(handler, request)
     return await result if inspect.isawaitable(result) else result
@@ -104,13 +104,13 @@ class Visit:
 
     __slots__ = ("_facts", "gate", "outer", "root_path", "state", "target")
 
-    def __init__(self, gate: Gate, scope: Scope, outer: Visit | None) -> None:
+    def __init__(self, gate: Gate, root_path: str, outer: Visit | None, state: MaintenanceState | None = None) -> None:
         self.gate = gate
         self.outer = outer
         """The visit to the gate around this one, such as that of the app that this one is mounted in."""
-        self.root_path: str = scope.get("root_path", "")
-        self.state = _OFF
-        """What the switch said when the request came; it is judged by that to its end."""
+        self.root_path = root_path
+        self.state = state
+        """What the switch said when the request was judged, which counts to its end; before, ``None``."""
         self.target: Target | None = None
         """What would run; ``None`` where nobody had to know."""
         self._facts: tuple[object, ...] = ()
@@ -156,6 +156,8 @@ class Gate:
         self.terms = terms
         self._view: View | None = None
         self._registry_version = -1
+        self._passing = Visit(self, "", None, _OFF)
+        """The visit of all requests of which nothing needs to be known."""
 
     def view(self) -> View:
         """Return the view of the app's default switch."""
@@ -165,9 +167,19 @@ class Gate:
             self._registry_version = version
         return self._view
 
+    def passes_at_once(self, scope: Scope) -> bool:
+        """Let a request pass if the switch is off, and nothing is forced on that could matter all the same."""
+        state = self.view().peek()
+        if state is None or forced_on_anywhere() or not self.is_off(state):
+            return False
+        outer, root_path = scope.get(_SCOPE_KEY), scope.get("root_path", "")
+        # Most requests pass so, through one gate, and nothing of theirs needs to be kept.
+        scope[_SCOPE_KEY] = self._passing if outer is None and not root_path else Visit(self, root_path, outer, _OFF)
+        return True
+
     def arrive(self, scope: Scope) -> Visit:
-        """Begin the visit of a request."""
-        visit = Visit(self, scope, scope.get(_SCOPE_KEY))
+        """Begin the visit of a request that has to be judged."""
+        visit = Visit(self, scope.get("root_path", ""), scope.get(_SCOPE_KEY))
         scope[_SCOPE_KEY] = visit
         return visit
 
@@ -194,7 +206,7 @@ class Gate:
             visit.root_path = scope.get("root_path", "")
         return await self._judge(visit, router, entry and entry.mark, None, scope, receive)
 
-    async def _judge(
+    async def _judge(  # noqa: PLR0917
         self,
         visit: Visit,
         start: ASGIApp,
@@ -206,8 +218,8 @@ class Gate:
         visit.note(scope)
         visit.target = target = target_of(start, scope, mark)
         facts = Facts(target.runs, target.mark, scope.get("method"))
-        now = datetime.now(UTC)
-        decision = decide(facts, visit.state, now, instead=self.app.instead)
+        state, now = visit.state or _OFF, datetime.now(UTC)
+        decision = decide(facts, state, now, instead=self.app.instead)
         if decision.rule is not Rule.MODE or not decision.blocked:
             return decision, receive
         recording = _Recording(receive)
@@ -215,7 +227,7 @@ class Gate:
             request = request_of(scope, recording)
         path = route_path(scope["path"], visit.root_path)
         exemption = await self.terms.exemption(request, path, is_docs=target.docs)
-        decision = decide(replace(facts, exemption=exemption), visit.state, now, instead=self.app.instead)
+        decision = decide(replace(facts, exemption=exemption), state, now, instead=self.app.instead)
         return decision, recording.replayed()
 
     def is_off(self, state: MaintenanceState) -> bool:
@@ -232,8 +244,8 @@ def target_of(start: ASGIApp, scope: Scope, mark: Mark | None = None) -> Target:
         target = resolve(start, scope, mark=mark)
     except UnsupportedFastAPI:
         raise
-    except Exception as error:
-        # A convertor raised. The router will raise the same, so nothing opens by assuming that something runs.
+    except Exception as error:  # noqa: BLE001 - whatever a user's convertor raises, the router will raise as well
+        # So nothing opens by assuming that something runs.
         logger.debug("matching %s raised %r", scope["path"], error)
         return UNKNOWN
     for entry in target.entries:
@@ -282,7 +294,7 @@ class _Recording:
 
 async def state_of(app: AppSwitch, switch: str, visit: Visit | None) -> MaintenanceState:
     """Return what a switch says to a request; the default one says what it said when the request came."""
-    if switch == DEFAULT and visit is not None:
+    if switch == DEFAULT and visit is not None and visit.state is not None:
         return visit.state
     view = view_of(registry.of_app(app, switch))
     return view.peek() or await view.read()

@@ -143,7 +143,7 @@ def _mark(scope: Scope, visit: Visit | None) -> Mark | None:
         return visit.target.mark
     if "router" not in scope:
         return None  # a route that is used without a router
-    # The mounts on the way may have marks, and left no trace in the scope: go the way again, from the outermost router.
+    # The mounts on the way may have marks, and left no trace in the scope: go the way again.
     at_outermost = {**scope, "root_path": scope.get("app_root_path", scope.get("root_path", ""))}
     at_outermost.pop("fastapi", None)
     return target_of(scope["router"], at_outermost).mark

@@ -41,7 +41,7 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
             or at the first request, not at ``add_middleware``.
     """
 
-    def __init__(  # noqa: PLR0913 - the contract's keywords
+    def __init__(
         self,
         app: ASGIApp,
         enable_maintenance: bool | None = None,
@@ -64,18 +64,21 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Judge one connection, then pass it on as it is or refuse it."""
         kind = scope["type"]
-        if kind != "http" and kind != "websocket":
+        if kind not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
         if not self._is_watching:
             watch_root(self.app, scope)
             self._is_watching = True
         gate = self._gate
-        visit = gate.arrive(scope)
         outer_app = answering.get()
         answering.set(gate.app)
         try:
-            if not self._is_plain and kind == "http":
+            if self._is_plain and gate.passes_at_once(scope):
+                await self.app(scope, receive, send)
+                return
+            visit = gate.arrive(scope)
+            if kind == "http" and not self._is_plain:
                 await super().__call__(scope, receive, send)
                 return
             decision, receive = await gate.judge(visit, self.app, None, scope, receive)

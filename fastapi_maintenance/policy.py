@@ -83,9 +83,7 @@ def _exempt(facts: Facts, _: MaintenanceMode) -> Verdict | None:
 
 def _mode(facts: Facts, mode: MaintenanceMode) -> Verdict | None:
     # A websocket handshake opens a channel in both directions: no method, not safe.
-    blocked = mode is MaintenanceMode.ON or (
-        mode is MaintenanceMode.READ_ONLY and facts.method not in SAFE_METHODS
-    )
+    blocked = mode is MaintenanceMode.ON or (mode is MaintenanceMode.READ_ONLY and facts.method not in SAFE_METHODS)
     return blocked, Rule.MODE
 
 

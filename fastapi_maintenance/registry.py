@@ -17,7 +17,13 @@ from urllib.parse import urlsplit
 from .backends.base import BaseStateBackend
 from .backends.env import EnvVarBackend
 from .backends.memory import MemoryBackend
-from .exceptions import AmbiguousSwitch, InvalidConfiguration, InvalidSwitchName, UnknownBackend, UnsupportedByBackend
+from .exceptions import (
+    AmbiguousSwitch,
+    InvalidConfiguration,
+    InvalidSwitchName,
+    UnknownBackend,
+    UnsupportedByBackend,
+)
 
 DEFAULT = "default"
 """The switch of the whole app."""
@@ -142,9 +148,7 @@ _ENVIRONMENT = EnvVarBackend()
 registry = Registry()
 
 
-def configure_backend(
-    backend: str | BaseStateBackend, *, name: str = DEFAULT, **options: Any
-) -> BaseStateBackend:
+def configure_backend(backend: str | BaseStateBackend, *, name: str = DEFAULT, **options: Any) -> BaseStateBackend:
     """Set where the state of a switch is kept, for the whole process, and return that backend.
 
     Args:
@@ -161,7 +165,9 @@ def configure_backend(
     checked_name(name)
     if isinstance(backend, BaseStateBackend):
         if options:
-            raise InvalidConfiguration(f"options {sorted(options)} go with a backend's type; {backend!r} is made already")
+            raise InvalidConfiguration(
+                f"options {sorted(options)} go with a backend's type; {backend!r} is made already"
+            )
         made = backend
     else:
         made = _made(name, backend, options)

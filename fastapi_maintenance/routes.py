@@ -252,8 +252,7 @@ class _Walk:
             isinstance(app, FastAPI)
             and app.router is router
             and self.view["method"] in ("GET", "HEAD")
-            and route.path
-            in (app.openapi_url, app.docs_url, app.redoc_url, app.swagger_ui_oauth2_redirect_url)
+            and route.path in (app.openapi_url, app.docs_url, app.redoc_url, app.swagger_ui_oauth2_redirect_url)
         )
 
     def note_mark(self, carrier: Any) -> None:

@@ -101,7 +101,9 @@ class BooleanView(View):
             self._last_known = MaintenanceState(mode=await self._stored_mode())
         except Exception:
             if not self._failing:
-                logger.exception("%r can't be read: the last known state stays, %s", self._backend, self._last_known.mode)
+                logger.exception(
+                    "%r can't be read: the last known state stays, %s", self._backend, self._last_known.mode
+                )
             self._failing = True
         else:
             if self._failing:

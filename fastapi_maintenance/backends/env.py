@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ..exceptions import InvalidConfiguration, ReadOnlyBackend
 from ..state import MaintenanceMode, MaintenanceState, parse_mode
@@ -35,7 +35,8 @@ class EnvVarBackend(BaseStateBackend):
                 f"var_name={var_name!r}: the name of an environment variable is needed, such as {DEFAULT_VARIABLE!r}"
             )
         self.var_name = var_name
-        self._seen: str | None = None
+        self._key = os.environ.encodekey(var_name)
+        self._seen: Any = None
         self._state = _OFF
 
     def __repr__(self) -> str:
@@ -59,10 +60,11 @@ class EnvVarBackend(BaseStateBackend):
 
     def peek(self) -> MaintenanceState:
         """Return the state that the variable has now."""
-        text = os.environ.get(self.var_name)
-        if text != self._seen:
-            # In this order: another thread that sees the new text must not get the old state.
-            self._state, self._seen = self._read(text), text
+        # What is behind the mapping: the mapping itself takes 0.7 µs to say that there is no such variable.
+        raw = os.environ._data.get(self._key)  # type: ignore[attr-defined]  # noqa: SLF001
+        if raw != self._seen:
+            # In this order: another thread that sees the new value must not get the old state.
+            self._state, self._seen = self._read(os.environ.get(self.var_name)), raw
         return self._state
 
     def _read(self, text: str | None) -> MaintenanceState:

@@ -61,9 +61,10 @@ async def answer_to(app: ASGIApp, ask: Ask) -> Answer:
         if message["type"].endswith("http.response.body") and not message.get("more_body", False):
             done.set()
 
-    with opened() as ran:
+    scope = _scope(ask)
+    with opened(scope) as ran:
         try:
-            await app(_scope(ask), receive, send)
+            await app(scope, receive, send)
         except Exception as error:  # the server would log it
             answer.error = f"{type(error).__name__}: {error}"
     answer.ran = ran

@@ -26,7 +26,7 @@ from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebS
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from .journal import write, write_matching_error
+from .journal import write, write_matching_error, write_rewritten
 from .plan import (
     AppPlan,
     Branch,
@@ -739,6 +739,7 @@ class BaseMiddleware(BaseHTTPMiddleware):
         if self.plan.effect == "answer" and ANSWER in request.headers:
             return PlainTextResponse("answered")
         request.scope.update(changes(self.plan, request.scope))
+        write_rewritten(request.scope)
         response = await call_next(request)
         if self.plan.effect == "header":
             response.headers["x-inner"] = "base"
@@ -760,6 +761,7 @@ async def pass_on(app: ASGIApp, plan: Middleware, scope: Scope, receive: Receive
         scope = {**scope, **changes(plan, scope)}
     else:
         scope.update(changes(plan, scope))
+    write_rewritten(scope)
     await app(scope, receive, send_with_header if plan.effect == "header" else send)
 
 

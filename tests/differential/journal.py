@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-_journal: ContextVar[list[Ran]] = ContextVar("journal")
-
-
 @dataclass(frozen=True)
 class Ran:
     """One piece of the application that ran, and the request as it saw it."""
@@ -27,25 +24,47 @@ class Ran:
     preflight: bool
 
 
+@dataclass
+class Journal:
+    """What ran for one request, and the request as the router sees it."""
+
+    ran: list[Ran]
+    method: str
+    preflight: bool
+
+
+_journal: ContextVar[Journal] = ContextVar("journal")
+
+
 def write(what: str, name: str, subject: str | None, scope: Scope) -> None:
     """Write down that something runs."""
-    headers = Headers(scope=scope)
-    method = scope["method"] if scope["type"] == "http" else "WEBSOCKET"
-    preflight = method == "OPTIONS" and "origin" in headers and "access-control-request-method" in headers
-    _journal.get().append(Ran(what, name, subject, method, preflight))
+    _journal.get().ran.append(Ran(what, name, subject, *_as_judged(scope)))
 
 
 def write_matching_error() -> None:
     """Write down that matching raised: which route it was for, nobody knows."""
-    _journal.get().append(Ran("matching", "", None, "", preflight=False))
+    journal = _journal.get()
+    journal.ran.append(Ran("matching", "", None, journal.method, journal.preflight))
+
+
+def write_rewritten(scope: Scope) -> None:
+    """Write down that the request has become another one; a convertor that raises can't know."""
+    journal = _journal.get()
+    journal.method, journal.preflight = _as_judged(scope)
 
 
 @contextmanager
-def opened() -> Iterator[list[Ran]]:
-    """Collect what runs within the block."""
-    ran: list[Ran] = []
-    token = _journal.set(ran)
+def opened(scope: Scope) -> Iterator[list[Ran]]:
+    """Collect what runs for a request within the block."""
+    journal = Journal([], *_as_judged(scope))
+    token = _journal.set(journal)
     try:
-        yield ran
+        yield journal.ran
     finally:
         _journal.reset(token)
+
+
+def _as_judged(scope: Scope) -> tuple[str, bool]:
+    headers = Headers(scope=scope)
+    method = scope["method"] if scope["type"] == "http" else "WEBSOCKET"
+    return method, method == "OPTIONS" and "origin" in headers and "access-control-request-method" in headers
