@@ -9,6 +9,15 @@
     ├── AmbiguousSwitch          several apps brought their own backend: say which is meant
     ├── ReadOnlyBackend          the store can't be written from here
     ├── UnsupportedByBackend     the store can't hold what was asked for
+    ├── ChangeRejected           the store refused a change, nothing was changed
+    │   ├── VersionConflict      somebody else changed the state first
+    │   ├── SwitchIsHeld         running code holds the switch on
+    │   ├── HoldLost             the hold is gone: expired, or broken by an operator
+    │   └── DeadlinePassed       the change came to the store too late
+    ├── BackendUnavailable       the store did not answer, nothing was changed
+    │   └── OutcomeUnknown       it did not answer a change, which may have been made or not
+    ├── CorruptState             the store has something that is no state
+    ├── MissingExtra             (also ImportError)  an optional dependency isn't installed
     └── UnsupportedFastAPI       this FastAPI's router can't be read exactly
     MaintenanceActive            (an HTTPException) a guard refused the request
 """
@@ -83,6 +92,85 @@ class UnsupportedByBackend(MaintenanceError):
             f"{backend} stores a plain on/off and can't keep {what}, nothing was changed: "
             "leave it out, or use a backend that stores the whole state, such as MemoryBackend"
         )
+
+
+class ChangeRejected(MaintenanceError):
+    """The store refused a change, so nothing was changed."""
+
+
+class VersionConflict(ChangeRejected):
+    """Somebody else changed the state since it was read."""
+
+    def __init__(self, expected: int, actual: int) -> None:
+        self.expected = expected
+        self.actual = actual
+        super().__init__(
+            f"the state is at version {actual}, not {expected}, nothing was changed: "
+            "somebody else changed it meanwhile; read it again and decide anew"
+        )
+
+
+class SwitchIsHeld(ChangeRejected):
+    """Running code holds the switch on, so it can't be turned off without breaking the holds."""
+
+    def __init__(self, owners: Iterable[str]) -> None:
+        self.owners = tuple(owners)
+        super().__init__(
+            f"the switch is held on by {', '.join(self.owners)}, nothing was changed: "
+            "wait for them, or break their holds"
+        )
+
+
+class HoldLost(ChangeRejected):
+    """A hold is gone: it expired, or an operator broke it."""
+
+    def __init__(self, ids: Iterable[str]) -> None:
+        self.ids = tuple(ids)
+        super().__init__(f"hold {', '.join(self.ids)} is gone: it expired, or an operator broke it")
+
+
+class DeadlinePassed(ChangeRejected):
+    """The change came to the store after the time that its caller waited, so it was not made."""
+
+    def __init__(self) -> None:
+        super().__init__("the change came to the store too late, nothing was changed: try again")
+
+
+class BackendUnavailable(MaintenanceError):
+    """The store did not answer, and nothing was changed.
+
+    Whether that opens or closes the service is the choice of ``on_backend_error``, never the backend's.
+    """
+
+    def __init__(self, backend: str, problem: object) -> None:
+        self.backend = backend
+        self.problem = problem
+        super().__init__(f"{backend} is not available: {problem}")
+
+
+class OutcomeUnknown(BackendUnavailable):
+    """The store did not answer a change: it may have been made or not."""
+
+    def __init__(self, backend: str, problem: object) -> None:
+        super().__init__(backend, problem)
+        self.args = (f"{backend} did not say whether the change was made: {problem}; read the state to know",)
+
+
+class CorruptState(MaintenanceError):
+    """The store has something that is no state, or one that is too large."""
+
+    def __init__(self, where: str, problem: str) -> None:
+        self.where = where
+        self.problem = problem
+        super().__init__(f"{where} has no readable maintenance state: {problem}")
+
+
+class MissingExtra(MaintenanceError, ImportError):
+    """An optional dependency isn't installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        self.extra = extra
+        super().__init__(f"{what} needs an extra: pip install 'fastapi-maintenance[{extra}]'")
 
 
 class UnsupportedFastAPI(MaintenanceError):

@@ -5,15 +5,32 @@ Everything here is a pure function of its arguments.
 
 from __future__ import annotations
 
+import json
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    TypeAdapter,
+    ValidationError,
+)
 
-from .exceptions import InvalidConfiguration
+from .exceptions import CorruptState, HoldLost, InvalidConfiguration, SwitchIsHeld, VersionConflict
+
+MAX_BYTES = 64 * 1024
+"""The largest document that is stored or read."""
+
+_MOST_RECENT_CHANGES = 64
+"""How many changes a document remembers, so that none is made twice."""
 
 
 class MaintenanceMode(StrEnum):
@@ -25,13 +42,37 @@ class MaintenanceMode(StrEnum):
     """The safe methods of RFC 9110 pass, the others are answered with 503."""
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _to_milliseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
+
+
+def _from_milliseconds(value: object) -> object:
+    # bool is an int, and no time
+    return _EPOCH + timedelta(milliseconds=value) if type(value) is int else value
+
+
+Milliseconds = Annotated[
+    AwareDatetime,
+    BeforeValidator(_from_milliseconds),
+    PlainSerializer(_to_milliseconds, return_type=int, when_used="json"),
+]
+"""A time that stores compare with their own clock: in JSON the milliseconds since 1970."""
+
+
 class Hold(BaseModel):
     """A temporary override by running code: for as long as it lives, the switch is held on or off."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["on", "off"]
+    owner: str = ""
+    """Whose it is, for people: host, process, function."""
     reason: str | None = None
+    expires_at: Milliseconds | None = None
+    """When it is gone unless it was renewed; ``None``: not by itself."""
     masks: frozenset[str] = frozenset()
     """Ids of the on-holds that an off-hold opens: those that enclose it in its own execution context."""
 
@@ -42,14 +83,22 @@ class MaintenanceState(BaseModel):
     ``mode`` is the stored mode, what an operator set; ``mode_at(now)`` is what counts.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    version: int = 0
+    schema_: Literal[1] = Field(1, alias="schema")
+    epoch: str = ""
+    """The life of the document: another one means that the store was emptied in between."""
+    version: int = Field(0, ge=0)
+    """Grows with each change within an epoch."""
     mode: MaintenanceMode = MaintenanceMode.OFF
     reason: str | None = None
     since: AwareDatetime | None = None
     until: AwareDatetime | None = None
-    holds: Mapping[str, Hold] = Field(default_factory=dict)
+    holds: dict[str, Hold] = Field(default_factory=dict)
+    updated_by: str | None = None
+    updated_at: AwareDatetime | None = None
+    recent_changes: tuple[str, ...] = ()
+    """Ids of the last changes, where the store has no better place for them."""
 
     def mode_at(self, now: datetime, *, instead: bool | None = None) -> MaintenanceMode:
         """Return the mode that counts at ``now``.
@@ -58,9 +107,10 @@ class MaintenanceState(BaseModel):
         ``instead`` (an app's ``enable_maintenance``) stands in for the stored mode.
         """
         if self.holds:
-            off_holds = [hold for hold in self.holds.values() if hold.kind == "off"]
+            live = self.holds_at(now)
+            off_holds = [hold for hold in live.values() if hold.kind == "off"]
             masked = frozenset().union(*(hold.masks for hold in off_holds))
-            if any(hold.kind == "on" and id_ not in masked for id_, hold in self.holds.items()):
+            if any(hold.kind == "on" and id_ not in masked for id_, hold in live.items()):
                 return MaintenanceMode.ON
             if off_holds:
                 return MaintenanceMode.OFF
@@ -70,41 +120,159 @@ class MaintenanceState(BaseModel):
             return MaintenanceMode.OFF
         return self.mode
 
+    def holds_at(self, now: datetime) -> dict[str, Hold]:
+        """Return the holds that have not expired at ``now``."""
+        return {
+            id_: hold for id_, hold in self.holds.items() if hold.expires_at is None or now < hold.expires_at
+        }
+
     def explanation_at(self, now: datetime) -> tuple[str | None, datetime | None]:
         """Return the reason to tell clients at ``now``, and when the maintenance is known to end.
 
         While code holds the switch on, its end is not known.
         """
-        for hold in self.holds.values():
+        for hold in self.holds_at(now).values():
             if hold.kind == "on":
                 return hold.reason or self.reason, None
         if self.until is not None and now >= self.until:
             return None, None
         return self.reason, self.until
 
+    def to_json(self) -> bytes:
+        """Return the document as it is stored.
+
+        Raises:
+            InvalidConfiguration: It is larger than a document may be.
+        """
+        document = {"schema": 1, "epoch": self.epoch, "version": self.version, "mode": self.mode.value}
+        document |= self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        return checked_size(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode())
+
+    @classmethod
+    def from_json(cls, raw: bytes | str, *, where: str) -> Self:
+        """Return the state of a stored document; ``where`` names the place in the error.
+
+        Raises:
+            CorruptState: It is no document, one of another schema, or larger than one may be.
+        """
+        if len(raw) > MAX_BYTES:
+            raise CorruptState(where, f"more than {MAX_BYTES} bytes")
+        try:
+            return cls.model_validate_json(raw, strict=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise CorruptState(where, f"{place}: {first['msg']}" if place else first["msg"]) from None
+
+
+def checked_size(document: bytes) -> bytes:
+    """Return a document, or raise ``InvalidConfiguration`` if it is too large to be stored."""
+    if len(document) > MAX_BYTES:
+        raise InvalidConfiguration(
+            f"the state would have {len(document)} bytes, nothing was changed: at most {MAX_BYTES} are stored; "
+            "shorten the reason"
+        )
+    return document
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What a write does to the state: plain fields to set, holds to put and to drop."""
+    """A write, carried out at the store as a whole or not at all: plain fields to set, holds to put and to drop."""
 
     fields: Mapping[str, Any] = field(default_factory=dict)
     put_holds: Mapping[str, Hold] = field(default_factory=dict)
     drop_holds: frozenset[str] = frozenset()
+    break_holds: bool = False
+    """Drop all holds."""
+    expected_version: int | None = None
+    """Refuse unless the state is at this version."""
+    required_holds: frozenset[str] = frozenset()
+    """Refuse unless these holds are alive."""
+    refuse_while_held: bool = False
+    """Refuse while an on-hold is alive."""
+    is_renewal: bool = False
+    """Only prolongs holds: neither the next version nor news."""
+    by: str | None = None
+    """Who makes it, for people."""
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Makes a retry harmless: a store makes the change with one id once."""
 
-    def applied_to(self, state: MaintenanceState) -> MaintenanceState:
-        """Return the state that follows ``state``."""
-        holds = {id_: hold for id_, hold in state.holds.items() if id_ not in self.drop_holds}
-        return state.model_copy(
-            update={**self.fields, "holds": {**holds, **self.put_holds}, "version": state.version + 1}
+    def applied_to(self, state: MaintenanceState, now: datetime) -> MaintenanceState:
+        """Return the state that follows ``state``; expired holds are dropped.
+
+        Raises:
+            VersionConflict, HoldLost, SwitchIsHeld: What the change requires isn't so.
+        """
+        if self.expected_version is not None and self.expected_version != state.version:
+            raise VersionConflict(self.expected_version, state.version)
+        holds = state.holds_at(now)
+        lost = self.required_holds - holds.keys()
+        if lost:
+            raise HoldLost(sorted(lost))
+        if self.refuse_while_held:
+            owners = sorted(hold.owner for hold in holds.values() if hold.kind == "on")
+            if owners:
+                raise SwitchIsHeld(owners)
+        kept = {} if self.break_holds else {id_: hold for id_, hold in holds.items() if id_ not in self.drop_holds}
+        update: dict[str, Any] = {"holds": {**kept, **self.put_holds}}
+        if not self.is_renewal:
+            update |= self.fields
+            update |= {
+                "epoch": state.epoch or self.id,
+                "version": state.version + 1,
+                "updated_by": self.by,
+                "updated_at": now,
+            }
+        return state.model_copy(update=update)
+
+    def applied_once_to(self, state: MaintenanceState, now: datetime) -> MaintenanceState:
+        """Return the state that follows ``state``, which is ``state`` itself if this change is in it already.
+
+        For stores that remember changes in the document; raises what ``applied_to`` does.
+        """
+        if self.id in state.recent_changes:
+            return state
+        recent = (*state.recent_changes, self.id)[-_MOST_RECENT_CHANGES:]
+        return self.applied_to(state, now).model_copy(update={"recent_changes": recent})
+
+    def to_json(self) -> str:
+        """Return the change for a store that carries it out by itself, its values as they stand in documents.
+
+        A field that is to be cleared is ``null``; a default value is not stored either way.
+        """
+        plain = MaintenanceState(**self.fields).model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        return json.dumps(
+            {
+                "id": self.id,
+                "fields": {name: plain.get(name) for name in self.fields} | {"updated_by": self.by},
+                "put_holds": {id_: hold.model_dump(mode="json", exclude_defaults=True) for id_, hold in self.put_holds.items()},
+                "drop_holds": sorted(self.drop_holds),
+                "break_holds": self.break_holds,
+                "expected_version": self.expected_version,
+                "required_holds": sorted(self.required_holds),
+                "refuse_while_held": self.refuse_while_held,
+                "is_renewal": self.is_renewal,
+            },
+            ensure_ascii=False,
         )
 
 
 def set_mode(
-    mode: MaintenanceMode, *, now: datetime, reason: str | None = None, until: datetime | None = None
+    mode: MaintenanceMode,
+    *,
+    now: datetime,
+    reason: str | None = None,
+    until: datetime | None = None,
+    by: str | None = None,
 ) -> Change:
     """Return the change that stores ``mode``; reason and end belong to it and replace the former ones."""
     since = None if mode is MaintenanceMode.OFF else now
-    return Change(fields={"mode": mode, "reason": reason, "since": since, "until": until})
+    return Change(fields={"mode": mode, "reason": reason, "since": since, "until": until}, by=by)
+
+
+def is_plain(state: MaintenanceState) -> bool:
+    """Return whether a plain boolean says all that a state says."""
+    return state.mode is not MaintenanceMode.READ_ONLY and not state.holds and state.reason is None and state.until is None
 
 
 def as_mode(value: bool | str) -> MaintenanceMode:

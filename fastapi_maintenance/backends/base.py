@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import ClassVar, Literal
 
-from ..state import Change, MaintenanceState
+from .. import background
+from ..exceptions import InvalidConfiguration
+from ..state import Change, MaintenanceMode, MaintenanceState, as_mode, set_mode
 
 
 class BaseStateBackend(ABC):
@@ -47,9 +51,97 @@ class StateBackend(BaseStateBackend):
     """A backend that keeps the whole state: modes, reasons, holds."""
 
     @abstractmethod
-    def peek(self) -> MaintenanceState:
-        """Return the state without any I/O."""
+    async def apply(self, change: Change) -> MaintenanceState:
+        """Carry out one change at the store, as a whole or not at all, and return the state after it.
+
+        Raises:
+            ChangeRejected: The store refused it.
+            BackendUnavailable: The store did not answer, and nothing was changed.
+            OutcomeUnknown: The store did not answer, and something may have been changed.
+        """
+
+
+OnBackendError = Literal["keep", "open", "closed"]
+
+
+class FollowedBackend(StateBackend):
+    """A backend whose state is kept outside of this process, and followed by the background thread.
+
+    Requests read the thread's last copy. All methods with I/O are called on the background thread's event loop only,
+    so a connection never meets another loop. They may be cancelled.
+
+    Args:
+        poll_seconds: How often the store is read, beside what it pushes.
+        timeout_seconds: How long one reading or writing may take, connecting included.
+        on_backend_error: What counts when the store fails: ``"keep"`` the last known state; ``"open"`` or
+            ``"closed"`` once that is older than ``max_stale``.
+        max_stale: Seconds; goes with ``"open"`` and ``"closed"``.
+        initial: What counts when the store never answered since the start.
+        init_timeout: Seconds that the first request waits for the first answer.
+
+    Raises:
+        InvalidConfiguration: An option can't work.
+    """
+
+    def __init__(
+        self,
+        *,
+        poll_seconds: float = 1.0,
+        timeout_seconds: float = 1.0,
+        on_backend_error: OnBackendError = "keep",
+        max_stale: float | None = None,
+        initial: bool | MaintenanceMode = False,
+        init_timeout: float = 2.0,
+    ) -> None:
+        for name, seconds in {
+            "poll_seconds": poll_seconds,
+            "timeout_seconds": timeout_seconds,
+            "init_timeout": init_timeout,
+            "max_stale": 1 if max_stale is None else max_stale,
+        }.items():
+            if not seconds > 0:
+                raise InvalidConfiguration(f"{name}={seconds!r}: a number of seconds above 0 is needed")
+        if on_backend_error not in ("keep", "open", "closed"):
+            raise InvalidConfiguration(f"on_backend_error={on_backend_error!r}: accepted are 'keep', 'open', 'closed'")
+        if (on_backend_error == "keep") != (max_stale is None):
+            raise InvalidConfiguration(
+                f"on_backend_error={on_backend_error!r} with max_stale={max_stale!r}: "
+                "'open' and 'closed' need max_stale, the age in seconds from which on they count; 'keep' has none"
+            )
+        self.poll_seconds = poll_seconds
+        self.timeout_seconds = timeout_seconds
+        self.on_backend_error: OnBackendError = on_backend_error
+        self.max_stale = None if max_stale is None else timedelta(seconds=max_stale)
+        self.initial = as_mode(initial)
+        self.init_timeout = init_timeout
 
     @abstractmethod
-    async def apply(self, change: Change) -> MaintenanceState:
-        """Carry out one change at the store, as a whole or not at all, and return the state after it."""
+    async def load(self) -> MaintenanceState | None:
+        """Return the stored state, or ``None`` if nothing is stored.
+
+        Raises:
+            BackendUnavailable: The store did not answer within ``timeout_seconds``.
+            CorruptState: The store has something else.
+        """
+
+    async def listen(self, heard: Callable[[MaintenanceState | None], None]) -> None:
+        """Call ``heard`` with each state that the store pushes, until the connection is lost.
+
+        ``heard(None)`` means that something may have been missed: it is called once the store has confirmed the
+        subscription, and the state is then read. A store that pushes nothing returns at once.
+
+        Raises:
+            BackendUnavailable: The connection could not be made, or was lost.
+        """
+
+    async def disconnect(self) -> None:
+        """Close the connections that this backend opened. What it was given stays open."""
+
+    async def get_value(self) -> bool:
+        """Return whether anything is blocked now, as the store has it."""
+        state = await background.run(self.load())
+        return state is not None and state.mode_at(datetime.now(UTC)) is not MaintenanceMode.OFF
+
+    async def set_value(self, value: bool) -> None:
+        """Store whether maintenance is on."""
+        await background.run(self.apply(set_mode(as_mode(value), now=datetime.now(UTC))))

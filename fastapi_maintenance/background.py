@@ -1,0 +1,131 @@
+"""The one background thread: a private event loop for everything that talks to a store.
+
+Stores are read and written on this loop only. So their connections work whatever the server, however many event
+loops the app has, and under trio; and a heartbeat beats while the app's own code blocks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_SECONDS_TO_STOP = 3.0
+_SECONDS_BETWEEN_CANCELS = 0.05
+
+
+class _Background:
+    """A daemon thread that runs an event loop until it is stopped."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="fastapi-maintenance", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def stop(self) -> None:
+        """Cancel what is running, and end the thread."""
+        with contextlib.suppress(concurrent.futures.TimeoutError):
+            asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result(_SECONDS_TO_STOP)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_SECONDS_TO_STOP)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+    async def _cancel_all(self) -> None:
+        me = asyncio.current_task()
+        while tasks := [task for task in asyncio.all_tasks() if task is not me]:
+            # Again and again: on Python 3.11 a cancellation can get lost inside of redis-py.
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=_SECONDS_BETWEEN_CANCELS)
+
+
+_running: _Background | None = None
+_lock = threading.Lock()
+_forgotten: list[object] = []
+"""What a forked child has of its parent's thread: kept, because closing it would close what the parent uses."""
+_after_fork: list[Callable[[], None]] = []
+
+
+def submit(coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+    """Run a coroutine on the private loop; the thread is started by the first one."""
+    global _running  # noqa: PLW0603 - there is one thread per process
+    with _lock:
+        if _running is None:
+            _running = _Background()
+        return _running.submit(coroutine)
+
+
+async def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on the private loop and wait for its result in the caller's, asyncio or trio.
+
+    If the caller is cancelled, so is the coroutine.
+    """
+    return await result_of(submit(coroutine))
+
+
+async def result_of(future: concurrent.futures.Future[T]) -> T:
+    """Wait for a future in the caller's event loop, asyncio or trio; a cancelled caller cancels it."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return await _result_under_trio(future)
+    return await asyncio.wrap_future(future)
+
+
+async def _result_under_trio(future: concurrent.futures.Future[T]) -> T:
+    import trio  # noqa: PLC0415 - whoever calls this runs under it
+
+    token, done = trio.lowlevel.current_trio_token(), trio.Event()
+
+    def wake(_: object) -> None:
+        with contextlib.suppress(trio.RunFinishedError):
+            token.run_sync_soon(done.set)
+
+    future.add_done_callback(wake)
+    try:
+        await done.wait()
+    finally:
+        future.cancel()
+    return future.result()
+
+
+def call_after_fork(reset: Callable[[], None]) -> None:
+    """Have ``reset`` called in each forked child, for what a child must not take over."""
+    _after_fork.append(reset)
+
+
+def stop() -> None:
+    """End the thread and what runs on it; the next ``submit`` starts another."""
+    global _running  # noqa: PLW0603
+    with _lock:
+        running, _running = _running, None
+    if running is not None:
+        running.stop()
+
+
+def _reset_in_child() -> None:
+    global _running, _lock  # noqa: PLW0603
+    _forgotten.append(_running)
+    _running, _lock = None, threading.Lock()
+    for reset in _after_fork:
+        reset()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_reset_in_child)
+atexit.register(stop)
