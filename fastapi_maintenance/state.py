@@ -85,10 +85,10 @@ class MaintenanceState(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    schema_: Literal[1] = Field(1, alias="schema")
+    schema_: Literal[1] = Field(default=1, validation_alias="schema", serialization_alias="schema")
     epoch: str = ""
     """The life of the document: another one means that the store was emptied in between."""
-    version: int = Field(0, ge=0)
+    version: int = Field(default=0, ge=0)
     """Grows with each change within an epoch."""
     mode: MaintenanceMode = MaintenanceMode.OFF
     reason: str | None = None
@@ -122,9 +122,7 @@ class MaintenanceState(BaseModel):
 
     def holds_at(self, now: datetime) -> dict[str, Hold]:
         """Return the holds that have not expired at ``now``."""
-        return {
-            id_: hold for id_, hold in self.holds.items() if hold.expires_at is None or now < hold.expires_at
-        }
+        return {id_: hold for id_, hold in self.holds.items() if hold.expires_at is None or now < hold.expires_at}
 
     def explanation_at(self, now: datetime) -> tuple[str | None, datetime | None]:
         """Return the reason to tell clients at ``now``, and when the maintenance is known to end.
@@ -158,11 +156,14 @@ class MaintenanceState(BaseModel):
         if len(raw) > MAX_BYTES:
             raise CorruptState(where, f"more than {MAX_BYTES} bytes")
         try:
-            return cls.model_validate_json(raw, strict=True)
+            state = cls.model_validate_json(raw, strict=True)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(str(part) for part in first["loc"])
             raise CorruptState(where, f"{place}: {first['msg']}" if place else first["msg"]) from None
+        if "schema_" not in state.model_fields_set:
+            raise CorruptState(where, "it does not say which schema it has")
+        return state
 
 
 def checked_size(document: bytes) -> bytes:
@@ -245,7 +246,9 @@ class Change:
             {
                 "id": self.id,
                 "fields": {name: plain.get(name) for name in self.fields} | {"updated_by": self.by},
-                "put_holds": {id_: hold.model_dump(mode="json", exclude_defaults=True) for id_, hold in self.put_holds.items()},
+                "put_holds": {
+                    id_: hold.model_dump(mode="json", exclude_defaults=True) for id_, hold in self.put_holds.items()
+                },
                 "drop_holds": sorted(self.drop_holds),
                 "break_holds": self.break_holds,
                 "expected_version": self.expected_version,
@@ -272,7 +275,12 @@ def set_mode(
 
 def is_plain(state: MaintenanceState) -> bool:
     """Return whether a plain boolean says all that a state says."""
-    return state.mode is not MaintenanceMode.READ_ONLY and not state.holds and state.reason is None and state.until is None
+    return (
+        state.mode is not MaintenanceMode.READ_ONLY
+        and not state.holds
+        and state.reason is None
+        and state.until is None
+    )
 
 
 def as_mode(value: bool | str) -> MaintenanceMode:

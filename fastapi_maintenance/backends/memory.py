@@ -38,7 +38,7 @@ class MemoryBackend(StateBackend):
     async def apply(self, change: Change) -> MaintenanceState:
         """Carry out one change and return the state after it."""
         with self._lock:
-            self._state = change.applied_to(self._state)
+            self._state = change.applied_once_to(self._state, datetime.now(UTC))
             return self._state
 
     def sibling(self, name: str) -> MemoryBackend:
