@@ -12,7 +12,7 @@ import concurrent.futures
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -46,12 +46,7 @@ class _Background:
             self._loop.close()
 
     async def _cancel_all(self) -> None:
-        me = asyncio.current_task()
-        while tasks := [task for task in asyncio.all_tasks() if task is not me]:
-            # Again and again: on Python 3.11 a cancellation can get lost inside of redis-py.
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks, timeout=_SECONDS_BETWEEN_CANCELS)
+        await cancelled(asyncio.all_tasks() - {asyncio.current_task()})
 
 
 _running: _Background | None = None
@@ -87,6 +82,44 @@ async def result_of(future: concurrent.futures.Future[T]) -> T:
     return await asyncio.wrap_future(future)
 
 
+async def done(future: concurrent.futures.Future[T]) -> None:
+    """Wait in the caller's event loop until a future is done; a cancelled caller leaves it alone."""
+    waiting: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+    def finish(_: object) -> None:
+        with contextlib.suppress(concurrent.futures.InvalidStateError):  # the caller was cancelled
+            waiting.set_result(None)
+
+    future.add_done_callback(finish)
+    await result_of(waiting)
+
+
+async def bounded(coroutine: Coroutine[Any, Any, T], seconds: float) -> T:
+    """Return a coroutine's result on the private loop; one that takes longer is cancelled until it ends.
+
+    Raises:
+        TimeoutError: It took longer.
+    """
+    task = asyncio.create_task(coroutine)
+    try:
+        finished, _ = await asyncio.wait({task}, timeout=seconds)
+        if not finished:
+            msg = f"no answer within {seconds:g} s"
+            raise TimeoutError(msg)
+        return task.result()
+    finally:
+        await cancelled([task])
+
+
+async def cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel tasks of the private loop until they have ended."""
+    while pending := [task for task in tasks if not task.done()]:
+        # Again and again: on Python 3.11 a cancellation can get lost inside of redis-py.
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=_SECONDS_BETWEEN_CANCELS)
+
+
 async def _result_under_trio(future: concurrent.futures.Future[T]) -> T:
     import trio  # noqa: PLC0415 - whoever calls this runs under it
 
@@ -104,9 +137,10 @@ async def _result_under_trio(future: concurrent.futures.Future[T]) -> T:
     return future.result()
 
 
-def call_after_fork(reset: Callable[[], None]) -> None:
+def call_after_fork(reset: Callable[[], None]) -> Callable[[], None]:
     """Have ``reset`` called in each forked child, for what a child must not take over."""
     _after_fork.append(reset)
+    return reset
 
 
 def stop() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import uuid
@@ -16,7 +17,7 @@ from anyio import CancelScope
 from .backends.base import BaseStateBackend
 from .exceptions import InvalidConfiguration
 from .registry import DEFAULT, answering, registry
-from .snapshot import View, view_of
+from .snapshot import SwitchStatus, View, view_of
 from .state import Change, Hold, MaintenanceMode, MaintenanceState, as_mode, set_mode
 
 P = ParamSpec("P")
@@ -46,7 +47,41 @@ async def get_maintenance_state(backend: BaseStateBackend | None = None, *, name
         AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
         InvalidSwitchName: The name can't be a switch's.
     """
-    return await _state(view_of(registry.meant(backend, name)))
+    view = view_of(registry.meant(backend, name))
+    return view.peek() or await view.read()
+
+
+def get_maintenance_status(backend: BaseStateBackend | None = None, *, name: str = DEFAULT) -> SwitchStatus:
+    """Return how well this process knows a switch: ready, stale or not, since when, at which version, what failed.
+
+    Does no I/O: before the first request that needs the switch it is ``not_ready``.
+
+    Raises:
+        AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
+        InvalidSwitchName: The name can't be a switch's.
+    """
+    return view_of(registry.meant(backend, name)).status()
+
+
+def is_maintenance_on(backend: BaseStateBackend | None = None, *, name: str = DEFAULT) -> bool:
+    """Return what ``get_maintenance_mode`` returns, for code that is not on an event loop: job workers, scripts.
+
+    With a file, Redis or SQL, the first call of a process waits for the first answer of the store, up to
+    ``init_timeout``; the others read this process's last copy.
+
+    Raises:
+        RuntimeError: Called on an event loop, which it could block.
+        AmbiguousSwitch: Several apps have a backend of their own.
+        InvalidSwitchName: The name can't be a switch's.
+    """
+    view = view_of(registry.meant(backend, name))
+    state = view.peek()
+    if state is None:
+        if _is_on_event_loop():
+            msg = "is_maintenance_on() would block this event loop: use `await get_maintenance_mode()` here"
+            raise RuntimeError(msg)
+        state = view.read_blocking()
+    return state.mode_at(datetime.now(UTC)) is not MaintenanceMode.OFF
 
 
 async def set_maintenance_mode(
@@ -86,8 +121,12 @@ async def set_maintenance_mode(
     await view_of(registry.meant(backend, name)).apply(set_mode(mode, now=now, reason=reason, until=until))
 
 
-async def _state(view: View) -> MaintenanceState:
-    return view.peek() or await view.read()
+def _is_on_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 _enclosing: ContextVar[tuple[tuple[View, str], ...]] = ContextVar("fastapi_maintenance_enclosing", default=())

@@ -17,6 +17,7 @@
     ├── BackendUnavailable       the store did not answer, nothing was changed
     │   └── OutcomeUnknown       it did not answer a change, which may have been made or not
     ├── CorruptState             the store has something that is no state
+    ├── EmptiedStore             the store lost the state that it had
     ├── MissingExtra             (also ImportError)  an optional dependency isn't installed
     └── UnsupportedFastAPI       this FastAPI's router can't be read exactly
     MaintenanceActive            (an HTTPException) a guard refused the request
@@ -163,6 +164,14 @@ class CorruptState(MaintenanceError):
         self.where = where
         self.problem = problem
         super().__init__(f"{where} has no readable maintenance state: {problem}")
+
+
+class EmptiedStore(MaintenanceError):
+    """The store lost the state that it had: data loss, not an "off"."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        super().__init__(f"{where} had a state and has none now: set the mode again, on or off, to go on from there")
 
 
 class MissingExtra(MaintenanceError, ImportError):

@@ -65,6 +65,7 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
         """Judge one connection, then pass it on as it is or refuse it."""
         kind = scope["type"]
         if kind not in ("http", "websocket"):
+            self._gate.view().start()  # so that the first request needn't wait for the store
             await self.app(scope, receive, send)
             return
         if not self._is_watching:

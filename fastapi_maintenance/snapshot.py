@@ -5,21 +5,56 @@ One view per backend, shared by everything that uses the backend.
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
+import contextlib
 import logging
+import random
+import threading
+import time
+import weakref
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 
 from anyio import Lock
 from anyio.lowlevel import RunVar
 from pydantic import TypeAdapter
 
-from .backends.base import BaseStateBackend, StateBackend
-from .exceptions import UnsupportedByBackend
+from . import background
+from .backends.base import BaseStateBackend, FollowedBackend, StateBackend
+from .exceptions import EmptiedStore, UnsupportedByBackend
 from .state import Change, Hold, MaintenanceMode, MaintenanceState, as_mode
 
 logger = logging.getLogger("fastapi_maintenance")
 
 _ATTRIBUTE = "_fastapi_maintenance_view"
+
+
+class Knowledge(StrEnum):
+    """How well a process knows a switch."""
+
+    NOT_READY = "not_ready"
+    """Nothing was read yet."""
+    READY = "ready"
+    STALE = "stale"
+    """The store fails; what it last said counts, or what ``on_backend_error`` says."""
+    ERROR = "error"
+    """The store never answered since the start; ``initial`` counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchStatus:
+    """How well this process knows a switch."""
+
+    knowledge: Knowledge
+    version: int | None = None
+    """The version of the last state that the store had."""
+    age_seconds: float | None = None
+    """How long ago the store last answered; ``None`` if it never did."""
+    last_error: str | None = None
+    """Why the store fails, if it does."""
 
 
 class View(ABC):
@@ -34,42 +69,283 @@ class View(ABC):
         """Return the state; a store that fails leaves the last known one."""
 
     @abstractmethod
+    def read_blocking(self) -> MaintenanceState:
+        """Return what ``read`` does, for code that is not on an event loop."""
+
+    @abstractmethod
     async def apply(self, change: Change) -> MaintenanceState:
         """Carry out one change and return the state after it.
 
         Raises:
             ReadOnlyBackend: The stored mode can't be set from here.
             UnsupportedByBackend: The store has no room for what was asked.
+            ChangeRejected: The store refused it.
+            BackendUnavailable: The store did not answer, and nothing was changed.
+            OutcomeUnknown: The store did not answer, and something may have been changed.
         """
+
+    @abstractmethod
+    def status(self) -> SwitchStatus:
+        """Return how well the switch is known."""
+
+    def start(self) -> None:  # noqa: B027 - most views have nothing to start
+        """Begin to follow the store, if that is what the view does."""
 
 
 def view_of(backend: BaseStateBackend) -> View:
     """Return this process's view of a backend, always the same one."""
     view: View | None = vars(backend).get(_ATTRIBUTE)
     if view is None:
-        made = StateView(backend) if isinstance(backend, StateBackend) else BooleanView(backend)
         # One call, so that threads that come together share one view.
-        view = vars(backend).setdefault(_ATTRIBUTE, made)
+        view = vars(backend).setdefault(_ATTRIBUTE, _new_view(backend))
     return view
 
 
-class StateView(View):
-    """The view of a backend that keeps the whole state: nothing to add."""
+def _new_view(backend: BaseStateBackend) -> View:
+    if isinstance(backend, FollowedBackend):
+        return FollowedView(backend)
+    return MemoryView(backend) if isinstance(backend, StateBackend) else BooleanView(backend)
+
+
+class MemoryView(View):
+    """The view of a backend that has its whole state in this process: nothing to add."""
 
     def __init__(self, backend: StateBackend) -> None:
         self._backend = backend
 
-    def peek(self) -> MaintenanceState:
+    def peek(self) -> MaintenanceState | None:
         """Return the backend's state."""
         return self._backend.peek()
 
     async def read(self) -> MaintenanceState:
         """Return the backend's state."""
-        return self._backend.peek()
+        return self.read_blocking()
+
+    def read_blocking(self) -> MaintenanceState:
+        """Return the backend's state."""
+        state = self._backend.peek()
+        if state is None:
+            msg = f"{self._backend!r} is a StateBackend that is not followed, so its peek() has to return the state"
+            raise TypeError(msg)
+        return state
 
     async def apply(self, change: Change) -> MaintenanceState:
         """Carry out one change at the backend."""
         return await self._backend.apply(change)
+
+    def status(self) -> SwitchStatus:
+        """Return that everything is known."""
+        return SwitchStatus(Knowledge.READY, self.read_blocking().version, 0.0)
+
+
+class FollowedView(View):
+    """The view of a backend whose store is followed by the background thread.
+
+    Requests read ``_shown``, which is swapped as a whole. What the store has comes in on the background thread only,
+    so its parts never run at the same time.
+    """
+
+    def __init__(self, backend: FollowedBackend) -> None:
+        self._backend = backend
+        self._begin_anew()
+        backend.stop_following = self._stop
+        _followed.add(self)
+
+    def _begin_anew(self) -> None:
+        """Know nothing, follow nothing."""
+        self._lock = threading.Lock()
+        self._shown: MaintenanceState | None = None
+        """What requests read: what the store has, or what counts instead."""
+        self._stored: MaintenanceState | None = None
+        """What the store last had; ``None`` while it never had anything."""
+        self._ready: concurrent.futures.Future[None] | None = None
+        """Done once there is something to read; there as long as the store is followed."""
+        self._tasks: list[asyncio.Task[None]] = []
+        self._wake = asyncio.Event()
+        self._states_accepted = 0
+        self._failures = 0
+        """How many attempts failed since the last that did not."""
+        self._last_contact: float | None = None
+        self._last_error: str | None = None
+
+    def peek(self) -> MaintenanceState | None:
+        """Return the last copy, or ``None`` before the first."""
+        return self._shown
+
+    async def read(self) -> MaintenanceState:
+        """Return the last copy; the first one is waited for, up to ``init_timeout``."""
+        if self._shown is None:
+            await background.done(self._follow())
+        return self._known()
+
+    def read_blocking(self) -> MaintenanceState:
+        """Return what ``read`` does, for code that is not on an event loop."""
+        if self._shown is None:
+            self._follow().result()
+        return self._known()
+
+    def _known(self) -> MaintenanceState:
+        return self._shown if self._shown is not None else self._initial()
+
+    def _initial(self) -> MaintenanceState:
+        return MaintenanceState(mode=self._backend.initial)
+
+    async def apply(self, change: Change) -> MaintenanceState:
+        """Carry out one change at the store; requests of this process are judged by it from the next one on."""
+        return await background.run(self._apply(change))
+
+    def status(self) -> SwitchStatus:
+        """Return how well the switch is known."""
+        if self._last_contact is None:
+            knowledge = Knowledge.NOT_READY if self._shown is None else Knowledge.ERROR
+            return SwitchStatus(knowledge, last_error=self._last_error)
+        return SwitchStatus(
+            Knowledge.STALE if self._failures else Knowledge.READY,
+            None if self._stored is None else self._stored.version,
+            time.monotonic() - self._last_contact,
+            self._last_error,
+        )
+
+    def start(self) -> None:
+        """Follow the store from now on."""
+        self._follow()
+
+    def _follow(self) -> concurrent.futures.Future[None]:
+        """Follow the store from now on; return a future that is done once there is something to read."""
+        with self._lock:
+            if self._ready is None:
+                self._ready = concurrent.futures.Future()
+                background.submit(self._begin())
+            return self._ready
+
+    async def _begin(self) -> None:
+        self._tasks = [asyncio.create_task(part()) for part in (self._poll, self._listen, self._give_up_waiting)]
+
+    async def _stop(self) -> None:
+        """Follow the store no longer; whoever asks next begins anew."""
+        tasks, ready = self._tasks, self._ready
+        self._begin_anew()
+        await background.cancelled(tasks)
+        if ready is not None and not ready.done():
+            ready.set_result(None)
+
+    def reset_after_fork(self) -> None:
+        """Forget what the parent knew: its thread does not follow for the child."""
+        _forgotten.append(self._tasks)
+        self._begin_anew()
+
+    async def _poll(self) -> None:
+        """Read the store again and again: after ``poll_seconds``, or when woken, or after a failure."""
+        while True:
+            self._wake.clear()
+            states_accepted = self._states_accepted
+            try:
+                state = await background.bounded(self._backend.load(), 2 * self._backend.timeout_seconds)
+                self._loaded(state, is_latest=self._states_accepted == states_accepted)
+            except Exception as error:  # noqa: BLE001 - contained: whatever a store raises, requests never see it
+                self._failed(error)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._pause()):
+                    await self._wake.wait()
+
+    def _pause(self) -> float:
+        """Return how many seconds to wait before the store is read again; less regular the more it fails."""
+        if not self._failures:
+            return self._backend.poll_seconds
+        longest = min(_LONGEST_PAUSE, _SHORTEST_PAUSE * 2 ** min(self._failures, 8))
+        return random.uniform(longest / 2, longest)  # noqa: S311 - so that workers don't come back all at once
+
+    async def _listen(self) -> None:
+        """Take what the store pushes, if it pushes anything; a lost subscription is made again."""
+        attempts = 0
+        while True:
+            try:
+                await self._backend.listen(self._heard)
+            except Exception as error:  # noqa: BLE001 - contained: polling goes on meanwhile
+                attempts += 1
+                logger.debug("%r pushes nothing at the moment: %s", self._backend, error)
+            else:
+                return
+            self._wake.set()
+            longest = min(_LONGEST_PAUSE, _SHORTEST_PAUSE * 2 ** min(attempts, 8))
+            await asyncio.sleep(random.uniform(longest / 2, longest))  # noqa: S311
+
+    async def _give_up_waiting(self) -> None:
+        """Let the first requests go on without the store if it takes too long."""
+        await asyncio.sleep(self._backend.init_timeout)
+        if self._shown is None:
+            self._show(self._initial())
+
+    async def _apply(self, change: Change) -> MaintenanceState:
+        state = await self._backend.apply(change)
+        if self._ready is not None:
+            self._accept(state, unless_older=True)
+        return state
+
+    def _heard(self, state: MaintenanceState | None) -> None:
+        """Take a pushed state; whatever may be out of order is settled by reading."""
+        if state is not None and self._stored is not None and state.epoch == self._stored.epoch:
+            self._accept(state, unless_older=True)
+        else:
+            self._wake.set()
+
+    def _loaded(self, state: MaintenanceState | None, *, is_latest: bool) -> None:
+        """Take what was read; it is the truth, unless something newer came in while it was read."""
+        if state is not None:
+            self._accept(state, unless_older=not is_latest)
+        elif self._stored is not None:
+            raise EmptiedStore(repr(self._backend))
+        else:
+            self._in_contact()
+            self._show(self._initial())
+
+    def _accept(self, state: MaintenanceState, *, unless_older: bool) -> None:
+        stored = self._stored
+        if unless_older and stored and stored.epoch == state.epoch and stored.version > state.version:
+            return
+        self._states_accepted += 1
+        self._stored = state
+        self._in_contact()
+        self._show(state)
+
+    def _show(self, state: MaintenanceState) -> None:
+        """Have requests read ``state`` from the next one on."""
+        self._shown = state
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_result(None)
+
+    def _in_contact(self) -> None:
+        if self._failures:
+            logger.warning("%r can be read again", self._backend)
+        self._failures, self._last_error, self._last_contact = 0, None, time.monotonic()
+
+    def _failed(self, error: Exception) -> None:
+        """Take note of a failure: the last known state stays, unless it is too old by the backend's policy."""
+        self._failures += 1
+        self._last_error = str(error) or repr(error)
+        if self._failures == 1:
+            logger.warning("the maintenance state can't be read, the last known one stays: %s", self._last_error)
+        policy, max_stale = self._backend.on_backend_error, self._backend.max_stale
+        if max_stale is None or self._last_contact is None or time.monotonic() - self._last_contact < max_stale:
+            return
+        mode = MaintenanceMode.OFF if policy == "open" else MaintenanceMode.ON
+        if self._shown is not None and (self._shown.mode, self._shown.holds) != (mode, {}):
+            logger.warning("%r has failed for %g s: the switch counts as %s", self._backend, max_stale, policy)
+            self._show(MaintenanceState(mode=mode))
+
+
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+"""Seconds between attempts while a store fails; the longest bounds how late its return is noticed."""
+
+_followed: weakref.WeakSet[FollowedView] = weakref.WeakSet()
+_forgotten: list[object] = []
+"""A parent's tasks in a forked child: kept, because ending them would close connections that the parent uses."""
+
+
+@background.call_after_fork
+def _reset_after_fork() -> None:
+    for view in list(_followed):
+        view.reset_after_fork()
 
 
 class BooleanView(View):
@@ -110,6 +386,14 @@ class BooleanView(View):
                 logger.warning("%r can be read again: %s", self._backend, self._last_known.mode)
             self._failing = False
         return self._with_holds(self._last_known)
+
+    def read_blocking(self) -> MaintenanceState:
+        """Return what ``read`` does, on an event loop of its own."""
+        return self.peek() or asyncio.run(self.read())
+
+    def status(self) -> SwitchStatus:
+        """Return whether the last reading failed."""
+        return SwitchStatus(Knowledge.STALE if self._failing else Knowledge.READY)
 
     async def apply(self, change: Change) -> MaintenanceState:
         """Carry out one change: the mode at the backend, the holds here."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from typing import ClassVar, Literal
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Literal
 
 from .. import background
 from ..exceptions import InvalidConfiguration
@@ -111,9 +111,11 @@ class FollowedBackend(StateBackend):
         self.poll_seconds = poll_seconds
         self.timeout_seconds = timeout_seconds
         self.on_backend_error: OnBackendError = on_backend_error
-        self.max_stale = None if max_stale is None else timedelta(seconds=max_stale)
+        self.max_stale = max_stale
         self.initial = as_mode(initial)
         self.init_timeout = init_timeout
+        self.stop_following: Callable[[], Coroutine[Any, Any, None]] | None = None
+        """Ends what follows this backend, if anything does; runs on the background thread."""
 
     @abstractmethod
     async def load(self) -> MaintenanceState | None:
@@ -136,6 +138,15 @@ class FollowedBackend(StateBackend):
 
     async def disconnect(self) -> None:
         """Close the connections that this backend opened. What it was given stays open."""
+
+    async def aclose(self) -> None:
+        """Follow the store no longer, and close the connections that this backend opened.
+
+        A request that needs the switch later begins anew.
+        """
+        if self.stop_following is not None:
+            await background.run(self.stop_following())
+        await background.run(self.disconnect())
 
     async def get_value(self) -> bool:
         """Return whether anything is blocked now, as the store has it."""
