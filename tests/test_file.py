@@ -1,0 +1,805 @@
+"""A file as a switch: what it says, how it is written, and what goes wrong with files."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import contextlib
+import fcntl
+import itertools
+import json
+import multiprocessing
+import os
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastapi_maintenance import background
+from fastapi_maintenance.backends.file import LocalFileBackend
+from fastapi_maintenance.exceptions import (
+    BackendUnavailable,
+    CorruptState,
+    DeadlinePassed,
+    HoldLost,
+    InvalidConfiguration,
+    ReadOnlyBackend,
+    VersionConflict,
+)
+from fastapi_maintenance.state import MAX_BYTES, Change, Hold, MaintenanceMode, MaintenanceState, set_mode
+
+T = TypeVar("T")
+
+OFF, ON, READ_ONLY = MaintenanceMode.OFF, MaintenanceMode.ON, MaintenanceMode.READ_ONLY
+
+
+def done(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine where backends run: on the background thread."""
+    return background.submit(coroutine).result(30)
+
+
+def setting(mode: MaintenanceMode, *, reason: str | None = None, until: datetime | None = None) -> Change:
+    return set_mode(mode, now=datetime.now(UTC), reason=reason, until=until)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "switch"
+
+
+@pytest.fixture
+def backend(path: Path) -> LocalFileBackend:
+    return LocalFileBackend(path, timeout_seconds=10)
+
+
+def load(backend: LocalFileBackend) -> MaintenanceState:
+    return done(backend.load())
+
+
+# What is read
+
+
+def test_no_file_means_off_also_after_one_was_seen(backend: LocalFileBackend, path: Path) -> None:
+    assert load(backend) == MaintenanceState()
+    path.write_text("1\n")
+    assert load(backend).mode is ON
+    path.unlink()
+    assert load(backend) == MaintenanceState()
+
+
+@pytest.mark.parametrize("word", ["1", "on", "true", "yes", "ON", " True \r\n", "1\n"])
+def test_a_word_switches_on(backend: LocalFileBackend, path: Path, word: str) -> None:
+    path.write_text(word)
+    assert load(backend).mode is ON
+
+
+@pytest.mark.parametrize("word", ["0", "off", "false", "no", "Off\n"])
+def test_a_word_switches_off(backend: LocalFileBackend, path: Path, word: str) -> None:
+    path.write_text(word)
+    assert load(backend).mode is OFF
+
+
+@pytest.mark.parametrize("word", ["read_only", "read-only\n"])
+def test_a_word_lets_reading_pass(backend: LocalFileBackend, path: Path, word: str) -> None:
+    path.write_text(word)
+    assert load(backend).mode is READ_ONLY
+
+
+@pytest.mark.parametrize(
+    "raw", [codecs.BOM_UTF8 + b"1\r\n", "\ufeff1\r\n".encode("utf-16-le"), "\ufeff1\r\n".encode("utf-16-be")]
+)
+def test_what_windows_shells_write_is_read(backend: LocalFileBackend, path: Path, raw: bytes) -> None:
+    path.write_bytes(raw)
+    assert load(backend).mode is ON
+
+
+def test_a_word_has_the_time_of_the_file(backend: LocalFileBackend, path: Path) -> None:
+    path.write_text("1")
+    os.utime(path, ns=(0, 1_500_000_000_123_456_789))
+    state = load(backend)
+    assert state.version == 1_500_000_000_123_456
+    assert state.since == state.updated_at == datetime(2017, 7, 14, 2, 40, 0, 123456, tzinfo=UTC)
+    os.utime(path, ns=(0, -1_000_000_000))
+    assert load(backend).version == 0
+
+
+def test_a_document_is_read(backend: LocalFileBackend, path: Path) -> None:
+    state = MaintenanceState(epoch="e", version=3, mode=READ_ONLY, reason="Überholung")
+    path.write_bytes(state.to_json())
+    assert load(backend) == state
+
+
+def test_two_words_of_the_same_moment_are_two_states(backend: LocalFileBackend, path: Path) -> None:
+    """Modification times repeat on fast writes: a follower sees the change all the same."""
+    states = []
+    for word in ("1", "0"):
+        path.write_text(word)
+        os.utime(path, ns=(10**18, 10**18))
+        states.append(load(backend))
+    assert states[0].version == states[1].version
+    assert states[0].epoch != states[1].epoch
+
+
+def test_reading_creates_nothing(backend: LocalFileBackend, tmp_path: Path) -> None:
+    load(backend)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "switch").write_text("1")
+    load(backend)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["switch"]
+
+
+# What can't be read
+
+
+@pytest.mark.parametrize(
+    ("raw", "problem"),
+    [
+        (b"", "it is empty; write 1 or 0 into it, or remove it, which means off"),
+        (b" \n", "it is empty"),
+        (b"garbage", "'garbage' is neither 1/on/true/yes, 0/off/false/no or read_only, nor a JSON document"),
+        (b"x" * 1000, "'xxxxxxxxxxxxxxxxxxxx' is neither"),
+        (b"\0\0\0", "is neither"),
+        (b"\xff\xfe\xfd", "it is no text"),
+        (b"\x80", "it is no text"),
+        (b'{"schema":1,"mode":"o', "Invalid JSON"),
+        (b'{"schema":2}', "schema"),
+        (b'{"mode":"on"}', "it does not say which schema it has"),
+        (b"1" + b" " * MAX_BYTES, "more than 65536 bytes"),
+        (b"[1]", "is neither"),
+    ],
+)
+def test_what_is_no_state_is_a_failure(backend: LocalFileBackend, path: Path, raw: bytes, problem: str) -> None:
+    path.write_bytes(raw)
+    with pytest.raises(CorruptState) as raised:
+        load(backend)
+    assert problem in str(raised.value)
+    assert str(path) in str(raised.value)
+    with pytest.raises(CorruptState):
+        done(backend.apply(setting(ON)))
+    assert path.read_bytes() == raw
+
+
+@given(raw=st.binary(max_size=200), cut=st.integers(0, 300))
+def test_any_content_is_a_state_or_a_failure(tmp_path_factory: pytest.TempPathFactory, raw: bytes, cut: int) -> None:
+    """Whatever stands in the file, also part of a document: nothing but these two comes out."""
+    path = tmp_path_factory.getbasetemp() / "any"
+    whole = MaintenanceState(epoch="e", version=3, mode=ON, holds={"a": Hold(kind="on", owner="o")}).to_json()
+    backend = LocalFileBackend(path)
+    for content in raw, whole[:cut]:
+        path.write_bytes(content)
+        with contextlib.suppress(CorruptState):
+            assert isinstance(load(backend), MaintenanceState)
+
+
+def test_a_directory_is_a_failure(backend: LocalFileBackend, path: Path) -> None:
+    path.mkdir()
+    with pytest.raises(CorruptState, match="no regular file"):
+        load(backend)
+    with pytest.raises(CorruptState, match="no regular file"):
+        done(backend.apply(setting(ON)))
+
+
+def test_a_pipe_is_a_failure_and_blocks_nobody(backend: LocalFileBackend, path: Path) -> None:
+    os.mkfifo(path)
+    before = time.monotonic()
+    with pytest.raises(CorruptState, match="no regular file"):
+        load(backend)
+    assert time.monotonic() - before < 1
+
+
+def test_a_device_is_a_failure() -> None:
+    with pytest.raises(CorruptState, match="no regular file"):
+        load(LocalFileBackend("/dev/zero"))
+
+
+def test_a_socket_is_a_failure(backend: LocalFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    monkeypatch.chdir(path.parent)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path.name)
+        with pytest.raises(BackendUnavailable):
+            load(backend)
+
+
+def test_a_file_below_a_file_is_a_failure(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("1")
+    with pytest.raises(BackendUnavailable, match="Not a directory"):
+        load(LocalFileBackend(tmp_path / "file" / "switch"))
+
+
+def test_a_circle_of_links_is_a_failure(backend: LocalFileBackend, path: Path) -> None:
+    path.symlink_to(path)
+    with pytest.raises(BackendUnavailable, match="symbolic links"):
+        load(backend)
+    with pytest.raises(BackendUnavailable, match="symbolic links"):
+        done(backend.apply(setting(ON)))
+
+
+def test_an_error_while_reading_is_a_failure(
+    backend: LocalFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.write_text("1")
+
+    def broken(*_: object) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "read", broken)
+    coroutine = backend.load()
+    with pytest.raises(BackendUnavailable, match="Input/output error"):
+        coroutine.send(None)
+
+
+def as_nobody(script: str, *args: object) -> str:
+    """Return the output of a script that root runs as another user, and other users as themselves."""
+    drop = "import os, sys\nif os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+    imports = (
+        # All of them before: the other user may not get at Python's files.
+        "import asyncio, fcntl\nfrom datetime import UTC, datetime\n"
+        "from fastapi_maintenance.backends.file import LocalFileBackend\n"
+        "from fastapi_maintenance.exceptions import *\nfrom fastapi_maintenance.state import *\n"
+        "change = set_mode(MaintenanceMode.ON, now=datetime.now(UTC))\n"
+    )
+    command = [sys.executable, "-c", imports + drop + script, *map(str, args)]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+TRY_BOTH = """
+backend = LocalFileBackend(sys.argv[1])
+for operation in backend.load(), backend.apply(change):
+    try:
+        print(asyncio.run(operation).mode)
+    except BackendUnavailable as error:
+        print(error)
+"""
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[Path]:
+    """A directory that other users get to."""
+    for folder in [tmp_path, *tmp_path.parents]:
+        if not folder.stat().st_mode & stat.S_IXOTH:
+            folder.chmod(folder.stat().st_mode | stat.S_IXOTH)
+    directory = tmp_path / "shared"
+    directory.mkdir()
+    directory.chmod(0o777)
+    yield directory
+    directory.chmod(0o777)
+
+
+def test_an_unreadable_file_is_a_failure(shared: Path) -> None:
+    """Shown as a user who is not root, who may read everything."""
+    path = shared / "switch"
+    path.write_text("1")
+    path.chmod(0)
+    read, written = as_nobody(TRY_BOTH, path).splitlines()
+    assert "Permission denied" in read
+    assert "Permission denied" in written
+
+
+def test_a_directory_that_cannot_be_written_is_named(shared: Path) -> None:
+    path = shared / "switch"
+    path.write_text("1")
+    shared.chmod(0o555)
+    read, written = as_nobody(TRY_BOTH, path).splitlines()
+    assert read == "on"
+    assert f"Permission denied: {path}.lock; this process must be able to write in {shared}" in written
+
+
+def test_a_lock_file_that_is_refused_is_named(
+    backend: LocalFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = path.with_name("switch.lock")
+
+    def refused(_: Path) -> int:
+        raise PermissionError(13, "Permission denied", str(lock))
+
+    monkeypatch.setattr("fastapi_maintenance.backends.file._opened", refused)
+    with pytest.raises(BackendUnavailable, match=f"Permission denied: {lock}; this process must be able to write in"):
+        done(backend.apply(setting(ON)))
+
+
+def test_another_user_can_lock_and_replace(shared: Path) -> None:
+    """The lock file that root made is enough for a process that is not root."""
+    path = shared / "switch"
+    done(LocalFileBackend(path).apply(setting(OFF)))
+    path.chmod(0o644)
+    (shared / "switch.lock").chmod(0o644)
+    assert as_nobody(TRY_BOTH, path).split() == ["off", "on"]
+    assert path.read_text() == "1"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+# What is written
+
+
+def test_the_bare_form_is_written_while_it_says_all(backend: LocalFileBackend, path: Path) -> None:
+    assert done(backend.apply(setting(ON))).mode is ON
+    assert path.read_text() == "1"
+    assert done(backend.apply(setting(OFF))).mode is OFF
+    assert path.read_text() == "0"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        setting(READ_ONLY),
+        setting(ON, reason="migration"),
+        setting(ON, until=datetime.now(UTC) + timedelta(hours=1)),
+        Change(put_holds={"a": Hold(kind="on")}),
+    ],
+    ids=["read_only", "reason", "until", "hold"],
+)
+def test_a_document_is_written_when_there_is_more_to_say(
+    backend: LocalFileBackend, path: Path, change: Change
+) -> None:
+    state = done(backend.apply(change))
+    assert json.loads(path.read_bytes())["schema"] == 1
+    assert load(backend) == state
+
+
+def test_the_file_is_bare_again_after_a_block(backend: LocalFileBackend, path: Path) -> None:
+    path.write_text("0\n")
+    done(backend.apply(Change(put_holds={"a": Hold(kind="on")})))
+    assert path.read_text().startswith("{")
+    done(backend.apply(Change(drop_holds=frozenset({"a"}))))
+    assert path.read_text() == "0"
+
+
+def test_what_apply_returns_is_what_is_read(backend: LocalFileBackend) -> None:
+    for change in (setting(ON), setting(OFF), setting(ON, reason="r"), setting(ON), setting(READ_ONLY)):
+        assert done(backend.apply(change)) == load(backend)
+
+
+def test_each_change_is_another_state(backend: LocalFileBackend) -> None:
+    """Whatever follows the file by epoch and version sees each change, and no version comes twice."""
+    changes = [setting(ON), setting(OFF), setting(ON, reason="r"), setting(ON, reason="s"), setting(ON)] * 20
+    seen = [load(backend), *(done(backend.apply(change)) for change in changes)]
+    assert all((a.epoch, a.version) != (b.epoch, b.version) for a, b in itertools.pairwise(seen))
+    assert len({state.version for state in seen}) == len(seen)
+    assert [state.version for state in seen] == sorted(state.version for state in seen)
+
+
+def test_a_document_after_a_word_begins_an_epoch(backend: LocalFileBackend, path: Path) -> None:
+    """Otherwise a follower would take the next bare word for an old state of the document's epoch."""
+    path.write_text("1")
+    first = done(backend.apply(setting(ON, reason="r")))
+    path.write_text("1")
+    assert load(backend).epoch != first.epoch
+    assert done(backend.apply(setting(ON, reason="r"))).epoch != first.epoch
+
+
+@pytest.mark.parametrize("begin", [None, "0", "1", "document"])
+def test_an_expected_version_is_compared(backend: LocalFileBackend, path: Path, begin: str | None) -> None:
+    if begin == "document":
+        done(backend.apply(setting(READ_ONLY)))
+    elif begin is not None:
+        path.write_text(begin)
+    seen = load(backend).version
+    done(backend.apply(Change(fields=setting(ON).fields, expected_version=seen)))
+    content = path.read_bytes()
+    with pytest.raises(VersionConflict):
+        done(backend.apply(Change(fields=setting(OFF).fields, expected_version=seen)))
+    assert path.read_bytes() == content
+
+
+def test_a_version_of_a_word_does_not_come_back(backend: LocalFileBackend) -> None:
+    """On, off and on again within one tick of the clock: who saw the first must not overwrite the third."""
+    first = done(backend.apply(setting(ON)))
+    done(backend.apply(setting(OFF)))
+    done(backend.apply(setting(ON)))
+    with pytest.raises(VersionConflict):
+        done(backend.apply(Change(fields=setting(OFF).fields, expected_version=first.version)))
+
+
+def test_a_document_knows_a_change_that_is_tried_again(backend: LocalFileBackend, path: Path) -> None:
+    first = Change(put_holds={"a": Hold(kind="on")})
+    done(backend.apply(first))
+    done(backend.apply(Change(put_holds={"b": Hold(kind="on")})))
+    content = path.read_bytes()
+    assert done(backend.apply(first)) == load(backend)
+    assert path.read_bytes() == content
+
+
+def test_a_refused_change_leaves_no_trace(backend: LocalFileBackend, tmp_path: Path) -> None:
+    with pytest.raises(HoldLost):
+        done(backend.apply(Change(required_holds=frozenset({"a"}), is_renewal=True)))
+    with pytest.raises(InvalidConfiguration, match="bytes"):
+        done(backend.apply(setting(ON, reason="x" * MAX_BYTES)))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["switch.lock"]
+
+
+def test_expired_holds_leave_the_bare_form(backend: LocalFileBackend, path: Path) -> None:
+    expired = Hold(kind="on", expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    done(backend.apply(Change(put_holds={"a": expired})))
+    done(backend.apply(setting(OFF)))
+    assert path.read_text() == "0"
+
+
+def test_get_and_set_value_are_those_of_0_0_5(backend: LocalFileBackend, path: Path) -> None:
+    assert asyncio.run(backend.get_value()) is False
+    asyncio.run(backend.set_value(True))
+    assert path.read_text() == "1"
+    assert asyncio.run(backend.get_value()) is True
+    assert backend.file_path == str(path)
+
+
+# How it is written
+
+
+def test_permissions_stay(backend: LocalFileBackend, path: Path) -> None:
+    path.write_text("0")
+    path.chmod(0o640)
+    done(backend.apply(setting(ON)))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_a_new_file_has_the_permissions_of_this_process(backend: LocalFileBackend, path: Path) -> None:
+    former = os.umask(0o027)
+    try:
+        done(backend.apply(setting(ON)))
+    finally:
+        os.umask(former)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_the_owner_stays_if_the_system_allows(shared: Path) -> None:
+    """A change by root leaves the file to its owner; one by another user can't, and is made all the same."""
+    path = shared / "switch"
+    path.write_text("0")
+    if os.geteuid() == 0:
+        os.chown(path, 1234, 1235)
+    owner = path.stat().st_uid, path.stat().st_gid
+    done(LocalFileBackend(path).apply(setting(OFF)))
+    assert (path.stat().st_uid, path.stat().st_gid) == owner
+    path.chmod(0o666)
+    assert as_nobody(TRY_BOTH, path).split() == ["off", "on"]
+
+
+def test_a_link_stays_and_its_target_is_written(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real/switch")
+    backend = LocalFileBackend(tmp_path / "link")
+    assert load(backend).mode is OFF
+    done(backend.apply(setting(ON)))
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "switch").read_text() == "1"
+    assert load(backend).mode is ON
+
+
+def test_two_ways_to_one_file_share_its_lock(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("switch")
+    with locked(tmp_path / "switch.lock"), pytest.raises(BackendUnavailable, match="held"):
+        done(LocalFileBackend(tmp_path / "link", timeout_seconds=0.05).apply(setting(ON)))
+
+
+def test_a_missing_directory_is_named(tmp_path: Path) -> None:
+    backend = LocalFileBackend(tmp_path / "missing" / "switch")
+    assert load(backend).mode is OFF
+    with pytest.raises(BackendUnavailable, match=f"there is no directory {tmp_path}/missing: create it"):
+        done(backend.apply(setting(ON)))
+
+
+def test_what_a_dead_writer_left_is_no_obstacle(backend: LocalFileBackend, path: Path) -> None:
+    leftover = path.with_name("switch.lock.new")
+    leftover.symlink_to(path.with_name("elsewhere"))
+    done(backend.apply(setting(ON)))
+    assert path.read_text() == "1"
+    assert not path.is_symlink()
+    assert not leftover.is_symlink()
+    assert not path.with_name("elsewhere").exists()
+
+
+def test_a_full_disk_leaves_the_old_file(path: Path) -> None:
+    """With a limit on the size of files, in a process of its own: what a full disk looks like to a writer."""
+    done(LocalFileBackend(path).apply(setting(ON, reason="r" * 2000)))
+    content = path.read_bytes()
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+    script = (
+        "import asyncio, sys\nfrom datetime import UTC, datetime\n"
+        "from fastapi_maintenance.backends.file import LocalFileBackend\n"
+        "from fastapi_maintenance.exceptions import *\nfrom fastapi_maintenance.state import *\n"
+        f"{limit}"
+        "try: asyncio.run(LocalFileBackend(sys.argv[1]).apply(Change(put_holds={'a': Hold(kind='on')})))\n"
+        "except OutcomeUnknown: pass\n"
+        "except BackendUnavailable as error: print(error)\n"
+    )
+    command = [sys.executable, "-c", script, str(path)]
+    # No coverage data from a process that can't write it.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+    told = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+    assert "File too large, while it was written" in told
+    assert path.read_bytes() == content
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["switch", "switch.lock"]
+
+
+def test_a_full_disk_is_told(backend: LocalFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.write_text("0")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(BackendUnavailable, match="No space left on device, while it was written"):
+        done(backend.apply(setting(ON)))
+    assert path.read_text() == "0"
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["switch", "switch.lock"]
+
+
+def test_a_directory_that_can_not_be_flushed_fails_no_change(
+    backend: LocalFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some file systems don't know how; the change counts already."""
+
+    def flush(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", flush)
+    assert done(backend.apply(setting(ON))).mode is ON
+    assert path.read_text() == "1"
+
+
+def test_a_system_without_flock_can_only_read(
+    backend: LocalFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    path.write_text("1")
+    assert load(backend).mode is ON
+    with pytest.raises(ReadOnlyBackend, match="no flock"):
+        done(backend.apply(setting(OFF)))
+    assert path.read_text() == "1"
+
+
+# The lock
+
+
+@contextlib.contextmanager
+def locked(lock: Path) -> Iterator[None]:
+    with lock.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def test_a_lock_that_others_hold_is_waited_for(backend: LocalFileBackend, path: Path) -> None:
+    with locked(path.with_name("switch.lock")):
+        waiting = background.submit(backend.apply(setting(ON)))
+        time.sleep(0.1)
+        assert not waiting.done()
+    assert waiting.result(5).mode is ON
+
+
+def test_a_lock_that_is_held_for_too_long_is_told(path: Path) -> None:
+    backend = LocalFileBackend(path, timeout_seconds=0.1)
+    with (
+        locked(path.with_name("switch.lock")),
+        pytest.raises(BackendUnavailable, match=r"other processes held .*switch\.lock for 0.1 s"),
+    ):
+        done(backend.apply(setting(ON)))
+    assert not path.exists()
+
+
+def test_who_waits_for_the_lock_can_be_cancelled(backend: LocalFileBackend, path: Path) -> None:
+    with locked(path.with_name("switch.lock")):
+        waiting = background.submit(backend.apply(setting(ON)))
+        time.sleep(0.05)
+        assert waiting.cancel()
+    time.sleep(0.05)
+    assert not path.exists()
+    assert done(backend.apply(setting(ON))).mode is ON
+
+
+def test_a_lock_file_that_was_replaced_meanwhile_is_no_lock(backend: LocalFileBackend, path: Path) -> None:
+    """Who waited for the removed one goes for the new one."""
+    lock = path.with_name("switch.lock")
+    with contextlib.ExitStack() as former, contextlib.ExitStack() as present:
+        former.enter_context(locked(lock))
+        waiting = background.submit(backend.apply(setting(ON)))
+        time.sleep(0.05)
+        lock.unlink()
+        present.enter_context(locked(lock))
+        former.close()
+        time.sleep(0.05)
+        assert not waiting.done()
+    assert waiting.result(5).mode is ON
+
+
+def during_the_write(monkeypatch: pytest.MonkeyPatch, disturb: Callable[[], object]) -> None:
+    """Have something happen once the new file is written, and before it replaces the old one."""
+    fsync = os.fsync
+
+    def disturbed(fd: int) -> None:
+        disturb()
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", disturbed)
+
+
+def test_a_lock_file_that_is_removed_during_the_write_stops_it(
+    backend: LocalFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.write_text("0")
+    during_the_write(monkeypatch, path.with_name("switch.lock").unlink)
+    with pytest.raises(BackendUnavailable, match="was removed, so others may be writing"):
+        done(backend.apply(setting(ON)))
+    assert path.read_text() == "0"
+
+
+def test_a_lock_file_that_was_removed_before_it_was_got_is_made_again(
+    backend: LocalFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock of a file that stands nowhere keeps nobody out."""
+    flock, lock = fcntl.flock, path.with_name("switch.lock")
+    removed: list[Path] = []
+
+    def slow(fd: int, how: int) -> None:
+        if how & fcntl.LOCK_EX and not removed:
+            lock.unlink()
+            removed.append(lock)
+        flock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", slow)
+    assert done(backend.apply(setting(ON))).mode is ON
+    assert lock.exists()
+
+
+def test_a_write_that_comes_too_late_is_not_made(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.write_text("0")
+    backend = LocalFileBackend(path, timeout_seconds=0.1)
+    during_the_write(monkeypatch, lambda: time.sleep(0.2))
+    with pytest.raises(DeadlinePassed):
+        done(backend.apply(setting(ON)))
+    assert path.read_text() == "0"
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["switch", "switch.lock"]
+
+
+def test_an_error_of_the_lock_is_told(backend: LocalFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(fd: int, how: int) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with pytest.raises(BackendUnavailable, match="Operation not supported"):
+        done(backend.apply(setting(ON)))
+    assert not path.exists()
+
+
+def test_a_forked_child_does_not_keep_the_lock(
+    backend: LocalFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child has its parent's descriptors, which is what ``dup`` makes."""
+    flock, taken_over = fcntl.flock, []
+
+    def forking(fd: int, how: int) -> None:
+        flock(fd, how)
+        taken_over.append(os.dup(fd))
+
+    monkeypatch.setattr(fcntl, "flock", forking)
+    done(backend.apply(setting(ON)))
+    monkeypatch.undo()
+    assert done(LocalFileBackend(path, timeout_seconds=0.5).apply(setting(OFF))).mode is OFF
+    for fd in taken_over:
+        os.close(fd)
+
+
+def _relay(path: Path, worker: int, count: int) -> None:
+    """Make a chain of holds, each in the place of the one before: it breaks where a change was lost."""
+    backend = LocalFileBackend(path, timeout_seconds=30)
+
+    async def scenario() -> None:
+        former: frozenset[str] = frozenset()
+        for number in range(count):
+            hold = f"{worker}-{number}"
+            change = Change(put_holds={hold: Hold(kind="on")}, drop_holds=former, required_holds=former)
+            await backend.apply(change)
+            former = frozenset({hold})
+
+    asyncio.run(scenario())
+
+
+def test_many_processes_lose_nothing_and_readers_see_whole_states(path: Path) -> None:
+    """10 processes × 50 changes, each of which must be in the file afterwards, and a reader all the while."""
+    processes, count = 10, 50
+    spawn = multiprocessing.get_context("spawn")
+    writers = [spawn.Process(target=_relay, args=(path, number, count)) for number in range(processes)]
+    stop, versions = threading.Event(), [0]
+
+    def read() -> None:
+        backend = LocalFileBackend(path)
+        while not stop.wait(0.001):
+            versions.append(asyncio.run(backend.load()).version)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+    stop.set()
+    reader.join()
+    assert [writer.exitcode for writer in writers] == [0] * processes
+    state = load(LocalFileBackend(path))
+    assert state.version == processes * count
+    assert set(state.holds) == {f"{worker}-{count - 1}" for worker in range(processes)}
+    assert versions == sorted(versions)
+
+
+# Making one
+
+
+def test_making_one_touches_nothing(tmp_path: Path) -> None:
+    LocalFileBackend(tmp_path / "missing" / "switch")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["", ".", "/", "a\0b"])
+def test_a_path_that_can_not_be_a_file_is_refused(path: str) -> None:
+    with pytest.raises(InvalidConfiguration, match="the name of a file is needed"):
+        LocalFileBackend(path)
+
+
+def test_a_relative_path_counts_from_where_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    backend = LocalFileBackend("switch")
+    assert backend.file_path == "switch"
+    assert repr(backend) == "LocalFileBackend('switch')"
+    monkeypatch.chdir("/")
+    done(backend.apply(setting(ON)))
+    assert (tmp_path / "switch").read_text() == "1"
+
+
+def test_files_are_read_often() -> None:
+    assert LocalFileBackend("switch").poll_seconds == 0.1
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "expected"),
+    [
+        ("/var/state.json", "billing", "/var/state.billing.json"),
+        ("switch", "billing", "switch.billing"),
+        ("switch.json", "lock", "switch.lock.json"),
+        ("switch", "lock", "switch.lock.switch"),
+        (".hidden", "billing", ".hidden.billing"),
+    ],
+)
+def test_a_named_switch_has_a_file_beside(path: str, name: str, expected: str) -> None:
+    assert LocalFileBackend(path).sibling(name).file_path == expected
+
+
+def test_a_named_switch_has_the_same_options() -> None:
+    options: dict[str, Any] = {
+        "poll_seconds": 0.5,
+        "timeout_seconds": 3,
+        "on_backend_error": "closed",
+        "max_stale": 30,
+        "initial": MaintenanceMode.ON,
+        "init_timeout": 4,
+    }
+    sibling = LocalFileBackend("state.json", **options).sibling("billing")
+    assert {name: getattr(sibling, name) for name in options} == options
+
+
+def test_nothing_stays_open(backend: LocalFileBackend) -> None:
+    """Counted by the number that the next descriptor gets."""
+
+    def next_descriptor() -> int:
+        fd = os.open(os.devnull, os.O_RDONLY)
+        os.close(fd)
+        return fd
+
+    load(backend)
+    before = next_descriptor()
+    for mode in (ON, OFF) * 5:
+        done(backend.apply(setting(mode)))
+        load(backend)
+    assert next_descriptor() == before

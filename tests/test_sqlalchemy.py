@@ -1,0 +1,932 @@
+"""A row of a database as a switch, on SQLite and PostgreSQL; on MySQL where ``TEST_MYSQL_URL`` names one."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import multiprocessing
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Coroutine, Iterator
+from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import sqlalchemy
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from fastapi_maintenance import background
+from fastapi_maintenance.backends import sqlalchemy as module
+from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
+from fastapi_maintenance.exceptions import (
+    BackendUnavailable,
+    ChangeRejected,
+    CorruptState,
+    DeadlinePassed,
+    HoldLost,
+    InvalidConfiguration,
+    MissingExtra,
+    OutcomeUnknown,
+    VersionConflict,
+)
+from fastapi_maintenance.state import MAX_BYTES, Change, Hold, MaintenanceMode, MaintenanceState, set_mode
+from tests.stores import PostgresServer, SilentProxy
+
+T = TypeVar("T")
+
+OFF, ON, READ_ONLY = MaintenanceMode.OFF, MaintenanceMode.ON, MaintenanceMode.READ_ONLY
+MYSQL_URL = os.environ.get("TEST_MYSQL_URL")
+
+
+def done(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine where backends run: on the background thread."""
+    return background.submit(coroutine).result(30)
+
+
+def setting(mode: MaintenanceMode, *, reason: str | None = None) -> Change:
+    return set_mode(mode, now=datetime.now(UTC), reason=reason)
+
+
+def holding(*ids: str) -> Change:
+    return Change(put_holds={id_: Hold(kind="on", owner="test") for id_ in ids})
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _mortal() -> Iterator[PostgresServer]:
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+def mortal(_mortal: PostgresServer) -> PostgresServer:
+    """A server that a test may stop, and that it starts again."""
+    return _mortal
+
+
+Make = Callable[..., SQLAlchemyBackend]
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    """Make backends on a table of the test's own, and disconnect them afterwards."""
+    defaults: dict[str, Any] = {"table": f"t{uuid.uuid4().hex}", "timeout_seconds": 5}
+    made: list[SQLAlchemyBackend] = []
+
+    def make(url: Any, **options: Any) -> SQLAlchemyBackend:
+        made.append(SQLAlchemyBackend(url, **defaults | options))
+        return made[-1]
+
+    yield make
+    for backend in made:
+        done(backend.disconnect())
+
+
+@pytest.fixture(params=["sqlite", "postgresql", *(["mysql"] if MYSQL_URL else [])])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "postgresql":
+        server: PostgresServer = request.getfixturevalue("postgres")
+        return server.url()
+    return sqlite_url(tmp_path) if request.param == "sqlite" else str(MYSQL_URL)
+
+
+@pytest.fixture
+def backend(url: str, make: Make) -> SQLAlchemyBackend:
+    return make(url)
+
+
+def sqlite_url(directory: Path) -> str:
+    return f"sqlite+aiosqlite:///{directory / 'switches.db'}"
+
+
+def load(backend: SQLAlchemyBackend) -> MaintenanceState | None:
+    return done(backend.load())
+
+
+async def _executed(url: str, *statements: str) -> list[Any]:
+    engine = create_async_engine(url)
+    try:
+        async with engine.begin() as connection:
+            for statement in statements:
+                result = await connection.execute(sqlalchemy.text(statement))
+            return list(result.all()) if result.returns_rows else []
+    finally:
+        await engine.dispose()
+
+
+def executed(url: str, *statements: str) -> list[Any]:
+    """Return the rows of the last of some statements, on a connection of the test's own."""
+    return asyncio.run(_executed(url, *statements))
+
+
+# Reading and changing
+
+
+def test_nothing_stored_is_nothing(backend: SQLAlchemyBackend) -> None:
+    assert load(backend) is None
+    assert asyncio.run(backend.get_value()) is False
+
+
+def test_reading_creates_nothing(backend: SQLAlchemyBackend, url: str, tmp_path: Path) -> None:
+    """Neither a table nor, with SQLite, a file."""
+    for _ in range(2):
+        load(backend)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(sqlalchemy.exc.DBAPIError):
+        executed(url, f"SELECT * FROM {backend.table}")
+
+
+def test_what_is_changed_can_be_read(backend: SQLAlchemyBackend, url: str, make: Make) -> None:
+    state = done(backend.apply(setting(ON, reason="Überholung")))
+    assert (state.mode, state.reason, state.version) == (ON, "Überholung", 1)
+    assert load(backend) == load(make(url)) == state
+    assert executed(url, f"SELECT name, version FROM {backend.table}") == [("default", 1)]
+
+
+def test_get_and_set_value(backend: SQLAlchemyBackend) -> None:
+    asyncio.run(backend.set_value(True))
+    assert asyncio.run(backend.get_value()) is True
+    asyncio.run(backend.set_value(False))
+    assert asyncio.run(backend.get_value()) is False
+
+
+def test_changes_build_on_each_other(backend: SQLAlchemyBackend) -> None:
+    first = done(backend.apply(holding("a")))
+    second = done(backend.apply(holding("b")))
+    assert second.holds.keys() == {"a", "b"}
+    assert (second.epoch, second.version) == (first.epoch, 2)
+
+
+def test_a_change_is_made_once(backend: SQLAlchemyBackend) -> None:
+    first = setting(ON)
+    done(backend.apply(first))
+    second = done(backend.apply(setting(OFF)))
+    assert done(backend.apply(first)) == second == load(backend)
+
+
+def test_a_refused_change_changes_nothing(backend: SQLAlchemyBackend) -> None:
+    with pytest.raises(HoldLost):
+        done(backend.apply(Change(required_holds=frozenset({"a"}))))
+    assert load(backend) is None
+    state = done(backend.apply(setting(ON)))
+    with pytest.raises(VersionConflict):
+        done(backend.apply(Change(fields=setting(OFF).fields, expected_version=7)))
+    with pytest.raises(InvalidConfiguration, match="bytes"):
+        done(backend.apply(setting(OFF, reason="x" * MAX_BYTES)))
+    assert load(backend) == state
+
+
+def test_a_renewal_keeps_the_version(backend: SQLAlchemyBackend) -> None:
+    state = done(backend.apply(holding("a")))
+    expires_at = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=1)
+    renewal = Change(
+        put_holds={"a": Hold(kind="on", expires_at=expires_at)}, required_holds=frozenset({"a"}), is_renewal=True
+    )
+    renewed = done(backend.apply(renewal))
+    assert renewed.version == state.version
+    assert load(backend) == renewed
+    assert renewed.holds["a"].expires_at == expires_at
+
+
+def test_holds_expire_by_the_clock_of_the_database(backend: SQLAlchemyBackend) -> None:
+    gone = Hold(kind="on", expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    live = Hold(kind="on", expires_at=datetime.now(UTC) + timedelta(seconds=60))
+    done(backend.apply(Change(put_holds={"gone": gone, "live": live})))
+    state = done(backend.apply(setting(ON)))
+    assert state.holds.keys() == {"live"}
+    assert state.updated_at is not None
+    assert abs(state.updated_at - datetime.now(UTC)) < timedelta(seconds=5)
+
+
+def test_the_largest_document_fits(backend: SQLAlchemyBackend) -> None:
+    state = done(backend.apply(setting(ON, reason="ü" * (MAX_BYTES // 2 - 300))))
+    assert load(backend) == state
+
+
+@pytest.mark.parametrize("document", ["", "garbage", '{"schema":2}', '{"schema":1,"mode":"o'])
+def test_a_row_that_is_no_state_is_a_failure(backend: SQLAlchemyBackend, url: str, document: str) -> None:
+    done(backend.apply(setting(ON)))
+    executed(url, f"UPDATE {backend.table} SET document = '{document.replace(':', chr(92) + ':')}'")
+    with pytest.raises(CorruptState):
+        load(backend)
+    with pytest.raises(CorruptState):
+        done(backend.apply(setting(OFF)))
+    assert executed(url, f"SELECT document FROM {backend.table}") == [(document,)]
+
+
+def test_an_emptied_table_has_nothing_and_the_next_change_begins_an_epoch(
+    backend: SQLAlchemyBackend, url: str
+) -> None:
+    former = done(backend.apply(setting(ON)))
+    executed(url, f"DELETE FROM {backend.table}")
+    assert load(backend) is None
+    assert done(backend.apply(setting(ON))).epoch != former.epoch
+    executed(url, f"DROP TABLE {backend.table}")
+    assert load(backend) is None
+    assert load(backend) is None
+    assert done(backend.apply(setting(ON))).version == 1
+
+
+def test_another_table_of_that_name_is_a_failure(backend: SQLAlchemyBackend, url: str) -> None:
+    executed(url, f"CREATE TABLE {backend.table} (name VARCHAR(100))")
+    with pytest.raises(BackendUnavailable, match="document"):
+        load(backend)
+    with pytest.raises(BackendUnavailable, match="version"):
+        done(backend.apply(setting(ON)))
+    executed(url, f"DROP TABLE {backend.table}")
+
+
+def test_a_table_can_be_made_by_a_migration(url: str, make: Make) -> None:
+    backend = make(url)
+    executed(url, SQLAlchemyBackend.ddl(url.split("+", 1)[0], backend.table))
+    assert load(backend) is None
+    assert done(backend.apply(setting(ON))).version == 1
+
+
+def test_a_named_switch_has_its_own_row_and_the_same_connections(backend: SQLAlchemyBackend, url: str) -> None:
+    billing = backend.sibling("billing")
+    done(backend.apply(setting(ON)))
+    assert load(billing) is None
+    done(billing.apply(setting(READ_ONLY)))
+    assert executed(url, f"SELECT name FROM {backend.table} ORDER BY name") == [("billing",), ("default",)]
+    assert billing._database is backend._database
+    done(backend.disconnect())
+    state = load(billing)
+    assert state is not None
+    assert state.mode is READ_ONLY
+    done(billing.disconnect())
+
+
+def test_a_backend_works_again_after_it_was_disconnected(backend: SQLAlchemyBackend) -> None:
+    done(backend.disconnect())
+    state = done(backend.apply(setting(ON)))
+    done(backend.disconnect())
+    done(backend.disconnect())
+    assert load(backend) == state
+
+
+def test_a_disconnect_waits_for_what_is_under_way(backend: SQLAlchemyBackend) -> None:
+    done(backend.apply(setting(ON)))
+
+    async def scenario() -> None:
+        changing = asyncio.create_task(backend.apply(setting(OFF)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await backend.disconnect()
+        assert (await changing).mode is OFF
+
+    done(scenario())
+
+
+def test_it_works_on_another_event_loop(backend: SQLAlchemyBackend, caplog: pytest.LogCaptureFixture) -> None:
+    """As after the background thread was stopped, or in a forked child: nothing of the former loop is touched."""
+    state = done(backend.apply(setting(ON)))
+    with caplog.at_level(logging.WARNING):
+        background.stop()
+        assert load(backend) == state
+    assert caplog.text == ""
+
+
+def test_a_forked_child_uses_connections_of_its_own(backend: SQLAlchemyBackend) -> None:
+    """And leaves its parent's alone."""
+    state = done(backend.apply(setting(ON)))
+    pools = backend._database._pool
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(background, "_running", None)  # what a child finds
+        assert load(backend) == state
+        assert backend._database._pool is not pools
+        done(backend.disconnect())
+        background.stop()
+    assert pools is not None
+    assert not pools.keeper.done()
+    backend._database._pool = pools
+    assert load(backend) == state
+
+
+# Contention
+
+
+def _relay(url: str, table: str, worker: int, count: int) -> None:
+    """Make a chain of holds, each in the place of the one before: it breaks where a change was lost."""
+    backend = SQLAlchemyBackend(url, table=table, timeout_seconds=60)
+    former: frozenset[str] = frozenset()
+    for number in range(count):
+        hold = f"{worker}-{number}"
+        done(backend.apply(Change(put_holds={hold: Hold(kind="on")}, drop_holds=former, required_holds=former)))
+        former = frozenset({hold})
+
+
+def test_many_processes_lose_nothing_and_readers_see_whole_states(url: str, make: Make) -> None:
+    """10 processes × 20 changes, beginning without a table, and a reader all the while."""
+    backend = make(url, timeout_seconds=30)
+    processes, count = 10, 20
+    spawn = multiprocessing.get_context("spawn")
+    writers = [spawn.Process(target=_relay, args=(url, backend.table, number, count)) for number in range(processes)]
+    stop, versions = threading.Event(), [0]
+
+    def read() -> None:
+        while not stop.wait(0.005):
+            state = load(backend)
+            versions.append(0 if state is None else state.version)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+    stop.set()
+    reader.join()
+    assert [writer.exitcode for writer in writers] == [0] * processes
+    state = load(backend)
+    assert state is not None
+    assert state.version == processes * count
+    assert set(state.holds) == {f"{worker}-{count - 1}" for worker in range(processes)}
+    assert versions == sorted(versions)
+
+
+def test_many_can_make_the_table_at_once(url: str, make: Make) -> None:
+    """20 writers that find no table, each with an engine of its own."""
+    backends = [make(url, timeout_seconds=20) for _ in range(20)]
+
+    async def scenario() -> None:
+        await asyncio.gather(*(backend.apply(holding(str(n))) for n, backend in enumerate(backends)))
+
+    done(scenario())
+    state = load(backends[0])
+    assert state is not None
+    assert state.version == 20
+    assert len(state.holds) == 20
+
+
+# What goes wrong: SQLite
+
+IN_TIME = r"database is locked|no answer within"
+"""SQLite gives up first, unless the machine is so slow that its answer takes the rest of the time."""
+
+
+@pytest.fixture
+def lite(tmp_path: Path, make: Make) -> SQLAlchemyBackend:
+    backend = make(sqlite_url(tmp_path), timeout_seconds=0.5)
+    done(backend.apply(setting(ON)))
+    return backend
+
+
+def test_a_locked_sqlite_file_can_be_read_and_not_changed(lite: SQLAlchemyBackend, tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "switches.db", isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        begun = time.monotonic()
+        with pytest.raises(BackendUnavailable, match=IN_TIME) as raised:
+            done(lite.apply(setting(OFF)))
+        assert time.monotonic() - begun < 3
+        assert not isinstance(raised.value, OutcomeUnknown)
+        state = load(lite)
+        other.execute("ROLLBACK")
+    other.close()
+    assert state is not None
+    assert state.mode is ON
+    assert load(lite) == state
+
+
+def test_an_exclusively_locked_sqlite_file_is_a_failure(lite: SQLAlchemyBackend, tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "switches.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(BackendUnavailable, match=IN_TIME):
+        load(lite)
+    other.close()
+    assert load(lite) is not None
+
+
+def test_a_commit_that_readers_keep_out_is_a_refusal(lite: SQLAlchemyBackend, tmp_path: Path) -> None:
+    """It is not made later either, when the reader has gone."""
+    other = sqlite3.connect(tmp_path / "switches.db", isolation_level=None)
+    other.execute("BEGIN")
+    reading = other.execute(f"SELECT name FROM {lite.table}")
+    reading.fetchone()
+    state = load(lite)
+    with pytest.raises(BackendUnavailable, match=IN_TIME) as raised:
+        done(lite.apply(setting(OFF)))
+    assert not isinstance(raised.value, OutcomeUnknown)
+    reading.close()
+    other.close()
+    time.sleep(0.2)
+    assert load(lite) == state
+
+
+def test_a_sqlite_file_that_is_none_is_a_failure(tmp_path: Path, make: Make) -> None:
+    (tmp_path / "switches.db").write_text("garbage" * 200)
+    backend = make(sqlite_url(tmp_path))
+    with pytest.raises(BackendUnavailable, match="file is not a database"):
+        load(backend)
+    with pytest.raises(BackendUnavailable, match="file is not a database"):
+        done(backend.apply(setting(ON)))
+
+
+def test_a_missing_directory_is_a_failure_of_the_change(tmp_path: Path, make: Make) -> None:
+    backend = make(sqlite_url(tmp_path / "missing"))
+    assert load(backend) is None
+    with pytest.raises(BackendUnavailable, match="unable to open database file"):
+        done(backend.apply(setting(ON)))
+
+
+def test_a_sqlite_uri_says_itself_how_it_is_opened(tmp_path: Path, make: Make) -> None:
+    backend = make(f"sqlite+aiosqlite:///file:{tmp_path}/switches.db?mode=rw&uri=true")
+    with pytest.raises(BackendUnavailable, match="unable to open database file"):
+        load(backend)
+    sqlite3.connect(tmp_path / "switches.db").execute("VACUUM").connection.close()
+    assert load(backend) is None
+    assert done(backend.apply(setting(ON))) == load(backend)
+
+
+# What goes wrong: PostgreSQL
+
+
+@pytest.fixture
+def proxied(postgres: PostgresServer, make: Make) -> Iterator[tuple[SQLAlchemyBackend, SilentProxy]]:
+    """A backend behind a proxy, with a first state and an open connection."""
+    with SilentProxy(postgres.port) as proxy:
+        backend = make(postgres.url(port=proxy.port), timeout_seconds=1)
+        done(backend.apply(setting(ON)))
+        yield backend, proxy
+        proxy.speak()
+        done(backend.disconnect())
+
+
+def test_a_server_that_is_not_there_is_a_failure(mortal: PostgresServer, make: Make) -> None:
+    backend = make(mortal.url())
+    mortal.kill()
+    for coroutine in (backend.load(), backend.apply(setting(ON))):
+        with pytest.raises(BackendUnavailable, match=r"refused|Connect call failed") as raised:
+            done(coroutine)
+        assert not isinstance(raised.value, OutcomeUnknown)
+    mortal.start()
+    assert load(backend) is None
+    assert done(backend.apply(setting(ON))).mode is ON
+
+
+@pytest.mark.parametrize("how", ["kill", "stop"])
+def test_a_restarted_server_is_found_again(mortal: PostgresServer, make: Make, how: str) -> None:
+    """The connections of before are noticed to be dead, not used."""
+    backend = make(mortal.url())
+    state = done(backend.apply(setting(ON)))
+    getattr(mortal, how)()
+    with pytest.raises(BackendUnavailable):
+        load(backend)
+    mortal.start()
+    assert load(backend) == state
+    assert done(backend.apply(setting(OFF))).version == 2
+
+
+def test_a_paused_server_is_a_failure_in_time_and_changes_nothing_later(mortal: PostgresServer, make: Make) -> None:
+    backend = make(mortal.url(), timeout_seconds=0.5)
+    state = done(backend.apply(setting(ON)))
+    mortal.pause()
+    for coroutine in (backend.load(), backend.apply(setting(OFF))):
+        begun = time.monotonic()
+        with pytest.raises(BackendUnavailable, match=r"no answer within 0.5 s") as raised:
+            done(coroutine)
+        assert time.monotonic() - begun < 3
+        assert not isinstance(raised.value, OutcomeUnknown)
+    mortal.resume()
+    time.sleep(0.5)
+    assert load(backend) == state
+
+
+def test_a_connection_that_falls_silent_is_left(proxied: tuple[SQLAlchemyBackend, SilentProxy]) -> None:
+    backend, proxy = proxied
+    state = load(backend)
+    proxy.fall_silent()
+    for coroutine in (backend.load(), backend.apply(setting(OFF))):
+        begun = time.monotonic()
+        with pytest.raises(BackendUnavailable, match="no answer within 1 s"):
+            done(coroutine)
+        assert time.monotonic() - begun < 4
+    proxy.speak()
+    assert load(backend) == state
+
+
+def test_a_connection_that_was_cut_is_made_again(proxied: tuple[SQLAlchemyBackend, SilentProxy]) -> None:
+    backend, proxy = proxied
+    state = load(backend)
+    proxy.cut()
+    assert load(backend) == state
+    proxy.cut()
+    assert done(backend.apply(setting(OFF))).version == 2
+
+
+@pytest.mark.parametrize(
+    ("statement", "outcome"),
+    [(b"FOR UPDATE", BackendUnavailable), (b'UPDATE "', BackendUnavailable), (b"COMMIT;", OutcomeUnknown)],
+)
+def test_a_change_that_came_to_the_server_too_late_is_not_made(
+    proxied: tuple[SQLAlchemyBackend, SilentProxy],
+    make: Make,
+    postgres: PostgresServer,
+    statement: bytes,
+    outcome: type[Exception],
+) -> None:
+    """Held back by the network until its caller has gone, the ``COMMIT`` included."""
+    backend, proxy = proxied
+    state = load(backend)
+    done(backend.disconnect())  # what a connection has prepared already is not sent again
+    proxy.fall_silent(after=statement)
+    with pytest.raises(outcome) as raised:
+        done(backend.apply(setting(OFF)))
+    assert type(raised.value) is outcome
+    proxy.speak()
+    time.sleep(0.3)
+    assert load(make(postgres.url())) == state
+
+
+def test_a_change_whose_answer_was_lost_is_unknown_and_can_be_tried_again(
+    proxied: tuple[SQLAlchemyBackend, SilentProxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, proxy = proxied
+    commit = AsyncConnection.commit
+
+    async def commit_and_cut(self: AsyncConnection) -> None:
+        await commit(self)
+        proxy.cut()
+        await self.exec_driver_sql("SELECT 1")
+
+    change = holding("a")
+    monkeypatch.setattr(AsyncConnection, "commit", commit_and_cut)
+    with pytest.raises(OutcomeUnknown, match="did not say whether the change was made"):
+        done(backend.apply(change))
+    monkeypatch.undo()
+    state = done(backend.apply(change))
+    assert (state.version, set(state.holds)) == (2, {"a"})
+
+
+class Locked:
+    """The row of a backend, locked by another connection of PostgreSQL."""
+
+    def __init__(self, server: PostgresServer, backend: SQLAlchemyBackend) -> None:
+        self._server = server
+        sql = f"BEGIN; SELECT 1 FROM {backend.table} FOR UPDATE; SELECT pg_sleep(30)"
+        self._thread = threading.Thread(target=self._hold, args=(sql,))
+
+    def _hold(self, sql: str) -> None:
+        with pytest.raises(subprocess.CalledProcessError):
+            self._server.run(sql)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+        while not self._server.run("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"):
+            time.sleep(0.01)
+
+    def __exit__(self, *_: object) -> None:
+        self._server.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
+        self._thread.join()
+
+
+def test_a_row_that_others_hold_is_a_failure_in_time(postgres: PostgresServer, make: Make) -> None:
+    backend = make(postgres.url(), timeout_seconds=1)
+    state = done(backend.apply(setting(ON)))
+    with Locked(postgres, backend):
+        begun = time.monotonic()
+        with pytest.raises(BackendUnavailable, match=r"lock timeout|no answer within") as raised:
+            done(backend.apply(setting(OFF)))
+        assert time.monotonic() - begun < 3
+        assert load(backend) == state
+    assert not isinstance(raised.value, OutcomeUnknown)
+    time.sleep(0.2)
+    assert load(backend) == state
+
+
+def test_a_change_can_be_cancelled(postgres: PostgresServer, make: Make) -> None:
+    backend = make(postgres.url())
+    state = done(backend.apply(setting(ON)))
+    with Locked(postgres, backend):
+        waiting = background.submit(backend.apply(setting(OFF)))
+        time.sleep(0.3)
+        assert waiting.cancel()
+    time.sleep(0.2)
+    assert load(backend) == state
+
+
+def test_cancelled_at_any_moment_a_change_is_made_or_not(url: str, make: Make) -> None:
+    """As a whole, and the backend works on."""
+    backend = make(url)
+    done(backend.apply(setting(ON)))
+
+    async def scenario() -> None:
+        version = 1
+        for milliseconds in range(0, 30, 2):
+            task = asyncio.create_task(backend.apply(holding("a", "b")))
+            await asyncio.sleep(milliseconds / 1000)
+            task.cancel()
+            await asyncio.wait([task])
+            state = await backend.load()
+            assert state is not None
+            assert state.version in {version, version + 1}
+            assert state.holds.keys() == (set() if state.version == 1 else {"a", "b"})
+            version = state.version
+
+    done(scenario())
+
+
+def test_a_deadlock_or_conflict_is_tried_again(
+    postgres: PostgresServer, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = make(postgres.url())
+    update, tries = SQLAlchemyBackend._update, itertools.count(1)
+
+    async def conflict(self: SQLAlchemyBackend, connection: Any, *args: Any) -> None:
+        if next(tries) < 3:
+            await connection.exec_driver_sql("DO $$ BEGIN RAISE SQLSTATE '40001'; END $$")
+        await update(self, connection, *args)
+
+    monkeypatch.setattr(SQLAlchemyBackend, "_update", conflict)
+    assert done(backend.apply(setting(ON))).version == 1
+    assert next(tries) == 4
+
+
+def test_a_conflict_that_goes_on_is_a_failure(
+    postgres: PostgresServer, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = make(postgres.url(), timeout_seconds=0.5)
+
+    async def conflict(self: SQLAlchemyBackend, connection: Any, *args: Any) -> None:
+        await connection.exec_driver_sql("DO $$ BEGIN RAISE SQLSTATE '40P01'; END $$")
+
+    monkeypatch.setattr(SQLAlchemyBackend, "_update", conflict)
+    with pytest.raises((BackendUnavailable, DeadlinePassed)) as raised:
+        done(backend.apply(setting(ON)))
+    assert not isinstance(raised.value, OutcomeUnknown)
+    assert load(backend) is None
+
+
+def test_a_change_is_refused_by_the_clock_of_the_database(
+    url: str, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = make(url, timeout_seconds=0.5)
+    state = done(backend.apply(setting(ON)))
+    update = SQLAlchemyBackend._update
+
+    async def late(self: SQLAlchemyBackend, connection: Any, version: int, new: Any, deadline: int) -> None:
+        await update(self, connection, version, new, deadline - 500)
+
+    monkeypatch.setattr(SQLAlchemyBackend, "_update", late)
+    with pytest.raises(DeadlinePassed):
+        done(backend.apply(setting(OFF)))
+    assert load(backend) == state
+
+
+def test_a_process_that_stood_still_does_not_commit_late(
+    url: str, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after SIGSTOP: it looks at the clock before it commits."""
+    backend = make(url, timeout_seconds=0.5)
+    state = done(backend.apply(setting(ON)))
+    update = SQLAlchemyBackend._update
+
+    async def stand_still(self: SQLAlchemyBackend, *args: Any) -> None:
+        await update(self, *args)
+        time.sleep(0.6)  # noqa: ASYNC251 - that's the point
+
+    monkeypatch.setattr(SQLAlchemyBackend, "_update", stand_still)
+    with pytest.raises((ChangeRejected, BackendUnavailable)) as raised:
+        done(backend.apply(setting(OFF)))
+    assert not isinstance(raised.value, OutcomeUnknown)
+    assert load(backend) == state
+
+
+def test_who_may_not_make_the_table_is_told_how_to(postgres: PostgresServer, make: Make) -> None:
+    user = f"u{uuid.uuid4().hex}"
+    postgres.run(f"CREATE USER {user} PASSWORD 'x y'")
+    backend = make(f"postgresql+asyncpg://{user}:x%20y@127.0.0.1:{postgres.port}/postgres")
+    with pytest.raises(BackendUnavailable, match=r"permission denied for schema public.*ddl\('postgresql'\)"):
+        done(backend.apply(setting(ON)))
+
+
+def test_a_connection_that_is_lost_while_the_table_is_made_is_a_failure(
+    postgres: PostgresServer, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = make(postgres.url())
+    monkeypatch.setattr(SQLAlchemyBackend, "ddl", lambda *_: "SELECT pg_terminate_backend(pg_backend_pid())")
+    with pytest.raises(BackendUnavailable, match=r"terminating connection|connection is closed|connection was closed"):
+        done(backend.apply(setting(ON)))
+    monkeypatch.undo()
+    assert done(backend.apply(setting(ON))).version == 1
+
+
+def test_a_table_in_a_schema(postgres: PostgresServer, make: Make) -> None:
+    schema = f"s{uuid.uuid4().hex}"
+    backend = make(postgres.url(), table=f"{schema}.Switch")
+    assert load(backend) is None
+    with pytest.raises(BackendUnavailable, match=r"schema .* does not exist"):
+        done(backend.apply(setting(ON)))
+    postgres.run(f"CREATE SCHEMA {schema}")
+    assert done(backend.apply(setting(ON))) == load(backend)
+    assert postgres.run(f'SELECT version FROM {schema}."Switch"') == ["1"]
+
+
+def test_waiting_for_a_table_logs_no_errors_at_the_server(postgres: PostgresServer, make: Make) -> None:
+    """A server's log is read by people: a question each second for a missing table would fill it."""
+    backend = make(postgres.url())
+    logged = len(postgres.log)
+    for _ in range(3):
+        load(backend)
+    assert "ERROR" not in postgres.log[logged:]
+
+
+def test_few_connections_are_kept(postgres: PostgresServer, make: Make) -> None:
+    backend = make(postgres.url())
+    switches = [backend, *(backend.sibling(f"s{n}") for n in range(8))]
+
+    async def scenario() -> None:
+        for _ in range(3):
+            await asyncio.gather(*(switch.load() for switch in switches))
+
+    done(scenario())
+    assert backend._database._pool is not None
+    assert backend._database._pool.engine.pool.checkedin() == 2  # type: ignore[attr-defined]
+
+
+# Credentials
+
+
+def test_a_wrong_password_is_a_failure_that_does_not_show_it(postgres: PostgresServer, make: Make) -> None:
+    backend = make(postgres.url(password="hunter2 @:/"))
+    for coroutine in (backend.load(), backend.apply(setting(ON))):
+        with pytest.raises(BackendUnavailable, match="password authentication failed") as raised:
+            done(coroutine)
+        assert "hunter2" not in str(raised.value)
+        assert raised.value.__suppress_context__
+
+
+def test_a_representation_has_no_credentials() -> None:
+    backend = SQLAlchemyBackend("postgresql+asyncpg://me:hunter2@host/db?ssl=require&sslpassword=hunter3")
+    assert repr(backend) == "SQLAlchemyBackend('postgresql+asyncpg://me:***@host/db', key='default')"
+
+
+def test_messages_of_drivers_are_cleaned() -> None:
+    backend = SQLAlchemyBackend("postgresql+asyncpg://me:hun%20ter@host/db?sslpassword=hunter3&ssl=require")
+    error = RuntimeError("dsn me:hun ter@host and hun%20ter and hun+ter and hunter3 with require\nmore")
+    assert backend._database.told(error) == "RuntimeError: dsn me:***@host and *** and *** and *** with require"
+    assert backend._database.told(RuntimeError()) == "RuntimeError: "
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "hunter2",
+        "postgresql+asyncpg://me:hun@ter2:hunter2@host:po/db",
+        "postgresql+asyncpg://me:hunter2@host:hunter2/db",
+        "postgresql://me:hunter2@host/db",
+        "redis://me:hunter2@host/db",
+        "postgresql+hunter://me:hunter2@host/db",
+    ],
+)
+def test_a_refused_url_is_not_shown(url: str) -> None:
+    with pytest.raises(InvalidConfiguration) as raised:
+        SQLAlchemyBackend(url)
+    assert "hunter2" not in str(raised.value)
+    assert raised.value.__cause__ is None
+
+
+# Making one
+
+
+def test_making_one_connects_to_nothing(tmp_path: Path) -> None:
+    SQLAlchemyBackend(sqlite_url(tmp_path))
+    SQLAlchemyBackend("postgresql+asyncpg://127.0.0.1:1/db")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("sqlite:///x.db", "names no async driver; accepted are such as sqlite\\+aiosqlite://"),
+        ("postgresql://h/d", "names no async driver; accepted are such as postgresql\\+asyncpg://"),
+        ("postgresql+psycopg2://h/d", "names no async driver"),
+        ("mysql://h/d", "names no async driver; accepted are such as mysql\\+aiomysql://"),
+        ("mariadb://h/d", "accepted are such as mysql\\+aiomysql://"),
+        ("postgresql+nonsense://h/d", "names no async driver"),
+        ("oracle+oracledb://h/d", "oracle is not supported; supported are postgresql, mysql, sqlite, mariadb"),
+        ("x", "can't be read as dialect"),
+        ("sqlite+aiosqlite://", "in-memory"),
+        ("sqlite+aiosqlite:///:memory:", "in-memory"),
+        ("sqlite+aiosqlite:///file:x?mode=memory&uri=true", "in-memory"),
+        ("postgresql+asyncpg://me:***@h/d", "give engine.url itself"),
+    ],
+)
+def test_a_url_that_can_not_work_is_refused(url: str, message: str) -> None:
+    with pytest.raises(InvalidConfiguration, match=message):
+        SQLAlchemyBackend(url)
+
+
+def test_an_engine_is_refused_and_its_url_taken(tmp_path: Path) -> None:
+    engine = create_async_engine(sqlite_url(tmp_path))
+    with pytest.raises(InvalidConfiguration, match=r"give engine.url"):
+        SQLAlchemyBackend(engine)  # type: ignore[arg-type]
+    assert "switches.db" in repr(SQLAlchemyBackend(engine.url))
+
+
+@pytest.mark.parametrize("table", ["", "1a", 'a"b', "a b", "a.b.c", "x" * 64, "a;drop"])
+def test_a_table_name_is_checked(table: str) -> None:
+    with pytest.raises(InvalidConfiguration, match="table="):
+        SQLAlchemyBackend("sqlite+aiosqlite:///x.db", table=table)
+    with pytest.raises(InvalidConfiguration, match="table="):
+        SQLAlchemyBackend.ddl("sqlite", table)
+
+
+@pytest.mark.parametrize("key", ["", "a b", "-a", "x" * 101, "a'"])
+def test_a_key_is_checked(key: str) -> None:
+    with pytest.raises(InvalidConfiguration, match="key="):
+        SQLAlchemyBackend("sqlite+aiosqlite:///x.db", key=key)
+
+
+def test_a_definition_for_an_unknown_dialect_is_refused() -> None:
+    with pytest.raises(InvalidConfiguration, match="supported are postgresql, mysql, sqlite, mariadb"):
+        SQLAlchemyBackend.ddl("oracle")
+
+
+def test_the_documented_definition_is_the_one_that_is_used() -> None:
+    assert module.__doc__ is not None
+    documented = "\n".join(line.removeprefix("    ") for line in module.__doc__.splitlines())
+    assert SQLAlchemyBackend.ddl("postgresql") in documented
+
+
+def test_mysql_has_room_for_the_largest_document() -> None:
+    """Its TEXT ends at 65,535 bytes, one less than a document may have."""
+    assert "LONGTEXT" in SQLAlchemyBackend.ddl("mysql") == SQLAlchemyBackend.ddl("mariadb")
+    assert "`ops`.`switch`" in SQLAlchemyBackend.ddl("mysql", "ops.switch")
+
+
+def test_a_named_switch_has_the_same_options() -> None:
+    options: dict[str, Any] = {
+        "table": "ops.switch",
+        "poll_seconds": 0.5,
+        "timeout_seconds": 3,
+        "on_backend_error": "closed",
+        "max_stale": 30,
+        "initial": MaintenanceMode.ON,
+        "init_timeout": 4,
+    }
+    backend = SQLAlchemyBackend("sqlite+aiosqlite:///x.db", **options)
+    sibling = backend.sibling("billing")
+    assert {name: getattr(sibling, name) for name in options} == options
+    assert sibling.key == "billing"
+    assert SQLAlchemyBackend("sqlite+aiosqlite:///x.db", key="shop").sibling("billing").key == "shop:billing"
+
+
+@pytest.mark.parametrize("missing", ["sqlalchemy", "sqlalchemy.ext.asyncio"])
+def test_sqlalchemy_is_an_extra(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(MissingExtra, match=r"fastapi-maintenance\[sqlalchemy\]"):
+        SQLAlchemyBackend("sqlite+aiosqlite:///x.db")
+
+
+def test_sqlalchemy_without_its_own_extra_is_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "find_spec", lambda name: None if name == "greenlet" else find_spec(name))
+    with pytest.raises(MissingExtra, match=r"fastapi-maintenance\[sqlalchemy\]"):
+        SQLAlchemyBackend("sqlite+aiosqlite:///x.db")
+
+
+def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "aiosqlite", None)
+    with pytest.raises(InvalidConfiguration, match="pip install aiosqlite"):
+        SQLAlchemyBackend("sqlite+aiosqlite:///x.db")
+
+
+def test_importing_the_module_does_not_import_sqlalchemy() -> None:
+    script = "import sys, fastapi_maintenance.backends.sqlalchemy; sys.exit('sqlalchemy' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+LEAVE_IT_TO_THE_END = """
+import asyncio, sys
+from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
+
+async def main():
+    backend = SQLAlchemyBackend(sys.argv[1], table=sys.argv[2])
+    await backend.set_value(True)
+    print(await backend.get_value())
+
+asyncio.run(main())
+"""
+
+
+def test_nothing_stays_open_at_the_end_of_a_process(url: str, make: Make, postgres: PostgresServer) -> None:
+    logged = len(postgres.log)
+    command = [sys.executable, "-X", "dev", "-W", "error", "-c", LEAVE_IT_TO_THE_END, url, make(url).table]
+    ended = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert ended.stdout == "True\n"
+    # Development mode also tells what is slow, which is no leak.
+    assert [line for line in ended.stderr.splitlines() if not line.startswith("Executing ")] == []
+    assert "unexpected EOF on client connection" not in postgres.log[logged:]
