@@ -132,28 +132,23 @@ class BooleanView(View):
         await self._write(mode, self._holds)
 
     async def _set_holds(self, change: Change) -> None:
-        before = self._holds
-        holds = {id_: hold for id_, hold in before.items() if id_ not in change.drop_holds} | dict(change.put_holds)
+        kept = {id_: hold for id_, hold in self._holds.items() if id_ not in change.drop_holds}
         # First here, so that from now on requests are judged by it, then for the other processes.
-        self._holds = holds
-        if self._backend.read_only:
-            return
-        try:
+        self._holds = kept | dict(change.put_holds)
+        if not self._backend.read_only:
             stored = await self._stored_mode()
-            await self._write(self._below if stored is self._written else stored, holds, stored=stored)
-        except BaseException:
-            if change.put_holds:
-                self._holds = before
-            raise
+            below = self._below if stored is self._written else stored
+            await self._write(below, self._holds, stored=stored)
 
     async def _write(
         self, below: MaintenanceMode, holds: dict[str, Hold], *, stored: MaintenanceMode | None = None
     ) -> None:
         """Store what ``below`` and the holds make, unless it is ``stored`` already."""
         target = MaintenanceState(mode=below, holds=holds).mode_at(datetime.now(UTC))
+        # Before it is written: if that fails half-way, the store's value tells next time whether it was.
+        self._below, self._written = below, target if holds else None
         if target is not stored:
             await self._backend.set_value(target is not MaintenanceMode.OFF)
-        self._below, self._written = below, target if holds else None
 
     async def _stored_mode(self) -> MaintenanceMode:
         state = self._backend.peek()
