@@ -79,7 +79,8 @@ async def set_maintenance_mode(
     """
     mode, now = as_mode(value), datetime.now(UTC)
     if until is not None:
-        if until.tzinfo is None:
+        end: object = until
+        if not isinstance(end, datetime) or end.tzinfo is None:
             raise InvalidConfiguration(
                 f"until={until!r}: an aware datetime is needed, such as datetime.now(UTC) + ..."
             )

@@ -36,7 +36,13 @@ class Exemptions:
     def __post_init__(self) -> None:
         if isinstance(self.paths, str):
             raise InvalidConfiguration(f"paths={self.paths!r} is one string; write paths=({self.paths!r},)")
-        paths = tuple(self.paths)
+        paths: object = self.paths
+        if not isinstance(paths, Iterable):
+            raise InvalidConfiguration(f"paths={paths!r}: a tuple of paths is needed, such as ('/health',)")
+        paths = tuple(paths)
+        for name, value in (("docs", self.docs), ("preflight", self.preflight)):
+            if value not in (True, False):
+                raise InvalidConfiguration(f"{name}={value!r}: True or False is needed")
         patterns = [_pattern(path) for path in paths]
         object.__setattr__(self, "paths", paths)
         object.__setattr__(self, "_patterns", re.compile("|".join(patterns)) if patterns else None)
@@ -78,6 +84,8 @@ def _pattern(path: object) -> str:
             pattern += "(?:/[^/]+)*"
         elif "**" in segment:
             raise InvalidConfiguration(f"exempt path {path!r}: '**' stands for whole segments, as in '/files/**'")
+        elif segment == "*":
+            pattern += "/[^/]+"
         else:
             pattern += "/" + "[^/]*".join(re.escape(part) for part in segment.split("*"))
     return pattern + "/?"

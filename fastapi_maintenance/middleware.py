@@ -15,6 +15,7 @@ from .exemptions import Exemptions
 from .gate import ExemptHandler, Gate, ResponseHandler, Terms, visit_of, watch_root
 from .registry import AppSwitch, answering, checked_backend, registry
 from .responses import request_of
+from .routes import check_fastapi
 
 
 class MaintenanceModeMiddleware(BaseHTTPMiddleware):
@@ -68,6 +69,7 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
             await self.app(scope, receive, send)
             return
         if not self._is_watching:
+            check_fastapi()
             watch_root(self.app, scope)
             self._is_watching = True
         gate = self._gate

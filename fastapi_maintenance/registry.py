@@ -98,7 +98,7 @@ class Registry:
         if app is not None:
             return self.of_app(app, name)
         with self._lock:
-            if name in self._configured:
+            if name != DEFAULT and name in self._configured:
                 return self._configured[name]
             own = self._own_backends()
             default = own[0] if own else self._default()
@@ -180,12 +180,14 @@ _KNOWN = (*sorted(_TYPES), *(f"{scheme}://" for scheme in sorted(_TYPES)))
 
 
 def backend_from_url(url: str) -> BaseStateBackend:
-    """Return the backend of a URL: ``env://``, ``env://VAR`` or ``memory://``.
+    """Return the backend of a URL, ``env://``, ``env://VAR`` or ``memory://``, or of a type without options.
 
     Raises:
         UnknownBackend: No backend has this scheme.
         InvalidConfiguration: The URL has more than its backend can use.
     """
+    if url in _TYPES:
+        return _with_options(url, {})
     parts = urlsplit(url)
     if parts.scheme not in _TYPES or "://" not in url:
         raise UnknownBackend(parts.scheme or url, _KNOWN)

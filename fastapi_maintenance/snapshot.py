@@ -83,7 +83,7 @@ class BooleanView(View):
         self._backend = backend
         self._holds: dict[str, Hold] = {}
         self._written: MaintenanceMode | None = None
-        """What the store has because of the holds, if anything was written for them."""
+        """What the store has only because of the holds, until the last one has put the former value back."""
         self._below = MaintenanceMode.OFF
         """What the store would have without the holds; means something while ``_written`` does."""
         self._last_known = MaintenanceState()
@@ -122,33 +122,46 @@ class BooleanView(View):
 
     async def _set_mode(self, change: Change) -> None:
         mode: MaintenanceMode = change.fields["mode"]
+        if self._backend.read_only:
+            await self._backend.set_value(mode is not MaintenanceMode.OFF)  # which says how to go about it
+            return
         what = {
             "read_only": mode is MaintenanceMode.READ_ONLY,
             "a reason": change.fields["reason"] is not None,
             "an end": change.fields["until"] is not None,
         }
-        if any(what.values()) and not self._backend.read_only:
+        if any(what.values()):
             raise UnsupportedByBackend(repr(self._backend), " and ".join(word for word in what if what[word]))
-        await self._write(mode, self._holds)
+        below = self._below
+        try:
+            await self._write(mode)
+        except BaseException:
+            self._below = below
+            raise
 
     async def _set_holds(self, change: Change) -> None:
         kept = {id_: hold for id_, hold in self._holds.items() if id_ not in change.drop_holds}
         # First here, so that from now on requests are judged by it, then for the other processes.
         self._holds = kept | dict(change.put_holds)
-        if not self._backend.read_only:
+        if self._backend.read_only:
+            return
+        try:
             stored = await self._stored_mode()
-            below = self._below if stored is self._written else stored
-            await self._write(below, self._holds, stored=stored)
+            await self._write(self._below if stored is self._written else stored, stored=stored)
+        except BaseException:
+            self._holds = kept
+            raise
 
-    async def _write(
-        self, below: MaintenanceMode, holds: dict[str, Hold], *, stored: MaintenanceMode | None = None
-    ) -> None:
+    async def _write(self, below: MaintenanceMode, *, stored: MaintenanceMode | None = None) -> None:
         """Store what ``below`` and the holds make, unless it is ``stored`` already."""
-        target = MaintenanceState(mode=below, holds=holds).mode_at(datetime.now(UTC))
-        # Before it is written: if that fails half-way, the store's value tells next time whether it was.
-        self._below, self._written = below, target if holds else None
+        target = MaintenanceState(mode=below, holds=self._holds).mode_at(datetime.now(UTC))
+        self._below = below
+        if target is not below:
+            self._written = target  # before it is written: whether it was, tells the store next time
         if target is not stored:
             await self._backend.set_value(target is not MaintenanceMode.OFF)
+        if target is below:
+            self._written = None
 
     async def _stored_mode(self) -> MaintenanceMode:
         state = self._backend.peek()
@@ -157,10 +170,10 @@ class BooleanView(View):
         return as_mode(_BOOL.validate_python(await self._backend.get_value()))
 
     def _with_holds(self, stored: MaintenanceState) -> MaintenanceState:
-        if not self._holds:
+        is_ours = stored.mode is self._written
+        if not self._holds and not is_ours:
             return stored
-        mode = self._below if stored.mode is self._written else stored.mode
-        return stored.model_copy(update={"mode": mode, "holds": self._holds})
+        return stored.model_copy(update={"mode": self._below if is_ours else stored.mode, "holds": self._holds})
 
     def _lock(self) -> Lock:
         """Return the lock that keeps the changes of this event loop apart; locks can't be shared among loops."""

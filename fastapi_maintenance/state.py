@@ -58,11 +58,9 @@ class MaintenanceState(BaseModel):
         ``instead`` (an app's ``enable_maintenance``) stands in for the stored mode.
         """
         if self.holds:
-            off_holds = [hold for hold in self.holds.values() if hold.kind == "off"]
-            masked = frozenset().union(*(hold.masks for hold in off_holds))
-            if any(hold.kind == "on" and id_ not in masked for id_, hold in self.holds.items()):
+            if self._closing_holds():
                 return MaintenanceMode.ON
-            if off_holds:
+            if any(hold.kind == "off" for hold in self.holds.values()):
                 return MaintenanceMode.OFF
         if instead is not None:
             return MaintenanceMode.ON if instead else MaintenanceMode.OFF
@@ -70,17 +68,21 @@ class MaintenanceState(BaseModel):
             return MaintenanceMode.OFF
         return self.mode
 
-    def explanation_at(self, now: datetime) -> tuple[str | None, datetime | None]:
+    def explanation_at(self, now: datetime, *, instead: bool | None = None) -> tuple[str | None, datetime | None]:
         """Return the reason to tell clients at ``now``, and when the maintenance is known to end.
 
-        While code holds the switch on, its end is not known.
+        Both belong to what closes: while code holds the switch on, or ``instead`` closes, the end is not known.
         """
-        for hold in self.holds.values():
-            if hold.kind == "on":
-                return hold.reason or self.reason, None
-        if self.until is not None and now >= self.until:
+        for hold in self._closing_holds():
+            return hold.reason or self.reason, None
+        if instead is not None or (self.until is not None and now >= self.until):
             return None, None
         return self.reason, self.until
+
+    def _closing_holds(self) -> list[Hold]:
+        """Return the on-holds that no off-hold masks."""
+        masked = frozenset().union(*(hold.masks for hold in self.holds.values() if hold.kind == "off"))
+        return [hold for id_, hold in self.holds.items() if hold.kind == "on" and id_ not in masked]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,8 @@ class EnvVarBackend(BaseStateBackend):
     read_only: ClassVar[bool] = True
 
     def __init__(self, var_name: str = DEFAULT_VARIABLE) -> None:
-        if not var_name or "=" in var_name or "\0" in var_name:
+        name: object = var_name
+        if not isinstance(name, str) or not name or "=" in name or "\0" in name:
             raise InvalidConfiguration(
                 f"var_name={var_name!r}: the name of an environment variable is needed, such as {DEFAULT_VARIABLE!r}"
             )
