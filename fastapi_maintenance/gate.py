@@ -69,23 +69,27 @@ class Terms:
             return None
 
     async def refusal(self, decision: Decision, request: Request) -> Refusal:
-        """Return the answer for a blocked request; a handler that fails leaves the default one."""
-        fallback = default_response(decision, datetime.now(UTC))
+        """Return the answer for a blocked request, over HTTP or a websocket, which can't fail."""
+        return Refusal(await self.response(decision, request), default_response(decision, datetime.now(UTC)))
+
+    async def response(self, decision: Decision, request: Request) -> Response:
+        """Return the response for a blocked request; a handler that fails leaves the default one."""
+        default = default_response(decision, datetime.now(UTC))
         if self.response_handler is None:
-            return Refusal(fallback, fallback)
+            return default
         try:
             response = await _call(self.response_handler, request)
         except Exception:
             logger.exception("response_handler failed: the default maintenance response is sent instead")
-            return Refusal(fallback, fallback)
+            return default
         if not isinstance(response, Response):
             logger.error(
                 "response_handler returned %r, which is no Starlette Response: "
                 "the default maintenance response is sent instead",
                 response,
             )
-            return Refusal(fallback, fallback)
-        return Refusal(response, fallback)
+            return default
+        return response
 
 
 async def _call(handler: Callable[[Request], Any], request: Request) -> Any:
@@ -102,7 +106,7 @@ async def _call(handler: Callable[[Request], Any], request: Request) -> Any:
 class Visit:
     """One request at one gate: as what it was judged, and how."""
 
-    __slots__ = ("_facts", "gate", "outer", "root_path", "state", "target")
+    __slots__ = ("_facts", "_is_beyond", "gate", "outer", "refused", "root_path", "state", "target")
 
     def __init__(self, gate: Gate, root_path: str, outer: Visit | None, state: MaintenanceState | None = None) -> None:
         self.gate = gate
@@ -113,28 +117,41 @@ class Visit:
         """What the switch said when the request was judged, which counts to its end; before, ``None``."""
         self.target: Target | None = None
         """What would run; ``None`` where nobody had to know."""
+        self.refused: Decision | None = None
+        """Why a user's ``dispatch`` was told to refuse it."""
         self._facts: tuple[object, ...] = ()
+        self._is_beyond = False
+        """Whether the request is behind the last router that was expected, so within its target."""
 
-    def note(self, scope: Scope) -> None:
-        """Take note of what the target was found by."""
-        self._facts = _routing_facts(scope)
-
-    def entry_of(self, router: Router) -> Entry | None:
-        """Return how the request was expected to come to a router, or ``None`` if it was not."""
-        if self.target is None:
-            return None
-        return next((entry for entry in self.target.entries if entry.router is router), None)
+    def note(self, target: Target, scope: Scope) -> None:
+        """Take note of what would run, and what that was found by."""
+        self.target, self._facts, self._is_beyond = target, _routing_facts(scope), False
 
     def covers(self, router: Router, scope: Scope) -> bool:
         """Return whether the request comes to a router as it was judged."""
         if self.target is None:
             return True  # off, and nothing forced on: whatever it is by now, it passes
-        entry = self.entry_of(router)
-        return (
-            entry is not None
-            and entry.root_path == scope.get("root_path", "")
-            and self._facts == _routing_facts(scope)
-        )
+        entry = self._entry_of(router)
+        if entry is None or entry.root_path != scope.get("root_path", "") or self._facts != _routing_facts(scope):
+            return False
+        self._is_beyond = entry is self.target.entries[-1]
+        return True
+
+    def mark_around(self, router: Router) -> Mark | None:
+        """Return the innermost mark outside of a router, as far as it is known."""
+        entry = self._entry_of(router)
+        if entry is not None:
+            return entry.mark
+        # Within an opaque app there may be a router, and what the app is marked with goes for all of it.
+        return self.target.mark if self.target is not None and self._is_beyond else None
+
+    def is_at_root(self, router: Router) -> bool:
+        """Return whether a router is the first on the way."""
+        return self.target is not None and self.target.entries[:1] == (self._entry_of(router),)
+
+    def _entry_of(self, router: Router) -> Entry | None:
+        entries = () if self.target is None else self.target.entries
+        return next((entry for entry in entries if entry.router is router), None)
 
 
 def _routing_facts(scope: Scope) -> tuple[object, ...]:
@@ -146,6 +163,15 @@ def visit_of(scope: Scope) -> Visit | None:
     """Return the visit of a request to the innermost gate that it came through."""
     visit: Visit | None = scope.get(_SCOPE_KEY)
     return visit
+
+
+def _visits(scope: Scope) -> list[Visit]:
+    """Return the visits of a request to all gates that it came through, outermost first."""
+    visits, visit = [], visit_of(scope)
+    while visit is not None:
+        visits.append(visit)
+        visit = visit.outer
+    return visits[::-1]
 
 
 class Gate:
@@ -201,10 +227,9 @@ class Gate:
         self, visit: Visit, router: Router, scope: Scope, receive: Receive
     ) -> tuple[Decision, Receive]:
         """Judge a request that comes to ``router`` as something else than it was judged as."""
-        entry = visit.entry_of(router)
-        if visit.target is not None and visit.target.entries[:1] == (entry,):
+        if visit.is_at_root(router):
             visit.root_path = scope.get("root_path", "")
-        return await self._judge(visit, router, entry and entry.mark, None, scope, receive)
+        return await self._judge(visit, router, visit.mark_around(router), None, scope, receive)
 
     async def _judge(  # noqa: PLR0917
         self,
@@ -215,8 +240,8 @@ class Gate:
         scope: Scope,
         receive: Receive,
     ) -> tuple[Decision, Receive]:
-        visit.note(scope)
-        visit.target = target = target_of(start, scope, mark)
+        target = target_of(start, scope, mark)
+        visit.note(target, scope)
         facts = Facts(target.runs, target.mark, scope.get("method"))
         state, now = visit.state or _OFF, datetime.now(UTC)
         decision = decide(facts, state, now, instead=self.app.instead)
@@ -322,13 +347,11 @@ class _Entrance:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request in unless a gate that it came through blocks what it is now."""
-        visit = visit_of(scope)
-        while visit is not None:
+        for visit in _visits(scope):
             if not visit.covers(self._router, scope):
                 decision, receive = await visit.gate.judge_again(visit, self._router, scope, receive)
                 if decision.blocked:
                     refusal = await visit.gate.terms.refusal(decision, request_of(scope, receive))
                     await refusal(scope, receive, send)
                     return
-            visit = visit.outer
         await self.app(scope, receive, send)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from datetime import UTC, datetime
 
 from starlette.middleware.base import BaseHTTPMiddleware, DispatchFunction, RequestResponseEndpoint
 from starlette.requests import Request
@@ -12,9 +12,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from .backends.base import BaseStateBackend
 from .exceptions import InvalidConfiguration
 from .exemptions import Exemptions
-from .gate import ExemptHandler, Gate, ResponseHandler, Terms, visit_of, watch_root
+from .gate import ExemptHandler, Gate, ResponseHandler, Terms, Visit, visit_of, watch_root
 from .registry import AppSwitch, answering, checked_backend, registry
-from .responses import request_of
+from .responses import default_response, request_of, with_fallback
 from .routes import check_fastapi
 
 
@@ -81,7 +81,7 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
                 return
             visit = gate.arrive(scope)
             if kind == "http" and not self._is_plain:
-                await super().__call__(scope, receive, send)
+                await self._call_dispatch(visit, scope, receive, send)
                 return
             decision, receive = await gate.judge(visit, self.app, None, scope, receive)
             if decision.blocked:
@@ -93,15 +93,24 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
             # Not `reset(token)`: a request that is thrown away ends in another context, where that raises.
             answering.set(outer_app)
 
+    async def _call_dispatch(self, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have a user's ``dispatch`` answer; once it has refused the request, nothing turns that into a 500."""
+
+        def fallback() -> Response | None:
+            return None if visit.refused is None else default_response(visit.refused, datetime.now(UTC))
+
+        await with_fallback(super().__call__, fallback, scope, receive, send)
+
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
         """Judge one request for a subclass that does something before or after.
 
         Only ``super().dispatch(request, call_next)`` and a ``dispatch=`` function get here.
         """
-        visit = visit_of(request.scope)
-        if visit is None or visit.gate is not self._gate:
-            visit = self._gate.arrive(request.scope)
-        decision, _ = await self._gate.judge(visit, self.app, request, request.scope, request.receive)
-        if decision.blocked:
-            return cast("Response", await self._gate.terms.refusal(decision, request))
-        return await call_next(request)
+        gate, visit = self._gate, visit_of(request.scope)
+        if visit is None or visit.gate is not gate:
+            visit = gate.arrive(request.scope)
+        decision, _ = await gate.judge(visit, self.app, request, request.scope, request.receive)
+        if not decision.blocked:
+            return await call_next(request)
+        visit.refused = decision
+        return await gate.terms.response(decision, request)
