@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from starlette.types import Scope
 
@@ -46,6 +47,13 @@ class Exemptions:
         patterns = [_pattern(path) for path in paths]
         object.__setattr__(self, "paths", paths)
         object.__setattr__(self, "_patterns", re.compile("|".join(patterns)) if patterns else None)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """Refuse to be a request's data: FastAPI asks for it when it is given a class in place of a guard."""
+        raise InvalidConfiguration(
+            "Depends(MaintenanceGuard) would guard nothing: write Depends(MaintenanceGuard(...)), with an instance"
+        )
 
     def of_request(self, scope: Scope, path: str, *, is_docs: bool) -> str | None:
         """Return why a request is exempt, or ``None``; ``path`` is the one that the app's routes see."""

@@ -17,13 +17,13 @@ from starlette.responses import Response
 from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .decorators import forced_on_anywhere, mark_of
-from .exceptions import InvalidConfiguration, UnsupportedFastAPI
+from .decorators import forced_on_anywhere, mark_of, marked_anywhere
+from .exceptions import InvalidConfiguration
 from .exemptions import Exemptions
 from .policy import Decision, Facts, Mark, Rule, decide
 from .registry import DEFAULT, AppSwitch, registry
 from .responses import Refusal, default_response, request_of
-from .routes import UNKNOWN, Entry, Target, check_fastapi, resolve, root_of, route_path
+from .routes import Entry, Target, check_fastapi, resolve, root_of, route_path, wrap_innermost
 from .snapshot import View, view_of
 from .state import MaintenanceMode, MaintenanceState
 
@@ -156,7 +156,7 @@ class Visit:
 
 def _routing_facts(scope: Scope) -> tuple[object, ...]:
     """Return a copy of what routing goes by, the root path apart."""
-    return scope["path"], scope.get("method"), tuple(map(tuple, scope["headers"]))
+    return scope["path"], scope.get("method"), scope.get("query_string"), tuple(map(tuple, scope["headers"]))
 
 
 def visit_of(scope: Scope) -> Visit | None:
@@ -265,14 +265,9 @@ class Gate:
 def target_of(start: ASGIApp, scope: Scope, mark: Mark | None = None) -> Target:
     """Return what would run, and have the routers on the way watch for what changes the request."""
     check_fastapi()
-    try:
-        target = resolve(start, scope, mark=mark)
-    except UnsupportedFastAPI:
-        raise
-    except Exception as error:  # noqa: BLE001 - whatever a user's convertor raises, the router will raise as well
-        # So nothing opens by assuming that something runs.
-        logger.debug("matching %s raised %r", scope["path"], error)
-        return UNKNOWN
+    target = resolve(start, scope, mark=mark)
+    if target.failure is not None:
+        logger.debug("matching %s raised %r", scope["path"], target.failure)
     for entry in target.entries:
         watch(entry.router)
     return target
@@ -280,14 +275,38 @@ def target_of(start: ASGIApp, scope: Scope, mark: Mark | None = None) -> Target:
 
 def _start(app: ASGIApp, scope: Scope) -> tuple[ASGIApp, Mark | None]:
     """Return where to enter the route tree from a middleware around ``app``, and the mark outside of there."""
-    if root_of(app) is not None:
-        return app, None
-    # A middleware in between doesn't tell what it wraps. The app that is answering is what it leads to, unless
-    # routing has left that app's router already: then the middleware stands on a route, and `app` is the endpoint.
-    answering, endpoint = scope.get("app"), scope.get("endpoint")
-    if answering is not None and (endpoint is None or endpoint is answering or root_of(endpoint) is answering):
-        return answering, None
-    return app, mark_of(endpoint)
+    answering: Starlette | None = scope.get("app")
+    endpoint = scope.get("endpoint")
+    root = root_of(app)
+    if (
+        root is None
+        and answering is not None
+        and (endpoint is None or endpoint is answering or root_of(endpoint) is answering)
+    ):
+        # A middleware in between doesn't tell what it wraps: the app that is answering. Unless routing has left that
+        # one's router already: then the middleware stands on a route, and `app` is the endpoint.
+        root = app = answering.router
+    if root is None:
+        return app, mark_of(endpoint)
+    return app, mark_around(root, scope) if marked_anywhere() else None
+
+
+def mark_around(root: Router | Starlette | None, scope: Scope) -> Mark | None:
+    """Return the innermost mark outside of a router that the request has come to, or of its endpoint if ``None``.
+
+    Mounts leave no trace of their marks in the scope, so the way is gone again from the outermost router.
+    """
+    if "router" in scope:
+        at_outermost = {**scope, "root_path": scope.get("app_root_path", scope.get("root_path", ""))}
+        at_outermost.pop("fastapi", None)
+        target = target_of(scope["router"], at_outermost)
+        if root is None:
+            return target.mark
+        router = root.router if isinstance(root, Starlette) else root
+        for entry in target.entries:
+            if entry.router is router:
+                return entry.mark
+    return mark_of(scope.get("app"))
 
 
 class _Recording:
@@ -333,8 +352,9 @@ def watch_root(app: ASGIApp, scope: Scope) -> None:
 
 
 def watch(router: Router) -> None:
-    """Have a router's entrance judge again what comes to it changed."""
+    """Have a router's entrance judge again what comes to it changed, also by the router's own middleware."""
     if not isinstance(router.middleware_stack, _Entrance):
+        wrap_innermost(router, partial(_Entrance, router))
         router.middleware_stack = _Entrance(router, router.middleware_stack)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 
 from starlette.middleware.base import BaseHTTPMiddleware, DispatchFunction, RequestResponseEndpoint
 from starlette.requests import Request
@@ -35,7 +36,8 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
         response_handler: Called with the ``Request`` of a blocked one; returns the Starlette response to send.
             Sync or async. One that raises leaves the default answer.
         exemptions: What stays open otherwise; by default preflights and docs pages.
-        dispatch: As for ``BaseHTTPMiddleware``; call ``dispatch`` of this class in it.
+        dispatch: A function as for ``BaseHTTPMiddleware``, called around the decision: its ``call_next(request)``
+            returns the app's answer or the refusal.
 
     Raises:
         InvalidConfiguration: An argument can't work. Starlette builds middleware lazily, so it is raised at start-up
@@ -53,12 +55,14 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
         exemptions: Exemptions | None = None,
         dispatch: DispatchFunction | None = None,
     ) -> None:
-        super().__init__(app, dispatch)
+        super().__init__(app)
         if enable_maintenance is not None and not isinstance(enable_maintenance, bool):
             raise InvalidConfiguration(f"enable_maintenance={enable_maintenance!r}: True, False or None is needed")
         switch = AppSwitch(None if backend is None else checked_backend(backend), enable_maintenance)
         registry.add_app(switch)
         self._gate = Gate(switch, Terms(exemptions, exempt_handler, response_handler))
+        if dispatch is not None:
+            self.dispatch_func = partial(self._dispatch_around, dispatch)
         self._is_plain = dispatch is None and type(self).dispatch is MaintenanceModeMiddleware.dispatch
         self._is_watching = False
 
@@ -101,10 +105,18 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
 
         await with_fallback(super().__call__, fallback, scope, receive, send)
 
+    async def _dispatch_around(
+        self, function: DispatchFunction, request: Request, call_next: RequestResponseEndpoint
+    ) -> Response:
+        return await function(request, partial(self._dispatch_next, call_next))
+
+    async def _dispatch_next(self, call_next: RequestResponseEndpoint, request: Request) -> Response:
+        return await self.dispatch(request, call_next)
+
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
         """Judge one request for a subclass that does something before or after.
 
-        Only ``super().dispatch(request, call_next)`` and a ``dispatch=`` function get here.
+        It gets here by ``super().dispatch(request, call_next)`` only: one that doesn't call this decides by itself.
         """
         gate, visit = self._gate, visit_of(request.scope)
         if visit is None or visit.gate is not gate:

@@ -60,13 +60,14 @@ class Refusal:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response to the client of ``scope``."""
+        own, fallback = vars(self)["_response"], vars(self)["_fallback"]
         if scope["type"] == "websocket":
             if not can_deny(scope):
                 # Accepting just to close would tell the client that it had got in.
                 await send({"type": "websocket.close", "code": WS_1013_TRY_AGAIN_LATER, "reason": DETAIL})
                 return
             scope, receive, send = _as_http(scope), _receiving_http(receive), _sending_denial(send)
-        own, fallback = vars(self)["_response"], vars(self)["_fallback"]
+            own = _at_once(own)
         await with_fallback(own, lambda: fallback, scope, receive, send)
 
 
@@ -117,6 +118,23 @@ def _receiving_http(receive: Receive) -> Receive:
         return {"type": "http.disconnect"}
 
     return receive_http
+
+
+def _at_once(response: ASGIApp) -> ASGIApp:
+    """Return what sends a response when it is complete: one of uvicorn's drops what follows a pause in a denial."""
+
+    async def send_at_once(scope: Scope, receive: Receive, send: Send) -> None:
+        held: list[Message] = []
+
+        async def hold(message: Message) -> None:
+            held.append(message)
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                for each in held:
+                    await send(each)
+
+        await response(scope, receive, hold)
+
+    return send_at_once
 
 
 def _sending_denial(send: Send) -> Send:

@@ -14,7 +14,7 @@ from anyio.lowlevel import RunVar
 from pydantic import TypeAdapter
 
 from .backends.base import BaseStateBackend, StateBackend
-from .exceptions import UnsupportedByBackend
+from .exceptions import ReadOnlyBackend, UnsupportedByBackend
 from .state import Change, Hold, MaintenanceMode, MaintenanceState, as_mode
 
 logger = logging.getLogger("fastapi_maintenance")
@@ -123,8 +123,8 @@ class BooleanView(View):
     async def _set_mode(self, change: Change) -> None:
         mode: MaintenanceMode = change.fields["mode"]
         if self._backend.read_only:
-            await self._backend.set_value(mode is not MaintenanceMode.OFF)  # which says how to go about it
-            return
+            await self._backend.set_value(mode is not MaintenanceMode.OFF)  # raises, and says how to go about it
+            raise ReadOnlyBackend(repr(self._backend), "it says itself that it is read-only")
         what = {
             "read_only": mode is MaintenanceMode.READ_ONLY,
             "a reason": change.fields["reason"] is not None,

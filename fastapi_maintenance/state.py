@@ -58,10 +58,8 @@ class MaintenanceState(BaseModel):
         ``instead`` (an app's ``enable_maintenance``) stands in for the stored mode.
         """
         if self.holds:
-            if self._closing_holds():
-                return MaintenanceMode.ON
-            if any(hold.kind == "off" for hold in self.holds.values()):
-                return MaintenanceMode.OFF
+            # Where no on-hold closes, there is an off-hold: alone, or masking the others.
+            return MaintenanceMode.ON if self._closing_holds() else MaintenanceMode.OFF
         if instead is not None:
             return MaintenanceMode.ON if instead else MaintenanceMode.OFF
         if self.until is not None and now >= self.until:
