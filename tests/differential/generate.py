@@ -120,10 +120,11 @@ class _Grower:
         """Grow an app."""
         rng = self.rng
         app = AppPlan(self.name("a"), kind, RouterPlan(self.name("r")))
-        if kind == "api_router" and not LAZY_INCLUDES:
-            self.unmarkable.add(app.id)
-        elif depth and kind != "routes":
+        if depth and kind != "routes":
             app.mark = self.mark()
+        if kind == "api_router" and not LAZY_INCLUDES:
+            app.mark = None
+            self.unmarkable.add(app.id)
         if depth and kind != "routes" and self.chance(0.3):
             app.wrapper = rng.choice(("class", "closure") if self.guard else ("class", "closure", "hidden"))
             app.wrapper_mark = self.mark()
