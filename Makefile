@@ -59,8 +59,8 @@ test-oldest: $(OLDEST_STAMP) ## all tests on the oldest FastAPI that is supporte
 fuzz: $(STAMP) ## the long differential run (REQUESTS=50000)
 	$(BIN)/python -m pytest tests/test_differential.py --requests $(REQUESTS) $(PYTEST_ARGS)
 
-bench: $(STAMP) ## what the middleware costs
-	$(BIN)/python benchmarks/run.py
+bench: $(STAMP) ## what the middleware costs (BENCH_ARGS="--quick", --instructions, --write FILE)
+	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
 wheel-test: $(STAMP) ## build the wheel and import it in an empty environment
 	rm -rf build dist

@@ -197,9 +197,7 @@ def ask(client: httpx.Client, method: str, path: str) -> Answer:
 def greet(url: str) -> Answer:
     """Say hello to the echo: its answer, or what the refused handshake said."""
     try:
-        with connect(
-            url, proxy=None, open_timeout=REQUEST_SECONDS, close_timeout=REQUEST_SECONDS
-        ) as websocket:
+        with connect(url, proxy=None, open_timeout=REQUEST_SECONDS, close_timeout=REQUEST_SECONDS) as websocket:
             websocket.send("hello")
             return Answer(101, "", str(websocket.recv(timeout=REQUEST_SECONDS)))
     except InvalidStatus as refusal:

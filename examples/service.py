@@ -138,9 +138,7 @@ async def show_switches() -> HTMLResponse:
     """Show the switches as a page with buttons."""
     rows = []
     for switch, backend in BACKENDS.items():
-        now, other = (
-            (Setting.ON, Setting.OFF) if await get_maintenance_mode(backend) else (Setting.OFF, Setting.ON)
-        )
+        now, other = (Setting.ON, Setting.OFF) if await get_maintenance_mode(backend) else (Setting.OFF, Setting.ON)
         rows.append(
             f"<form method=post action=/operator/{switch}/{other}>"
             f"Maintenance of <b>{switch}</b> is <b>{now}</b> <button>turn {other}</button></form>"
@@ -157,9 +155,7 @@ async def show_switches() -> HTMLResponse:
             "/docs",
         )
     )
-    return HTMLResponse(
-        f"<!doctype html><title>Switches</title><h1>Switches</h1>{''.join(rows)}<ul>{links}</ul>"
-    )
+    return HTMLResponse(f"<!doctype html><title>Switches</title><h1>Switches</h1>{''.join(rows)}<ul>{links}</ul>")
 
 
 @operator.post("/{switch}/{setting}")

@@ -3,6 +3,8 @@
 from .control import (
     get_maintenance_mode,
     get_maintenance_state,
+    get_maintenance_status,
+    is_maintenance_on,
     maintenance_mode_off,
     maintenance_mode_on,
     set_maintenance_mode,
@@ -10,43 +12,68 @@ from .control import (
 from .decorators import force_maintenance_mode_off, force_maintenance_mode_on
 from .exceptions import (
     AmbiguousSwitch,
+    BackendUnavailable,
+    ChangeRejected,
+    CorruptState,
+    DeadlinePassed,
+    EmptiedStore,
+    HoldLost,
     InvalidConfiguration,
     InvalidSwitchName,
     MaintenanceActive,
     MaintenanceError,
+    MissingExtra,
+    OutcomeUnknown,
     ReadOnlyBackend,
+    SwitchIsHeld,
     UnknownBackend,
     UnsupportedByBackend,
     UnsupportedFastAPI,
+    VersionConflict,
 )
 from .exemptions import Exemptions
 from .guard import MaintenanceGuard, maintenance_exception_handler, maintenance_guard
 from .middleware import MaintenanceModeMiddleware
 from .registry import configure_backend
+from .snapshot import Knowledge, SwitchStatus
 from .state import MaintenanceMode, MaintenanceState
 
 __version__ = "1.0.0.dev0"
 
 __all__ = [
     "AmbiguousSwitch",
+    "BackendUnavailable",
+    "ChangeRejected",
+    "CorruptState",
+    "DeadlinePassed",
+    "EmptiedStore",
     "Exemptions",
+    "HoldLost",
     "InvalidConfiguration",
     "InvalidSwitchName",
+    "Knowledge",
     "MaintenanceActive",
     "MaintenanceError",
     "MaintenanceGuard",
     "MaintenanceMode",
     "MaintenanceModeMiddleware",
     "MaintenanceState",
+    "MissingExtra",
+    "OutcomeUnknown",
     "ReadOnlyBackend",
+    "SwitchIsHeld",
+    "SwitchStatus",
     "UnknownBackend",
     "UnsupportedByBackend",
     "UnsupportedFastAPI",
+    "VersionConflict",
     "configure_backend",
     "force_maintenance_mode_off",
     "force_maintenance_mode_on",
     "get_maintenance_mode",
     "get_maintenance_state",
+    "get_maintenance_status",
+    "is_maintenance_on",
     "maintenance_exception_handler",
     "maintenance_guard",
     "maintenance_mode_off",

@@ -145,7 +145,7 @@ def call_after_fork(reset: Callable[[], None]) -> Callable[[], None]:
 
 def stop() -> None:
     """End the thread and what runs on it; the next ``submit`` starts another."""
-    global _running  # noqa: PLW0603
+    global _running
     with _lock:
         running, _running = _running, None
     if running is not None:
@@ -153,7 +153,7 @@ def stop() -> None:
 
 
 def _reset_in_child() -> None:
-    global _running, _lock  # noqa: PLW0603
+    global _running, _lock
     _forgotten.append(_running)
     _running, _lock = None, threading.Lock()
     for reset in _after_fork:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import logging
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Literal, ParamSpec, Self, TypeVar
+from typing import Any, Literal, ParamSpec, Self, TypeVar
 
 from anyio import CancelScope
 
@@ -19,6 +20,8 @@ from .exceptions import InvalidConfiguration
 from .registry import DEFAULT, answering, registry
 from .snapshot import SwitchStatus, View, view_of
 from .state import Change, Hold, MaintenanceMode, MaintenanceState, as_mode, set_mode
+
+logger = logging.getLogger("fastapi_maintenance")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -110,7 +113,8 @@ async def set_maintenance_mode(
     """
     mode, now = as_mode(value), datetime.now(UTC)
     if until is not None:
-        if until.tzinfo is None:
+        end: object = until
+        if not isinstance(end, datetime) or end.tzinfo is None:
             raise InvalidConfiguration(
                 f"until={until!r}: an aware datetime is needed, such as datetime.now(UTC) + ..."
             )
@@ -156,6 +160,7 @@ class _Block:
             await view.apply(Change(put_holds={id_: Hold(kind=self._kind, reason=self._reason, masks=masks)}))
         except BaseException:
             self._held = None
+            await _to_its_end(_give_back(view, id_))
             raise
         if self._kind == "on":
             _enclosing.set((*_enclosing.get(), self._held))
@@ -170,8 +175,7 @@ class _Block:
             raise RuntimeError(msg)
         self._held = None
         _enclosing.set(tuple(enclosing for enclosing in _enclosing.get() if enclosing != held))
-        with CancelScope(shield=True):
-            await held[0].apply(Change(drop_holds=frozenset({held[1]})))
+        await _to_its_end(held[0].apply(Change(drop_holds=frozenset({held[1]}))))
 
     def __call__(self, function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
         """Hold the switch whenever ``function`` runs."""
@@ -185,6 +189,33 @@ class _Block:
                 return await function(*args, **kwargs)
 
         return held
+
+
+async def _give_back(view: View, id_: str) -> None:
+    """Release a hold that may or may not have been taken."""
+    try:
+        await view.apply(Change(drop_holds=frozenset({id_})))
+    except Exception:
+        logger.exception("a hold that could not be taken could not be given back either")
+
+
+async def _to_its_end(release: Coroutine[Any, Any, object]) -> None:
+    """Await a release to its end, however often the caller is cancelled meanwhile; that counts afterwards."""
+    with CancelScope(shield=True):
+        try:
+            task = asyncio.create_task(release)
+        except RuntimeError:  # trio, which cancels through scopes only
+            await release
+            return
+        cancellation: asyncio.CancelledError | None = None
+        while not task.done():
+            try:
+                await asyncio.shield(task)
+            except asyncio.CancelledError as error:
+                cancellation = error
+    if cancellation is not None:
+        raise cancellation
+    task.result()
 
 
 def maintenance_mode_on(

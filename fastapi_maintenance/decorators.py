@@ -7,9 +7,15 @@ import inspect
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
+import fastapi.routing
+from fastapi import APIRouter
+from fastapi import __version__ as fastapi_version
+
 from .policy import Mark
 
 T = TypeVar("T")
+
+_INCLUDED_ROUTERS_ARE_KEPT = hasattr(fastapi.routing, "_IncludedRouter")
 
 _MARK = "__fastapi_maintenance_mark__"
 _METHOD_MARKS = "__fastapi_maintenance_method_marks__"
@@ -30,8 +36,8 @@ def force_maintenance_mode_on(endpoint: T) -> T:
     """Mark an endpoint so that it always answers 503, whatever the switch says; nothing opens it.
 
     Takes a function, a method, an ``HTTPEndpoint`` class or one of its methods, a ``functools.partial``, any
-    callable object, or a mounted ASGI app, and returns the very same object. Works above and below
-    ``@app.get(...)``. On the way to what runs, the innermost mark counts.
+    callable object, a route, a router (FastAPI 0.137 or newer), or a mounted ASGI app, and returns the very same
+    object. Works above and below ``@app.get(...)``. On the way to what runs, the innermost mark counts.
 
     Raises:
         TypeError: The object can't carry a mark.
@@ -64,6 +70,8 @@ def marked_anywhere() -> bool:
 
 def _set_mark(endpoint: Any, mark: Mark) -> None:
     global _forced_on_anywhere, _marked_anywhere  # noqa: PLW0603 - the two facts that live as long as the process
+    if isinstance(endpoint, (staticmethod, classmethod)):
+        endpoint = endpoint.__func__  # the class gives out the function alone
     if not callable(endpoint):
         msg = (
             f"{type(endpoint).__name__} {endpoint!r} can't be marked: "
@@ -71,6 +79,12 @@ def _set_mark(endpoint: Any, mark: Mark) -> None:
         )
         raise TypeError(msg)
     carrier: Any = endpoint
+    if isinstance(endpoint, APIRouter) and not _INCLUDED_ROUTERS_ARE_KEPT:
+        msg = (
+            f"an APIRouter can't be marked with FastAPI {fastapi_version}, which forgets it when it is included: "
+            "mark the endpoints, or use FastAPI 0.137 or newer"
+        )
+        raise TypeError(msg)
     try:
         if inspect.ismethod(endpoint):
             # A bound method is made anew at each access, so the mark is kept where the method is bound to.

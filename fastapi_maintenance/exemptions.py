@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from starlette.types import Scope
 
@@ -36,10 +37,23 @@ class Exemptions:
     def __post_init__(self) -> None:
         if isinstance(self.paths, str):
             raise InvalidConfiguration(f"paths={self.paths!r} is one string; write paths=({self.paths!r},)")
-        paths = tuple(self.paths)
+        paths: object = self.paths
+        if not isinstance(paths, Iterable):
+            raise InvalidConfiguration(f"paths={paths!r}: a tuple of paths is needed, such as ('/health',)")
+        paths = tuple(paths)
+        for name, value in (("docs", self.docs), ("preflight", self.preflight)):
+            if value not in (True, False):
+                raise InvalidConfiguration(f"{name}={value!r}: True or False is needed")
         patterns = [_pattern(path) for path in paths]
         object.__setattr__(self, "paths", paths)
         object.__setattr__(self, "_patterns", re.compile("|".join(patterns)) if patterns else None)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """Refuse to be a request's data: FastAPI asks for it when it is given a class in place of a guard."""
+        raise InvalidConfiguration(
+            "Depends(MaintenanceGuard) would guard nothing: write Depends(MaintenanceGuard(...)), with an instance"
+        )
 
     def of_request(self, scope: Scope, path: str, *, is_docs: bool) -> str | None:
         """Return why a request is exempt, or ``None``; ``path`` is the one that the app's routes see."""
@@ -78,6 +92,8 @@ def _pattern(path: object) -> str:
             pattern += "(?:/[^/]+)*"
         elif "**" in segment:
             raise InvalidConfiguration(f"exempt path {path!r}: '**' stands for whole segments, as in '/files/**'")
+        elif segment == "*":
+            pattern += "/[^/]+"
         else:
             pattern += "/" + "[^/]*".join(re.escape(part) for part in segment.split("*"))
     return pattern + "/?"

@@ -17,13 +17,13 @@ from starlette.responses import Response
 from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .decorators import forced_on_anywhere, mark_of
-from .exceptions import InvalidConfiguration, UnsupportedFastAPI
+from .decorators import forced_on_anywhere, mark_of, marked_anywhere
+from .exceptions import InvalidConfiguration
 from .exemptions import Exemptions
 from .policy import Decision, Facts, Mark, Rule, decide
 from .registry import DEFAULT, AppSwitch, registry
 from .responses import Refusal, default_response, request_of
-from .routes import UNKNOWN, Entry, Target, check_fastapi, resolve, root_of, route_path
+from .routes import Entry, Target, check_fastapi, resolve, root_of, route_path, wrap_innermost
 from .snapshot import View, view_of
 from .state import MaintenanceMode, MaintenanceState
 
@@ -69,23 +69,27 @@ class Terms:
             return None
 
     async def refusal(self, decision: Decision, request: Request) -> Refusal:
-        """Return the answer for a blocked request; a handler that fails leaves the default one."""
-        fallback = default_response(decision, datetime.now(UTC))
+        """Return the answer for a blocked request, over HTTP or a websocket, which can't fail."""
+        return Refusal(await self.response(decision, request), default_response(decision, datetime.now(UTC)))
+
+    async def response(self, decision: Decision, request: Request) -> Response:
+        """Return the response for a blocked request; a handler that fails leaves the default one."""
+        default = default_response(decision, datetime.now(UTC))
         if self.response_handler is None:
-            return Refusal(fallback, fallback)
+            return default
         try:
             response = await _call(self.response_handler, request)
         except Exception:
             logger.exception("response_handler failed: the default maintenance response is sent instead")
-            return Refusal(fallback, fallback)
+            return default
         if not isinstance(response, Response):
             logger.error(
                 "response_handler returned %r, which is no Starlette Response: "
                 "the default maintenance response is sent instead",
                 response,
             )
-            return Refusal(fallback, fallback)
-        return Refusal(response, fallback)
+            return default
+        return response
 
 
 async def _call(handler: Callable[[Request], Any], request: Request) -> Any:
@@ -102,7 +106,7 @@ async def _call(handler: Callable[[Request], Any], request: Request) -> Any:
 class Visit:
     """One request at one gate: as what it was judged, and how."""
 
-    __slots__ = ("_facts", "gate", "outer", "root_path", "state", "target")
+    __slots__ = ("_facts", "_is_beyond", "gate", "outer", "refused", "root_path", "state", "target")
 
     def __init__(self, gate: Gate, root_path: str, outer: Visit | None, state: MaintenanceState | None = None) -> None:
         self.gate = gate
@@ -113,39 +117,61 @@ class Visit:
         """What the switch said when the request was judged, which counts to its end; before, ``None``."""
         self.target: Target | None = None
         """What would run; ``None`` where nobody had to know."""
+        self.refused: Decision | None = None
+        """Why a user's ``dispatch`` was told to refuse it."""
         self._facts: tuple[object, ...] = ()
+        self._is_beyond = False
+        """Whether the request is behind the last router that was expected, so within its target."""
 
-    def note(self, scope: Scope) -> None:
-        """Take note of what the target was found by."""
-        self._facts = _routing_facts(scope)
-
-    def entry_of(self, router: Router) -> Entry | None:
-        """Return how the request was expected to come to a router, or ``None`` if it was not."""
-        if self.target is None:
-            return None
-        return next((entry for entry in self.target.entries if entry.router is router), None)
+    def note(self, target: Target, scope: Scope) -> None:
+        """Take note of what would run, and what that was found by."""
+        self.target, self._facts, self._is_beyond = target, _routing_facts(scope), False
 
     def covers(self, router: Router, scope: Scope) -> bool:
         """Return whether the request comes to a router as it was judged."""
         if self.target is None:
             return True  # off, and nothing forced on: whatever it is by now, it passes
-        entry = self.entry_of(router)
-        return (
-            entry is not None
-            and entry.root_path == scope.get("root_path", "")
-            and self._facts == _routing_facts(scope)
-        )
+        entry = self._entry_of(router)
+        if entry is None or entry.root_path != scope.get("root_path", "") or self._facts != _routing_facts(scope):
+            return False
+        self._is_beyond = entry is self.target.entries[-1]
+        return True
+
+    def mark_around(self, router: Router) -> Mark | None:
+        """Return the innermost mark outside of a router, as far as it is known."""
+        entry = self._entry_of(router)
+        if entry is not None:
+            return entry.mark
+        # Within an opaque app there may be a router, and what the app is marked with goes for all of it.
+        return self.target.mark if self.target is not None and self._is_beyond else None
+
+    def is_at_root(self, router: Router) -> bool:
+        """Return whether a router is the first on the way."""
+        return self.target is not None and self.target.entries[:1] == (self._entry_of(router),)
+
+    def _entry_of(self, router: Router) -> Entry | None:
+        entries = () if self.target is None else self.target.entries
+        return next((entry for entry in entries if entry.router is router), None)
 
 
 def _routing_facts(scope: Scope) -> tuple[object, ...]:
     """Return a copy of what routing goes by, the root path apart."""
-    return scope["path"], scope.get("method"), tuple(map(tuple, scope["headers"]))
+    return scope["path"], scope.get("method"), scope.get("query_string"), tuple(map(tuple, scope["headers"]))
 
 
 def visit_of(scope: Scope) -> Visit | None:
     """Return the visit of a request to the innermost gate that it came through."""
     visit: Visit | None = scope.get(_SCOPE_KEY)
     return visit
+
+
+def _visits(scope: Scope) -> list[Visit]:
+    """Return the visits of a request to all gates that it came through, outermost first."""
+    visits, visit = [], visit_of(scope)
+    while visit is not None:
+        visits.append(visit)
+        visit = visit.outer
+    return visits[::-1]
 
 
 class Gate:
@@ -201,10 +227,9 @@ class Gate:
         self, visit: Visit, router: Router, scope: Scope, receive: Receive
     ) -> tuple[Decision, Receive]:
         """Judge a request that comes to ``router`` as something else than it was judged as."""
-        entry = visit.entry_of(router)
-        if visit.target is not None and visit.target.entries[:1] == (entry,):
+        if visit.is_at_root(router):
             visit.root_path = scope.get("root_path", "")
-        return await self._judge(visit, router, entry and entry.mark, None, scope, receive)
+        return await self._judge(visit, router, visit.mark_around(router), None, scope, receive)
 
     async def _judge(  # noqa: PLR0917
         self,
@@ -215,8 +240,8 @@ class Gate:
         scope: Scope,
         receive: Receive,
     ) -> tuple[Decision, Receive]:
-        visit.note(scope)
-        visit.target = target = target_of(start, scope, mark)
+        target = target_of(start, scope, mark)
+        visit.note(target, scope)
         facts = Facts(target.runs, target.mark, scope.get("method"))
         state, now = visit.state or _OFF, datetime.now(UTC)
         decision = decide(facts, state, now, instead=self.app.instead)
@@ -240,14 +265,9 @@ class Gate:
 def target_of(start: ASGIApp, scope: Scope, mark: Mark | None = None) -> Target:
     """Return what would run, and have the routers on the way watch for what changes the request."""
     check_fastapi()
-    try:
-        target = resolve(start, scope, mark=mark)
-    except UnsupportedFastAPI:
-        raise
-    except Exception as error:  # noqa: BLE001 - whatever a user's convertor raises, the router will raise as well
-        # So nothing opens by assuming that something runs.
-        logger.debug("matching %s raised %r", scope["path"], error)
-        return UNKNOWN
+    target = resolve(start, scope, mark=mark)
+    if target.failure is not None:
+        logger.debug("matching %s raised %r", scope["path"], target.failure)
     for entry in target.entries:
         watch(entry.router)
     return target
@@ -255,14 +275,38 @@ def target_of(start: ASGIApp, scope: Scope, mark: Mark | None = None) -> Target:
 
 def _start(app: ASGIApp, scope: Scope) -> tuple[ASGIApp, Mark | None]:
     """Return where to enter the route tree from a middleware around ``app``, and the mark outside of there."""
-    if root_of(app) is not None:
-        return app, None
-    # A middleware in between doesn't tell what it wraps. The app that is answering is what it leads to, unless
-    # routing has left that app's router already: then the middleware stands on a route, and `app` is the endpoint.
-    answering, endpoint = scope.get("app"), scope.get("endpoint")
-    if answering is not None and (endpoint is None or endpoint is answering or root_of(endpoint) is answering):
-        return answering, None
-    return app, mark_of(endpoint)
+    answering: Starlette | None = scope.get("app")
+    endpoint = scope.get("endpoint")
+    root = root_of(app)
+    if (
+        root is None
+        and answering is not None
+        and (endpoint is None or endpoint is answering or root_of(endpoint) is answering)
+    ):
+        # A middleware in between doesn't tell what it wraps: the app that is answering. Unless routing has left that
+        # one's router already: then the middleware stands on a route, and `app` is the endpoint.
+        root = app = answering.router
+    if root is None:
+        return app, mark_of(endpoint)
+    return app, mark_around(root, scope) if marked_anywhere() else None
+
+
+def mark_around(root: Router | Starlette | None, scope: Scope) -> Mark | None:
+    """Return the innermost mark outside of a router that the request has come to, or of its endpoint if ``None``.
+
+    Mounts leave no trace of their marks in the scope, so the way is gone again from the outermost router.
+    """
+    if "router" in scope:
+        at_outermost = {**scope, "root_path": scope.get("app_root_path", scope.get("root_path", ""))}
+        at_outermost.pop("fastapi", None)
+        target = target_of(scope["router"], at_outermost)
+        if root is None:
+            return target.mark
+        router = root.router if isinstance(root, Starlette) else root
+        for entry in target.entries:
+            if entry.router is router:
+                return entry.mark
+    return mark_of(scope.get("app"))
 
 
 class _Recording:
@@ -308,8 +352,9 @@ def watch_root(app: ASGIApp, scope: Scope) -> None:
 
 
 def watch(router: Router) -> None:
-    """Have a router's entrance judge again what comes to it changed."""
+    """Have a router's entrance judge again what comes to it changed, also by the router's own middleware."""
     if not isinstance(router.middleware_stack, _Entrance):
+        wrap_innermost(router, partial(_Entrance, router))
         router.middleware_stack = _Entrance(router, router.middleware_stack)
 
 
@@ -322,13 +367,11 @@ class _Entrance:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request in unless a gate that it came through blocks what it is now."""
-        visit = visit_of(scope)
-        while visit is not None:
+        for visit in _visits(scope):
             if not visit.covers(self._router, scope):
                 decision, receive = await visit.gate.judge_again(visit, self._router, scope, receive)
                 if decision.blocked:
                     refusal = await visit.gate.terms.refusal(decision, request_of(scope, receive))
                     await refusal(scope, receive, send)
                     return
-            visit = visit.outer
         await self.app(scope, receive, send)

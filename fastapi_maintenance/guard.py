@@ -18,11 +18,11 @@ from starlette.websockets import WebSocket
 from .decorators import mark_of, marked_anywhere
 from .exceptions import InvalidConfiguration, MaintenanceActive, WebSocketMaintenanceActive
 from .exemptions import Exemptions
-from .gate import ExemptHandler, ResponseHandler, Terms, Visit, state_of, target_of, visit_of
+from .gate import ExemptHandler, ResponseHandler, Terms, Visit, mark_around, state_of, visit_of
 from .policy import Decision, Facts, Mark, Rule, decide
 from .registry import DEFAULT, AppSwitch, checked_name
 from .responses import DETAIL, can_deny, default_headers, request_of
-from .routes import route_path
+from .routes import root_of, route_path
 
 _NO_APP = AppSwitch()
 
@@ -136,21 +136,16 @@ def _request(connection: HTTPConnection) -> Request:
 
 def _mark(scope: Scope, visit: Visit | None) -> Mark | None:
     """Return the innermost mark on the way to the endpoint that is about to run."""
-    mark = mark_of(scope.get("endpoint"))
-    if mark is not None or not marked_anywhere():
+    if not marked_anywhere():
+        return None
+    endpoint = scope.get("endpoint")
+    # A frontend leaves there the app that it is mounted in, whose mark is not the innermost.
+    mark = None if root_of(endpoint) is not None else mark_of(endpoint)
+    if mark is not None:
         return mark
     if visit is not None and visit.target is not None:
         return visit.target.mark
-    if "router" not in scope:
-        return None  # a route that is used without a router
-    # The mounts on the way may have marks, and left no trace in the scope: go the way again.
-    at_outermost = {**scope, "root_path": scope.get("app_root_path", scope.get("root_path", ""))}
-    at_outermost.pop("fastapi", None)
-    return target_of(scope["router"], at_outermost).mark
-
-
-async def _no_receive() -> Message:
-    return {"type": "websocket.connect"}
+    return mark_around(None, scope)
 
 
 @functools.cache
@@ -170,5 +165,5 @@ def _starlette_answers_websockets() -> bool:
     scope = {"type": "websocket", "path": "/", "headers": []}
     app = ExceptionMiddleware(raises, handlers={HTTPException: answers})
     with suppress(StopIteration):
-        app(scope, _no_receive, send).send(None)  # a coroutine that never waits
+        app(scope, cast("Receive", None), send).send(None)  # a coroutine that never waits
     return bool(sent)

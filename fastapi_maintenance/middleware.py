@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+from datetime import UTC, datetime
+from functools import partial
 
 from starlette.middleware.base import BaseHTTPMiddleware, DispatchFunction, RequestResponseEndpoint
 from starlette.requests import Request
@@ -12,9 +13,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from .backends.base import BaseStateBackend
 from .exceptions import InvalidConfiguration
 from .exemptions import Exemptions
-from .gate import ExemptHandler, Gate, ResponseHandler, Terms, visit_of, watch_root
+from .gate import ExemptHandler, Gate, ResponseHandler, Terms, Visit, visit_of, watch_root
 from .registry import AppSwitch, answering, checked_backend, registry
-from .responses import request_of
+from .responses import default_response, request_of, with_fallback
+from .routes import check_fastapi
 
 
 class MaintenanceModeMiddleware(BaseHTTPMiddleware):
@@ -34,7 +36,8 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
         response_handler: Called with the ``Request`` of a blocked one; returns the Starlette response to send.
             Sync or async. One that raises leaves the default answer.
         exemptions: What stays open otherwise; by default preflights and docs pages.
-        dispatch: As for ``BaseHTTPMiddleware``; call ``dispatch`` of this class in it.
+        dispatch: A function as for ``BaseHTTPMiddleware``, called around the decision: its ``call_next(request)``
+            returns the app's answer or the refusal.
 
     Raises:
         InvalidConfiguration: An argument can't work. Starlette builds middleware lazily, so it is raised at start-up
@@ -52,12 +55,14 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
         exemptions: Exemptions | None = None,
         dispatch: DispatchFunction | None = None,
     ) -> None:
-        super().__init__(app, dispatch)
+        super().__init__(app)
         if enable_maintenance is not None and not isinstance(enable_maintenance, bool):
             raise InvalidConfiguration(f"enable_maintenance={enable_maintenance!r}: True, False or None is needed")
         switch = AppSwitch(None if backend is None else checked_backend(backend), enable_maintenance)
         registry.add_app(switch)
         self._gate = Gate(switch, Terms(exemptions, exempt_handler, response_handler))
+        if dispatch is not None:
+            self.dispatch_func = partial(self._dispatch_around, dispatch)
         self._is_plain = dispatch is None and type(self).dispatch is MaintenanceModeMiddleware.dispatch
         self._is_watching = False
 
@@ -69,6 +74,7 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
             await self.app(scope, receive, send)
             return
         if not self._is_watching:
+            check_fastapi()
             watch_root(self.app, scope)
             self._is_watching = True
         gate = self._gate
@@ -80,7 +86,7 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
                 return
             visit = gate.arrive(scope)
             if kind == "http" and not self._is_plain:
-                await super().__call__(scope, receive, send)
+                await self._call_dispatch(visit, scope, receive, send)
                 return
             decision, receive = await gate.judge(visit, self.app, None, scope, receive)
             if decision.blocked:
@@ -92,15 +98,32 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
             # Not `reset(token)`: a request that is thrown away ends in another context, where that raises.
             answering.set(outer_app)
 
+    async def _call_dispatch(self, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have a user's ``dispatch`` answer; once it has refused the request, nothing turns that into a 500."""
+
+        def fallback() -> Response | None:
+            return None if visit.refused is None else default_response(visit.refused, datetime.now(UTC))
+
+        await with_fallback(super().__call__, fallback, scope, receive, send)
+
+    async def _dispatch_around(
+        self, function: DispatchFunction, request: Request, call_next: RequestResponseEndpoint
+    ) -> Response:
+        return await function(request, partial(self._dispatch_next, call_next))
+
+    async def _dispatch_next(self, call_next: RequestResponseEndpoint, request: Request) -> Response:
+        return await self.dispatch(request, call_next)
+
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
         """Judge one request for a subclass that does something before or after.
 
-        Only ``super().dispatch(request, call_next)`` and a ``dispatch=`` function get here.
+        It gets here by ``super().dispatch(request, call_next)`` only: one that doesn't call this decides by itself.
         """
-        visit = visit_of(request.scope)
-        if visit is None or visit.gate is not self._gate:
-            visit = self._gate.arrive(request.scope)
-        decision, _ = await self._gate.judge(visit, self.app, request, request.scope, request.receive)
-        if decision.blocked:
-            return cast("Response", await self._gate.terms.refusal(decision, request))
-        return await call_next(request)
+        gate, visit = self._gate, visit_of(request.scope)
+        if visit is None or visit.gate is not gate:
+            visit = gate.arrive(request.scope)
+        decision, _ = await gate.judge(visit, self.app, request, request.scope, request.receive)
+        if not decision.blocked:
+            return await call_next(request)
+        visit.refused = decision
+        return await gate.terms.response(decision, request)

@@ -111,5 +111,7 @@ def decide(
     blocked, rule = next(verdict for rule in PRECEDENCE if (verdict := rule(facts, mode)) is not None)
     if not blocked:
         return Decision(False, rule, switch, mode, exemption=facts.exemption)
-    reason, until = state.explanation_at(now)
+    if rule is Rule.FORCED_ON:  # whatever the switch says, so its reason and end are not the endpoint's
+        return Decision(True, rule, switch, mode)
+    reason, until = state.explanation_at(now, instead=instead)
     return Decision(True, rule, switch, mode, reason=reason, until=until)

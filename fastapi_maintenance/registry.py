@@ -12,11 +12,14 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
 from .backends.base import BaseStateBackend
 from .backends.env import EnvVarBackend
+from .backends.file import LocalFileBackend
 from .backends.memory import MemoryBackend
+from .backends.redis import RedisBackend
+from .backends.sqlalchemy import SQLAlchemyBackend
 from .exceptions import (
     AmbiguousSwitch,
     InvalidConfiguration,
@@ -98,7 +101,7 @@ class Registry:
         if app is not None:
             return self.of_app(app, name)
         with self._lock:
-            if name in self._configured:
+            if name != DEFAULT and name in self._configured:
                 return self._configured[name]
             own = self._own_backends()
             default = own[0] if own else self._default()
@@ -152,10 +155,12 @@ def configure_backend(backend: str | BaseStateBackend, *, name: str = DEFAULT, *
     """Set where the state of a switch is kept, for the whole process, and return that backend.
 
     Args:
-        backend: ``"env"``, ``"memory"``, a URL (``env://[VAR]``, ``memory://``), or a backend.
-        name: The switch. One that is never configured takes a place beside the default one's: a variable with the
-            name appended, a memory of its own.
-        options: The backend's own, such as ``var_name`` for ``"env"`` or ``initial`` for ``"memory"``.
+        backend: ``"env"``, ``"file"``, ``"memory"``, ``"redis"``, ``"sqlalchemy"``; a URL (``env://[VAR]``,
+            ``file:///absolute``, ``file:relative``, ``memory://``, ``redis://``, ``rediss://``, ``unix://``, or any
+            async SQLAlchemy URL); or a backend.
+        name: The switch. One that is never configured takes a place beside the default one's: a sibling variable,
+            file, key or row.
+        options: The backend's own, such as ``file_path`` for ``"file"``.
 
     Raises:
         UnknownBackend: No backend has this type or scheme (also a ``ValueError``).
@@ -175,48 +180,79 @@ def configure_backend(backend: str | BaseStateBackend, *, name: str = DEFAULT, *
     return made
 
 
-_TYPES: dict[str, Callable[..., BaseStateBackend]] = {"env": EnvVarBackend, "memory": MemoryBackend}
-_KNOWN = (*sorted(_TYPES), *(f"{scheme}://" for scheme in sorted(_TYPES)))
+_TYPES: dict[str, Callable[..., BaseStateBackend]] = {
+    "env": EnvVarBackend,
+    "file": LocalFileBackend,
+    "memory": MemoryBackend,
+    "redis": RedisBackend,
+    "sqlalchemy": SQLAlchemyBackend,
+}
+_PLACES = {"env": "var_name", "file": "file_path", "redis": "key", "sqlalchemy": "key"}
+"""The option that says where in the store a switch is; a named switch without it is beside the default one."""
+_KNOWN = (
+    *_TYPES,
+    "env://[VAR]",
+    "file:///absolute or file:relative",
+    "memory://",
+    "redis://",
+    "rediss://",
+    "unix://",
+    "an async SQLAlchemy URL such as postgresql+asyncpg://",
+)
 
 
 def backend_from_url(url: str) -> BaseStateBackend:
-    """Return the backend of a URL: ``env://``, ``env://VAR`` or ``memory://``.
+    """Return the backend of a URL, or of a type that needs no options.
 
     Raises:
         UnknownBackend: No backend has this scheme.
-        InvalidConfiguration: The URL has more than its backend can use.
+        InvalidConfiguration: The URL can't work.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in _TYPES or "://" not in url:
-        raise UnknownBackend(parts.scheme or url, _KNOWN)
-    rest = url.partition("://")[2]
-    if parts.scheme == "env":
-        return EnvVarBackend(rest) if rest else EnvVarBackend()
-    if rest:
-        raise InvalidConfiguration(f"backend URL {url!r}: nothing can follow memory://")
-    return MemoryBackend()
+    if url in _TYPES:
+        return _with_options(url, {})
+    scheme, _, rest = url.partition(":")
+    place = rest.removeprefix("//")
+    if scheme == "env":
+        return EnvVarBackend(place) if place else EnvVarBackend()
+    if scheme == "memory":
+        if place:
+            raise InvalidConfiguration(f"backend URL {url!r}: nothing can follow memory://")
+        return MemoryBackend()
+    if scheme == "file":
+        if rest.startswith("//") and not rest.startswith("///"):
+            raise InvalidConfiguration(f"backend URL {url!r}: file:///absolute/path or file:relative/path is needed")
+        return LocalFileBackend(unquote(place))
+    if scheme in ("redis", "rediss", "unix"):
+        return RedisBackend(url)
+    if "+" in scheme:
+        return SQLAlchemyBackend(url)
+    raise UnknownBackend(scheme if ":" in url else url, _KNOWN)
 
 
 def _made(name: str, backend: object, options: dict[str, Any]) -> BaseStateBackend:
     """Return a new backend of a type or URL for switch ``name``, beside the default one if no place is given."""
     if not isinstance(backend, str):
         raise InvalidConfiguration(f"backend {backend!r}: a type or URL ({', '.join(_KNOWN)}) or a backend is needed")
-    if "://" in backend:
+    if backend in _TYPES:
+        made = _with_options(backend, options)
+        has_place = _PLACES.get(backend) in options
+    elif ":" in backend:
         if options:
             raise InvalidConfiguration(f"options {sorted(options)} go with a backend's type; a URL says it all")
         made = backend_from_url(backend)
-        place_given = not backend.endswith("://")
-    elif backend in _TYPES:
-        made = _with_options(backend, options)
-        place_given = bool(options)
+        has_place = isinstance(made, LocalFileBackend) or (backend.startswith("env://") and backend != "env://")
     else:
         raise UnknownBackend(backend, _KNOWN)
-    return made if name == DEFAULT or place_given else _sibling(made, name)
+    return made if name == DEFAULT or has_place else _sibling(made, name)
 
 
 def _with_options(kind: str, options: dict[str, Any]) -> BaseStateBackend:
     make = _TYPES[kind]
-    accepted = list(inspect.signature(make).parameters)
+    parameters = inspect.signature(make).parameters
+    accepted = list(parameters)
+    missing = [name for name, one in parameters.items() if one.default is one.empty and name not in options]
+    if missing:
+        raise InvalidConfiguration(f"backend {kind!r} needs {', '.join(missing)}")
     if not set(options) <= set(accepted):
         raise InvalidConfiguration(
             f"backend {kind!r} has no option {', '.join(sorted(set(options) - set(accepted)))}; "

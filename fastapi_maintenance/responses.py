@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.status import HTTP_503_SERVICE_UNAVAILABLE, WS_1013_TRY_AGAIN_LATER
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .policy import Decision
 
@@ -49,34 +50,46 @@ class Refusal:
     """
 
     def __init__(self, response: Response, fallback: Response) -> None:
-        self._response = response
-        self._fallback = fallback
+        vars(self).update(_response=response, _fallback=fallback)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._response, name)
+        return getattr(vars(self)["_response"], name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(vars(self)["_response"], name, value)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response to the client of ``scope``."""
+        own, fallback = vars(self)["_response"], vars(self)["_fallback"]
         if scope["type"] == "websocket":
             if not can_deny(scope):
                 # Accepting just to close would tell the client that it had got in.
                 await send({"type": "websocket.close", "code": WS_1013_TRY_AGAIN_LATER, "reason": DETAIL})
                 return
             scope, receive, send = _as_http(scope), _receiving_http(receive), _sending_denial(send)
-        started = False
+            own = _at_once(own)
+        await with_fallback(own, lambda: fallback, scope, receive, send)
 
-        async def noting_start(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
 
-        try:
-            await self._response(scope, receive, noting_start)
-        except Exception:
-            if started or self._response is self._fallback:
-                raise
-            logger.exception("the maintenance response could not be sent; the default one is sent instead")
-            await self._fallback(scope, receive, send)
+async def with_fallback(
+    app: ASGIApp, fallback: Callable[[], Response | None], scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Have ``app`` answer; if it raises before it began to, ``fallback()`` answers, unless it returns ``None``."""
+    began = False
+
+    async def noting_the_beginning(message: Message) -> None:
+        nonlocal began
+        began = True
+        await send(message)
+
+    try:
+        await app(scope, receive, noting_the_beginning)
+    except Exception:
+        response = None if began else fallback()
+        if response is None:
+            raise
+        logger.exception("the maintenance response could not be sent: the default one is sent instead")
+        await response(scope, receive, send)
 
 
 def can_deny(scope: Scope) -> bool:
@@ -105,6 +118,23 @@ def _receiving_http(receive: Receive) -> Receive:
         return {"type": "http.disconnect"}
 
     return receive_http
+
+
+def _at_once(response: ASGIApp) -> ASGIApp:
+    """Return what sends a response when it is complete: one of uvicorn's drops what follows a pause in a denial."""
+
+    async def send_at_once(scope: Scope, receive: Receive, send: Send) -> None:
+        held: list[Message] = []
+
+        async def hold(message: Message) -> None:
+            held.append(message)
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                for each in held:
+                    await send(each)
+
+        await response(scope, receive, hold)
+
+    return send_at_once
 
 
 def _sending_denial(send: Send) -> Send:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import FunctionType, MethodType
+from types import CellType, FunctionType, MethodType
 from typing import Any, NamedTuple
 
 import fastapi.routing as fastapi_routing
@@ -55,10 +55,8 @@ class Target:
     """Whether it is one of a FastAPI app's own pages: docs, ReDoc, schema, OAuth2 redirect."""
     entries: tuple[Entry, ...] = ()
     """The routers on the way, outermost first."""
-
-
-UNKNOWN = Target(runs=True)
-"""What is assumed when matching raises: something runs, nothing is known of it."""
+    failure: Exception | None = None
+    """What matching raised, if it did: then something may run, and nothing is known of it."""
 
 
 def resolve(app: ASGIApp, scope: Scope, *, mark: Mark | None = None) -> Target:
@@ -67,14 +65,22 @@ def resolve(app: ASGIApp, scope: Scope, *, mark: Mark | None = None) -> Target:
     ``app`` is a router, an app, or anything that leads to one by ``.app``; what leads to none is an opaque ASGI app,
     which is an endpoint. ``mark`` is the innermost mark outside of ``app``.
 
+    Matching may raise, where a convertor does. The router will raise the same, so nothing opens by assuming that
+    something runs.
+
     Raises:
         UnsupportedFastAPI: The tree holds a FastAPI-internal route of an unknown kind.
-        Exception: Whatever a route's matching raises; the router would raise the same.
     """
-    return _Walk(_private_copy(scope), mark).app(app)
+    walk = _Walk(_private_copy(scope), mark)
+    try:
+        return walk.app(app)
+    except UnsupportedFastAPI:
+        raise
+    except Exception as error:  # noqa: BLE001 - it is the user's, and told in the answer
+        return Target(runs=True, entries=tuple(walk.entries), failure=error)
 
 
-def root_of(app: ASGIApp) -> Router | Starlette | None:
+def root_of(app: ASGIApp | None) -> Router | Starlette | None:
     """Return the router or app that ``app`` leads to, or ``None``."""
     for step in _chain(app):
         if isinstance(step, (Router, Starlette)):
@@ -82,8 +88,20 @@ def root_of(app: ASGIApp) -> Router | Starlette | None:
     return None
 
 
+def wrap_innermost(router: Router, wrap: Callable[[ASGIApp], ASGIApp]) -> None:
+    """Put something between a router's own middleware and the router, where that middleware lets us."""
+    for step in _chain(router.middleware_stack):
+        inner = _wrapped(step)
+        if isinstance(inner, MethodType) and inner.__self__ is router:
+            if isinstance(step, FunctionType):
+                _cell_of_app(step).cell_contents = wrap(inner)
+            else:
+                step.app = wrap(inner)
+            return
+
+
 def _chain(app: Any) -> Iterator[Any]:
-    """Yield ``app`` and what it wraps, outermost first, up to the first router or app."""
+    """Yield ``app`` and what it wraps, outermost first. A router or Starlette app ends the way."""
     seen: set[int] = set()
     while app is not None and id(app) not in seen:
         seen.add(id(app))
@@ -91,22 +109,22 @@ def _chain(app: Any) -> Iterator[Any]:
             # A router's own middleware ends at the bound method `router.app`.
             app = app.__self__
         yield app
-        if isinstance(app, (Router, Starlette)):
-            return
         app = _wrapped(app)
 
 
 def _wrapped(app: Any) -> Any:
     """Return the ASGI app that a middleware calls: its ``.app``, or a closure's variable ``app``."""
-    if isinstance(app, FunctionType):
-        names = app.__code__.co_freevars
-        if "app" not in names or app.__closure__ is None:
-            return None
-        try:
-            return app.__closure__[names.index("app")].cell_contents
-        except ValueError:  # an empty cell
-            return None
-    return getattr(app, "app", None)
+    if not isinstance(app, FunctionType):
+        return getattr(app, "app", None)
+    try:
+        return _cell_of_app(app).cell_contents
+    except ValueError:  # no such variable, or none yet
+        return None
+
+
+def _cell_of_app(closure: FunctionType) -> CellType:
+    """Return where a closure keeps its variable ``app``, or raise ``ValueError``."""
+    return (closure.__closure__ or ())[closure.__code__.co_freevars.index("app")]
 
 
 class _Walk:
@@ -189,22 +207,32 @@ class _Walk:
         """Enter a selected route as its ``handle`` would."""
         match, child_scope, route, context, router = matched
         _update(self.view, child_scope)
+        self.note_mark(router)
         if _IncludedRouter is not None and isinstance(route, _IncludedRouter):
             return self.included(route)
         original = route if context is None else context.original_route
+        self.note_mark(original)
         if _FrontendRouteGroup is not None and isinstance(original, _FrontendRouteGroup):
             return self.target(original) if match is Match.FULL else self.nothing()
         if isinstance(route, (Mount, Host)) and type(route).handle in (Mount.handle, Host.handle):
-            return self.app(route.app)
+            return self.mounted(route)
         if isinstance(route, Route):
             return self.http_route(route, context, router)
         if not isinstance(route, WebSocketRoute) and type(route).__module__.startswith("fastapi."):
             raise UnsupportedFastAPI(f"it has routes of an unknown kind, {type(route).__qualname__}")
         # A websocket route, or a user's own kind of route: its `handle` runs, whatever the match.
-        self.note_mark(route)
-        endpoint = self.view.get("endpoint")
+        endpoint = child_scope.get("endpoint")
         self.note_mark(endpoint)
         return self.target(endpoint)
+
+    def mounted(self, route: Mount | Host) -> Target:
+        """Enter what is mounted; a mount knows it also where its middleware hides it."""
+        hidden = getattr(route, "_base_app", None)
+        if hidden is not None and root_of(route.app) is None:
+            for step in _chain(route.app):
+                self.note_mark(step)
+            return self.app(hidden)
+        return self.app(route.app)
 
     def included(self, included: Any) -> Target:
         """Enter an included router: its best candidate, which may be a router included into it."""
@@ -222,25 +250,28 @@ class _Walk:
         """Enter an HTTP route: its endpoint runs unless its ``handle`` answers 405."""
         described = context if context is not None and isinstance(route, APIRoute) else route
         method = self.view["method"]
-        has_stock_handle = type(route).handle in (Route.handle, APIRoute.handle)
-        if has_stock_handle and described.methods and method not in described.methods:
+        answers_405_itself = type(route).handle in (Route.handle, APIRoute.handle)
+        if answers_405_itself and described.methods and method not in described.methods:
             return self.nothing()
         endpoint = described.endpoint
         if not isinstance(route, APIRoute):
             if isinstance(endpoint, type) and issubclass(endpoint, HTTPEndpoint):
-                return self.http_endpoint(endpoint, method)
+                return self.http_endpoint(endpoint, method, is_all=answers_405_itself)
             if root_of(route.app) is not None:
                 return self.app(route.app)
         self.note_mark(endpoint)
         return self.target(endpoint, docs=self.is_docs(described, router))
 
-    def http_endpoint(self, endpoint: type[HTTPEndpoint], method: str) -> Target:
-        """Enter a class with a method per HTTP method; HEAD falls back to ``get``."""
+    def http_endpoint(self, endpoint: type[HTTPEndpoint], method: str, *, is_all: bool) -> Target:
+        """Enter a class with a method per HTTP method; HEAD falls back to ``get``.
+
+        ``is_all`` says that nothing of the application runs before it.
+        """
         self.note_mark(endpoint)
         name = "get" if method == "HEAD" and not hasattr(endpoint, "head") else method.lower()
         handler = getattr(endpoint, name, None)
         has_none = handler is None or (_DISPATCH_KNOWS_ITS_METHODS and method not in _DISPATCHED_METHODS)
-        if has_none and _has_stock_dispatch(endpoint):
+        if has_none and is_all and _has_stock_dispatch(endpoint):
             return self.nothing()  # its `method_not_allowed` answers 405
         self.note_mark(handler)
         return self.target(endpoint)
@@ -348,10 +379,9 @@ def check_fastapi() -> None:
     app, expected = _known_app()
     for (method, path), endpoint in expected.items():
         scope = {"type": "http", "method": method, "path": path, "root_path": "", "headers": []}
-        try:
-            target = resolve(app, scope)
-        except Exception as error:
-            raise UnsupportedFastAPI(f"{method} {path} of a known app raises {error!r}") from error
+        target = resolve(app, scope)
+        if target.failure is not None:
+            raise UnsupportedFastAPI(f"{method} {path} of a known app raises {target.failure!r}") from target.failure
         if (target.endpoint if target.runs else None) is not endpoint:
             raise UnsupportedFastAPI(f"{method} {path} of a known app leads to {target.endpoint!r}")
 

@@ -24,7 +24,7 @@ from pydantic import TypeAdapter
 
 from . import background
 from .backends.base import BaseStateBackend, FollowedBackend, StateBackend
-from .exceptions import EmptiedStore, UnsupportedByBackend
+from .exceptions import EmptiedStore, ReadOnlyBackend, UnsupportedByBackend
 from .state import Change, Hold, MaintenanceMode, MaintenanceState, as_mode
 
 logger = logging.getLogger("fastapi_maintenance")
@@ -249,26 +249,28 @@ class FollowedView(View):
                     await self._wake.wait()
 
     def _pause(self) -> float:
-        """Return how many seconds to wait before the store is read again; less regular the more it fails."""
-        if not self._failures:
-            return self._backend.poll_seconds
-        longest = min(_LONGEST_PAUSE, _SHORTEST_PAUSE * 2 ** min(self._failures, 8))
-        return random.uniform(longest / 2, longest)  # noqa: S311 - so that workers don't come back all at once
+        """Return how many seconds to wait before the store is read again."""
+        return _pause_after(self._failures) if self._failures else self._backend.poll_seconds
 
     async def _listen(self) -> None:
         """Take what the store pushes, if it pushes anything; a lost subscription is made again."""
         attempts = 0
+
+        def heard(state: MaintenanceState | None) -> None:
+            nonlocal attempts
+            attempts = 0
+            self._heard(state)
+
         while True:
             try:
-                await self._backend.listen(self._heard)
+                await self._backend.listen(heard)
             except Exception as error:  # noqa: BLE001 - contained: polling goes on meanwhile
-                attempts += 1
                 logger.debug("%r pushes nothing at the moment: %s", self._backend, error)
             else:
                 return
-            self._wake.set()
-            longest = min(_LONGEST_PAUSE, _SHORTEST_PAUSE * 2 ** min(attempts, 8))
-            await asyncio.sleep(random.uniform(longest / 2, longest))  # noqa: S311
+            self._wake.set()  # what was pushed meanwhile is lost
+            attempts += 1
+            await asyncio.sleep(_pause_after(attempts))
 
     async def _give_up_waiting(self) -> None:
         """Let the first requests go on without the store if it takes too long."""
@@ -337,6 +339,13 @@ class FollowedView(View):
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 """Seconds between attempts while a store fails; the longest bounds how late its return is noticed."""
 
+
+def _pause_after(failures: int) -> float:
+    """Return how many seconds to wait after so many failures: longer and longer, and not all workers at once."""
+    longest = min(_LONGEST_PAUSE, _SHORTEST_PAUSE * 2 ** min(failures, 8))
+    return random.uniform(longest / 2, longest)  # noqa: S311
+
+
 _followed: weakref.WeakSet[FollowedView] = weakref.WeakSet()
 _forgotten: list[object] = []
 """A parent's tasks in a forked child: kept, because ending them would close connections that the parent uses."""
@@ -359,7 +368,7 @@ class BooleanView(View):
         self._backend = backend
         self._holds: dict[str, Hold] = {}
         self._written: MaintenanceMode | None = None
-        """What the store has because of the holds, if anything was written for them."""
+        """What the store has only because of the holds, until the last one has put the former value back."""
         self._below = MaintenanceMode.OFF
         """What the store would have without the holds; means something while ``_written`` does."""
         self._last_known = MaintenanceState()
@@ -406,38 +415,46 @@ class BooleanView(View):
 
     async def _set_mode(self, change: Change) -> None:
         mode: MaintenanceMode = change.fields["mode"]
+        if self._backend.read_only:
+            await self._backend.set_value(mode is not MaintenanceMode.OFF)  # raises, and says how to go about it
+            raise ReadOnlyBackend(repr(self._backend), "it says itself that it is read-only")
         what = {
             "read_only": mode is MaintenanceMode.READ_ONLY,
             "a reason": change.fields["reason"] is not None,
             "an end": change.fields["until"] is not None,
         }
-        if any(what.values()) and not self._backend.read_only:
+        if any(what.values()):
             raise UnsupportedByBackend(repr(self._backend), " and ".join(word for word in what if what[word]))
-        await self._write(mode, self._holds)
+        below = self._below
+        try:
+            await self._write(mode)
+        except BaseException:
+            self._below = below
+            raise
 
     async def _set_holds(self, change: Change) -> None:
-        before = self._holds
-        holds = {id_: hold for id_, hold in before.items() if id_ not in change.drop_holds} | dict(change.put_holds)
+        kept = {id_: hold for id_, hold in self._holds.items() if id_ not in change.drop_holds}
         # First here, so that from now on requests are judged by it, then for the other processes.
-        self._holds = holds
+        self._holds = kept | dict(change.put_holds)
         if self._backend.read_only:
             return
         try:
             stored = await self._stored_mode()
-            await self._write(self._below if stored is self._written else stored, holds, stored=stored)
+            await self._write(self._below if stored is self._written else stored, stored=stored)
         except BaseException:
-            if change.put_holds:
-                self._holds = before
+            self._holds = kept
             raise
 
-    async def _write(
-        self, below: MaintenanceMode, holds: dict[str, Hold], *, stored: MaintenanceMode | None = None
-    ) -> None:
+    async def _write(self, below: MaintenanceMode, *, stored: MaintenanceMode | None = None) -> None:
         """Store what ``below`` and the holds make, unless it is ``stored`` already."""
-        target = MaintenanceState(mode=below, holds=holds).mode_at(datetime.now(UTC))
+        target = MaintenanceState(mode=below, holds=self._holds).mode_at(datetime.now(UTC))
+        self._below = below
+        if target is not below:
+            self._written = target  # before it is written: whether it was, tells the store next time
         if target is not stored:
             await self._backend.set_value(target is not MaintenanceMode.OFF)
-        self._below, self._written = below, target if holds else None
+        if target is below:
+            self._written = None
 
     async def _stored_mode(self) -> MaintenanceMode:
         state = self._backend.peek()
@@ -446,10 +463,10 @@ class BooleanView(View):
         return as_mode(_BOOL.validate_python(await self._backend.get_value()))
 
     def _with_holds(self, stored: MaintenanceState) -> MaintenanceState:
-        if not self._holds:
+        is_ours = stored.mode is self._written
+        if not self._holds and not is_ours:
             return stored
-        mode = self._below if stored.mode is self._written else stored.mode
-        return stored.model_copy(update={"mode": mode, "holds": self._holds})
+        return stored.model_copy(update={"mode": self._below if is_ours else stored.mode, "holds": self._holds})
 
     def _lock(self) -> Lock:
         """Return the lock that keeps the changes of this event loop apart; locks can't be shared among loops."""

@@ -106,14 +106,9 @@ class MaintenanceState(BaseModel):
         An on-hold that no off-hold masks wins; then any off-hold opens; then the stored mode until its end.
         ``instead`` (an app's ``enable_maintenance``) stands in for the stored mode.
         """
-        if self.holds:
-            live = self.holds_at(now)
-            off_holds = [hold for hold in live.values() if hold.kind == "off"]
-            masked = frozenset().union(*(hold.masks for hold in off_holds))
-            if any(hold.kind == "on" and id_ not in masked for id_, hold in live.items()):
-                return MaintenanceMode.ON
-            if off_holds:
-                return MaintenanceMode.OFF
+        if self.holds and (live := self.holds_at(now)):
+            # Where no on-hold closes, there is an off-hold: alone, or masking the others.
+            return MaintenanceMode.ON if _closing(live) else MaintenanceMode.OFF
         if instead is not None:
             return MaintenanceMode.ON if instead else MaintenanceMode.OFF
         if self.until is not None and now >= self.until:
@@ -124,15 +119,14 @@ class MaintenanceState(BaseModel):
         """Return the holds that have not expired at ``now``."""
         return {id_: hold for id_, hold in self.holds.items() if hold.expires_at is None or now < hold.expires_at}
 
-    def explanation_at(self, now: datetime) -> tuple[str | None, datetime | None]:
+    def explanation_at(self, now: datetime, *, instead: bool | None = None) -> tuple[str | None, datetime | None]:
         """Return the reason to tell clients at ``now``, and when the maintenance is known to end.
 
-        While code holds the switch on, its end is not known.
+        Both belong to what closes: while code holds the switch on, or ``instead`` closes, the end is not known.
         """
-        for hold in self.holds_at(now).values():
-            if hold.kind == "on":
-                return hold.reason or self.reason, None
-        if self.until is not None and now >= self.until:
+        for hold in _closing(self.holds_at(now)):
+            return hold.reason or self.reason, None
+        if instead is not None or (self.until is not None and now >= self.until):
             return None, None
         return self.reason, self.until
 
@@ -164,6 +158,12 @@ class MaintenanceState(BaseModel):
         if "schema_" not in state.model_fields_set:
             raise CorruptState(where, "it does not say which schema it has")
         return state
+
+
+def _closing(holds: Mapping[str, Hold]) -> list[Hold]:
+    """Return the on-holds that no off-hold masks."""
+    masked = frozenset().union(*(hold.masks for hold in holds.values() if hold.kind == "off"))
+    return [hold for id_, hold in holds.items() if hold.kind == "on" and id_ not in masked]
 
 
 def checked_size(document: bytes) -> bytes:
@@ -257,6 +257,7 @@ class Change:
                 "is_renewal": self.is_renewal,
             },
             ensure_ascii=False,
+            separators=(",", ":"),
         )
 
 

@@ -30,12 +30,13 @@ class EnvVarBackend(BaseStateBackend):
     read_only: ClassVar[bool] = True
 
     def __init__(self, var_name: str = DEFAULT_VARIABLE) -> None:
-        if not var_name or "=" in var_name or "\0" in var_name:
+        name: object = var_name
+        if not isinstance(name, str) or not name or "=" in name or "\0" in name:
             raise InvalidConfiguration(
                 f"var_name={var_name!r}: the name of an environment variable is needed, such as {DEFAULT_VARIABLE!r}"
             )
         self.var_name = var_name
-        self._key = os.environ.encodekey(var_name)
+        self._key = var_name.upper() if os.name == "nt" else os.fsencode(var_name)
         self._seen: Any = None
         self._state = _OFF
 
@@ -60,8 +61,11 @@ class EnvVarBackend(BaseStateBackend):
 
     def peek(self) -> MaintenanceState:
         """Return the state that the variable has now."""
-        # What is behind the mapping: the mapping itself takes 0.7 µs to say that there is no such variable.
-        raw = os.environ._data.get(self._key)  # type: ignore[attr-defined]  # noqa: SLF001
+        try:
+            # What is behind the mapping: the mapping itself takes 0.7 µs to say that there is no such variable.
+            raw = os.environ._data.get(self._key)  # type: ignore[attr-defined]  # noqa: SLF001
+        except AttributeError:  # somebody put another mapping there
+            raw = os.environ.get(self.var_name)
         if raw != self._seen:
             # In this order: another thread that sees the new value must not get the old state.
             self._state, self._seen = self._read(os.environ.get(self.var_name)), raw

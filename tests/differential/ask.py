@@ -32,14 +32,13 @@ class Answer:
     def outside(self) -> tuple[object, ...]:
         """Return all that can be seen from outside; the order of methods in ``Allow`` is that of a set."""
         headers = tuple(
-            (name, ", ".join(sorted(value.split(", "))) if name == "allow" else value)
-            for name, value in self.headers
+            (name, ", ".join(sorted(value.split(", "))) if name == "allow" else value) for name, value in self.headers
         )
         return self.status, headers, self.body, tuple(self.events), self.error
 
     def code(self) -> list[Ran]:
         """Return the application code that ran; raised matching is the router's."""
-        return [ran for ran in self.ran if ran.what != "matching"]
+        return [ran for ran in self.ran if ran.what not in ("matching", "redirecting")]
 
 
 async def answer_to(app: ASGIApp, ask: Ask) -> Answer:
@@ -92,7 +91,7 @@ def _scope(ask: Ask) -> Scope:
         "state": {},
     }
     if ask.method == "WEBSOCKET":
-        extensions = {"websocket.http.response": {}} if ask.denial else {}
+        extensions: dict[str, Any] = {"websocket.http.response": {}} if ask.denial else {}
         return {**scope, "type": "websocket", "scheme": "ws", "subprotocols": [], "extensions": extensions}
     return {**scope, "type": "http", "method": ask.method, "extensions": {}}
 

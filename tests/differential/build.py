@@ -101,17 +101,12 @@ class Builder:
         return root
 
     def mounted(self, plan: AppPlan, depth: int) -> ASGIApp:
-        """Build an app as it is mounted."""
+        """Build an app as it is mounted, once."""
         app: ASGIApp = self.app(plan, depth)
-        if not plan.wrapper:
-            return app
-        if plan.wrapper == "class":
-            wrapped: ASGIApp = PlainMiddleware(app, Middleware("none", "asgi"))
-        elif plan.wrapper == "closure":
-            wrapped = closure_around(app, Middleware("none", "closure"))
-        else:
-            wrapped = hidden(app, plan.wrapper_id)
-        return self.marked(wrapped, plan.wrapper_id, plan.wrapper_mark)
+        if plan.wrapper and plan.wrapper_id not in self.built:
+            wrapped = WRAPPERS[plan.wrapper](app, plan.wrapper_id)
+            self.built[plan.wrapper_id] = self.marked(wrapped, plan.wrapper_id, plan.wrapper_mark)
+        return self.built[plan.wrapper_id] if plan.wrapper else app
 
     def app(self, plan: AppPlan, depth: int, **options: Any) -> Any:
         """Build an app without what it is wrapped in, once."""
@@ -136,11 +131,13 @@ class Builder:
         if plan.kind == "function":
             return Opaque("opaque", plan.id).function()
         if plan.kind == "fastapi":
+            docs: dict[str, Any] = plan.docs
             app = FastAPI(
                 redirect_slashes=plan.redirect_slashes,
+                root_path_in_servers=False,  # or FastAPI 0.115's schema depends on the requests before
                 dependencies=[*self.app_guards, *self.depends(plan.dependencies)],
                 middleware=middlewares if in_constructor else None,
-                **plan.docs,
+                **docs,
             )
             app.root_path = plan.root_path  # as an argument it is deprecated, and does the same
             record_docs(app, plan.id)
@@ -420,14 +417,21 @@ class RecordedDispatch(HTTPEndpoint):
     test_id: str
 
     async def dispatch(self) -> None:
-        method = self.scope["method"]
-        name = "get" if method == "HEAD" and not hasattr(self, "head") else method.lower()
-        subject = f"{self.test_id}.{name}" if hasattr(self, name) else self.test_id
-        write("handle", self.test_id, subject, self.scope)
+        write("handle", self.test_id, subject_within(type(self), self.scope), self.scope)
         await super().dispatch()
 
 
-def shaped(spec: Endpoint, function: AnyFunction) -> tuple[Any, Any]:
+def subject_within(endpoint: Any, scope: Scope) -> str:
+    """Return what is about to answer: of an endpoint class, the method that has the request's name."""
+    subject: str = endpoint.test_id
+    if isinstance(endpoint, type) and issubclass(endpoint, HTTPEndpoint):
+        method = scope["method"]
+        name = "get" if method == "HEAD" and not hasattr(endpoint, "head") else method.lower()
+        return f"{subject}.{name}" if hasattr(endpoint, name) else subject
+    return subject
+
+
+def shaped(spec: Endpoint, function: AnyFunction) -> tuple[Any, AnyFunction]:
     """Return the function and the endpoint that is made of it."""
     endpoint: Any = function
     if spec.shape == "partial":
@@ -543,7 +547,7 @@ class Handled(BaseRoute):
     endpoint: Any
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        write("handle", self.endpoint.test_id, self.endpoint.test_id, scope)
+        write("handle", self.endpoint.test_id, subject_within(self.endpoint, scope), scope)
         await super().handle(scope, receive, send)
 
 
@@ -788,3 +792,11 @@ def hidden(app: ASGIApp, name: str) -> ASGIApp:
         await apps[name](scope, receive, send)
 
     return opaque
+
+
+WRAPPERS: dict[str, Callable[[ASGIApp, str], ASGIApp]] = {
+    "class": lambda app, _: PlainMiddleware(app, Middleware("none", "asgi")),
+    "closure": lambda app, _: closure_around(app, Middleware("none", "closure")),
+    "hidden": hidden,
+}
+"""What an app can be wrapped in before it is mounted."""

@@ -54,20 +54,23 @@ REWRITES = tuple(REWRITERS)
 INNOCENT = ("none", "header")
 
 
-def scenario(seed: int, *, guard: str = "") -> Scenario:
+def scenario(seed: int, *, guard: str = "", marks: Sequence[Mark] = (Mark.ON, Mark.OFF)) -> Scenario:
     """Return the scenario of a seed; with a guard, everything that can be blocked is FastAPI's own."""
-    return _Grower(Random(seed), guard).scenario(seed)
+    return _Grower(Random(seed), guard, marks).scenario(seed)
 
 
 class _Grower:
     """Grows one scenario."""
 
-    def __init__(self, rng: Random, guard: str) -> None:
+    def __init__(self, rng: Random, guard: str, marks: Sequence[Mark]) -> None:
         self.rng = rng
         self.guard = guard
+        self.marks = marks
         self.count = 0
-        self.room = rng.randint(6, 20)
+        self.room = rng.randint(8, 26)
         """How many routes may still be added."""
+        self.unmarkable: set[str] = set()
+        """Apps that can't be marked with this FastAPI."""
 
     # Small choices.
 
@@ -82,7 +85,7 @@ class _Grower:
 
     def mark(self, probability: float = 0.35) -> Mark | None:
         """Return a mark, or none."""
-        return self.rng.choice((Mark.ON, Mark.OFF)) if self.chance(probability) else None
+        return self.rng.choice(self.marks) if self.chance(probability) else None
 
     def dependencies(self, at_least: int = 0, *, may_deny: bool = False) -> list[Dependency]:
         """Return up to two dependencies."""
@@ -119,8 +122,11 @@ class _Grower:
         app = AppPlan(self.name("a"), kind, RouterPlan(self.name("r")))
         if depth and kind != "routes":
             app.mark = self.mark()
-        if depth and kind != "routes" and not self.guard and self.chance(0.25):
-            app.wrapper = rng.choice(("class", "closure", "hidden"))
+        if kind == "api_router" and not LAZY_INCLUDES:
+            app.mark = None
+            self.unmarkable.add(app.id)
+        if depth and kind != "routes" and self.chance(0.3):
+            app.wrapper = rng.choice(("class", "closure") if self.guard else ("class", "closure", "hidden"))
             app.wrapper_mark = self.mark()
         if kind in ("opaque", "function"):
             return app
@@ -128,7 +134,7 @@ class _Grower:
             app.dependencies = self.dependencies()
         if kind == "fastapi":
             app.docs = dict(DOCS[2] if self.guard else rng.choice(DOCS))
-            if self.chance(0.15):
+            if self.chance(0.2):
                 app.root_path = rng.choice(("/api", "/sub", "/v1/api"))
         if kind != "routes":
             app.redirect_slashes = self.chance(0.8)
@@ -136,8 +142,11 @@ class _Grower:
                 shape = rng.choice(("function", "instance"))
                 app.default = Endpoint(self.name("e"), shape, self.mark())
         if kind in ("fastapi", "starlette", "router") and not self.guard:
-            effects = [*INNOCENT, "cors", "answer", *REWRITES, *REWRITES]
-            app.middlewares = self.middlewares(0.45 if depth == 0 else 0.2, effects)
+            effects = [*INNOCENT, "cors", "answer", *REWRITES, *REWRITES, *REWRITES]
+            app.middlewares = self.middlewares(0.6 if depth == 0 else 0.25, effects)
+            if kind == "router" and any(middleware.style == "hidden" for middleware in app.middlewares):
+                # What a router's own middleware hides can't be guarded: it stands behind the router's entrance.
+                app.middlewares = []
         app.router.children = self.nodes(depth, of_fastapi=kind in ("fastapi", "api_router"))
         return app
 
@@ -160,13 +169,15 @@ class _Grower:
     def node(self, depth: int, *, of_fastapi: bool, included: int = 0, may_be_empty: bool = False) -> list[Node]:
         """Grow one child, or a pair of routes whose order matters."""
         rng = self.rng
-        weights = {"plain": 2, "plain_socket": 1, "custom": 0.4}
+        weights = {"plain": 2, "plain_socket": 1, "custom": 0.8}
         if of_fastapi:
             weights |= {"api": 7, "socket": 1.5}
             if FRONTENDS:
                 weights["frontend"] = 0.5
         if self.guard:
             weights = {"api": 7, "socket": 2}
+            if FRONTENDS and self.guard == "app":  # a frontend has no dependencies but those of its router
+                weights["frontend"] = 0.5
         if self.room > 0:
             if of_fastapi and included < 3:
                 weights["include"] = 2.5
@@ -208,9 +219,7 @@ class _Grower:
             gated=LAZY_INCLUDES and self.chance(0.1),
             dependencies=self.dependencies(),
         )
-        router.children = self.nodes(
-            depth, of_fastapi=True, included=included + 1, may_be_empty=bool(router.prefix)
-        )
+        router.children = self.nodes(depth, of_fastapi=True, included=included + 1, may_be_empty=bool(router.prefix))
         return Include(prefix, router, self.dependencies())
 
     def branches(self, depth: int, *, host: bool, included: bool) -> list[Node]:
@@ -227,6 +236,8 @@ class _Grower:
         if not included and self.chance(0.1):
             paths = [""]
         branch = Branch(rng.choice(paths), app)
+        if app.root_path and branch.at and "{" not in branch.at and self.chance(0.7):
+            app.root_path = branch.at
         if not self.guard:
             # One place per mount, so that a request is judged at the one router behind it. Nothing is judged behind
             # a middleware in front of an opaque app: it must not change what "safe" is judged by.
@@ -249,6 +260,8 @@ class _Grower:
         }
         endpoint = Endpoint(self.name("e"), rng.choice(shapes[kind]))
         leaf = Leaf(kind, self.path(), endpoint)
+        if kind == "custom" and "{" in leaf.path:
+            leaf.path = "/custom"  # it knows no parameters
         if may_be_empty and kind in ("api", "socket") and self.chance(0.1):
             leaf.path = ""
         if endpoint.shape != "anonymous":
@@ -269,7 +282,7 @@ class _Grower:
             leaf.methods = rng.choice(choices)
         if kind in ("api", "socket"):
             leaf.dependencies = self.dependencies(int(endpoint.shape == "typed"), may_deny=kind == "api")
-        if kind in ("api", "plain") and self.chance(0.2):
+        if kind in ("api", "plain") and self.chance(0.3):
             leaf.route_class = rng.choice(("header", "fallback") if self.guard else ("header", "fallback", "handle"))
         leaf.middleware = kind in ("plain", "plain_socket") and self.chance(0.15)
         return leaf
@@ -325,14 +338,15 @@ class _Grower:
         steps: list[Step] = [self.ask(grown, found) for _ in range(REQUESTS_PER_SCENARIO)]
         for router in found.routers.values():
             if router.late:
-                step = Extend(router.id, rng.choice(("method", "append")))
+                # What is appended by hand does not get the dependencies of the app, so no guard either.
+                step = Extend(router.id, "method" if self.guard else rng.choice(("method", "append")))
                 steps.insert(rng.randint(5, REQUESTS_PER_SCENARIO // 2), step)
         fixed = {grown.app.id} | {name for name, place in found.places.items() if "added late" in place.tags}
         fixed |= {place.chain[-1] for place in found.places.values() if "endpoint: anonymous" in place.tags}
         fixed |= {name for name, place in found.places.items() if place.tags and "in mounted routes" in place.tags}
-        targets = [name for name in found.marks if name not in fixed]
+        targets = [name for name in found.marks if name not in fixed | self.unmarkable]
         for target in rng.sample(targets, min(len(targets), rng.choice((0, 0, 1, 3)))):
-            steps.insert(rng.randint(1, len(steps)), Remark(target, rng.choice((Mark.ON, Mark.OFF))))
+            steps.insert(rng.randint(1, len(steps)), Remark(target, rng.choice(self.marks)))
         return steps
 
     def ask(self, grown: Scenario, found: Survey) -> Ask:
@@ -382,7 +396,8 @@ class _Grower:
             "version": "2",
         }
         for effect, name in REWRITERS.items():
-            if self.chance(0.4):
+            # One at a time, mostly: each is to be seen making the difference alone.
+            if self.chance(0.7 if found.effects == {effect} else 0.3):
                 headers.append((name, values[effect]))
         if self.chance(0.2):
             headers.append((ANSWER, "please"))

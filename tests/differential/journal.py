@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -10,13 +11,14 @@ from dataclasses import dataclass
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+
 @dataclass(frozen=True)
 class Ran:
     """One piece of the application that ran, and the request as it saw it."""
 
     what: str
-    """``endpoint``, ``dependency``, ``handle``, ``docs``, ``frontend``, ``default``, ``opaque``, or ``matching``
-    (which raised)."""
+    """``endpoint``, ``dependency``, ``handle``, ``docs``, ``frontend``, ``default``, ``opaque``; or what the
+    router did when it raised: ``matching``, or ``redirecting`` (matching the path with or without its last slash)."""
     name: str
     subject: str | None
     """What was about to answer: the endpoint, also for its dependencies; ``None`` when nothing is known of it."""
@@ -44,7 +46,12 @@ def write(what: str, name: str, subject: str | None, scope: Scope) -> None:
 def write_matching_error() -> None:
     """Write down that matching raised: which route it was for, nobody knows."""
     journal = _journal.get()
-    journal.ran.append(Ran("matching", "", None, journal.method, journal.preflight))
+    what, frame = "matching", inspect.currentframe()
+    while frame is not None:
+        if "redirect_scope" in frame.f_locals:
+            what = "redirecting"
+        frame = frame.f_back
+    journal.ran.append(Ran(what, "", None, journal.method, journal.preflight))
 
 
 def write_rewritten(scope: Scope) -> None:

@@ -12,47 +12,57 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fastapi import Depends
 from starlette.middleware import Middleware as StarletteMiddleware
-from starlette.types import ASGIApp
 
 from fastapi_maintenance import (
     Exemptions,
+    MaintenanceGuard,
     MaintenanceMode,
     MaintenanceModeMiddleware,
+    configure_backend,
     force_maintenance_mode_off,
     force_maintenance_mode_on,
+    maintenance_guard,
     set_maintenance_mode,
 )
 from fastapi_maintenance.backends import MemoryBackend
 
 from .ask import Answer, answer_to
-from .build import Builder
-from .generate import scenario
+from .build import ANSWER, REWRITERS, Builder
 from .journal import Ran
-from .plan import Ask, Extend, Mark, Remark, Scenario, Step, Survey, describe, survey
+from .plan import Ask, Extend, Mark, Remark, Scenario, Survey, describe, survey
 
 STATES = ("off", "on", "read_only")
 SAFE = ("GET", "HEAD", "OPTIONS", "TRACE")
 DENIAL = "websocket.http.response"
 DEFAULT_BODY = {"detail": "Service temporarily unavailable due to maintenance"}
-DEFAULT_HEADERS = (("retry-after", "3600"), ("cache-control", "no-store"))
+DEFAULT_HEADERS = {("retry-after", "3600"), ("cache-control", "no-store")}
+SWITCH = "differential"
+"""The switch of guards that stand without the middleware."""
+
+# The oracle.
 
 
 def expected(looks: Sequence[Sequence[Ran]], state: str, known: Survey, story: Scenario) -> str:
-    """Return ``block`` or ``pass``.
+    """Return ``block``, ``pass``, or ``either``.
 
     A request is looked at as it arrives, and again at the entrance of a router that it reaches as something else.
     ``looks`` has what would run at each of these moments; the last one is what really runs. One block is enough.
     """
-    return "block" if any(_blocks(ran, state, known, story) for ran in looks) else "pass"
+    if any(_blocks(ran, state, known, story) for ran in looks):
+        return "block"
+    # No route matches, and looking for a slash redirect raises: nobody can tell what would run behind that, but the
+    # request ends with the router's exception anyway. Both answers are right.
+    return "either" if any(each.what == "redirecting" for ran in looks for each in ran) else "pass"
 
 
 def _blocks(ran: Sequence[Ran], state: str, known: Survey, story: Scenario) -> bool:
     """Apply the rules, in their order, to what would run."""
-    if not ran:
-        return False  # 404, 405, a redirect: nothing of the application would run
     # Dependencies run first, but the mark is that of the endpoint that they run for.
-    about = next((each for each in ran if each.what != "dependency"), ran[0])
+    about = next((each for each in ran if each.what != "dependency"), ran[0] if ran else None)
+    if about is None or about.what == "redirecting":
+        return False  # 404, 405, a redirect: nothing of the application would run
     mark = known.mark_of(about.subject)
     if mark is not None:
         return mark is Mark.ON
@@ -61,6 +71,33 @@ def _blocks(ran: Sequence[Ran], state: str, known: Survey, story: Scenario) -> b
     if story.docs_exempt and about.what == "docs":
         return False
     return state == "on" or (state == "read_only" and about.method not in SAFE)
+
+
+def difference(verdict: str, ask: Ask, answer: Answer, oracle: Answer, *, of_routes: bool = False) -> str:
+    """Return how an answer differs from what it must be, or nothing.
+
+    With ``of_routes`` the guard is the last dependency but those of the route, so others have run before it.
+    """
+    if verdict == "either":
+        return difference("pass", ask, answer, oracle) and difference("block", ask, answer, oracle)
+    if verdict == "pass":
+        if answer.code() != oracle.code():
+            return "passed, but other code ran"
+        return "" if answer.outside() == oracle.outside() else "passed, but the answer is another"
+    if any(ran.what != "dependency" or not of_routes for ran in answer.code()):
+        return "blocked, but code of the application ran"
+    if answer.error:
+        return "blocked, but an exception came out"
+    if ask.method == "WEBSOCKET" and not ask.denial:
+        closed = len(answer.events) == 1 and answer.events[0].startswith("websocket.close 1013")
+        return "" if closed and answer.status is None else "blocked, but the handshake is not closed with 1013"
+    if ask.method == "WEBSOCKET" and any(not event.startswith(DENIAL) for event in answer.events):
+        return "blocked, but the websocket did something"
+    if answer.status != 503:
+        return "blocked, but the status is not 503"
+    if missing := DEFAULT_HEADERS - set(answer.headers):
+        return f"blocked, but without {missing}"
+    return "" if json.loads(answer.body) == DEFAULT_BODY else "blocked, but the body is another"
 
 
 @dataclass
@@ -78,13 +115,15 @@ class Disagreement:
 
     def __str__(self) -> str:
         tree = "\n".join(describe(self.story, "  "))
-        before = "\n".join(f"    {step}" for step in self.story.steps[: self.step] if not isinstance(step, Ask))
+        changes = "".join(f"\n    {step}" for step in self.story.steps[: self.step] if not isinstance(step, Ask))
         return (
-            f"{self.problem}\n"
-            f"  expected: {self.verdict}, state {self.state}, step {self.step} of seed {self.story.seed}\n"
-            f"  request: {self.ask}\n  without maintenance: {self.oracle}\n  with maintenance: {self.answer}\n"
-            f"{tree}\n  changes before:\n{before}\n"
-            f"  again: pytest tests/test_differential.py --seed {self.story.seed} --requests 1"
+            f"{self.problem} (seed {self.story.seed}, step {self.step})\n"
+            f"  the switch is {self.state}, so this must be the verdict: {self.verdict}\n"
+            f"  request: {self.ask}\n"
+            f"  without maintenance: {self.oracle}\n"
+            f"  with maintenance: {self.answer}\n"
+            f"{tree}\n"
+            f"  changed before the request:{changes or ' nothing'}"
         )
 
 
@@ -104,28 +143,42 @@ class Report:
         self.seen += other.seen
 
 
-class Subject:
-    """The application under test, one for all states or one for each."""
+# The application under test.
 
-    def __init__(self, story: Scenario, states: Sequence[str]) -> None:
-        self.backend = MemoryBackend()
+
+class Subject:
+    """One application under test, for some of the states."""
+
+    def __init__(self, story: Scenario, states: Sequence[str], *, middleware: bool = True) -> None:
         self.states = states
-        options = {
-            "backend": self.backend,
-            "exemptions": Exemptions(docs=story.docs_exempt, preflight=story.preflight_exempt),
-        }
-        self.builder = Builder(marker=mark)
-        middleware = StarletteMiddleware(MaintenanceModeMiddleware, **options)
-        self.app = self.builder.root(story, middleware)
+        self.backend = MemoryBackend()
+        exemptions = Exemptions(docs=story.docs_exempt, preflight=story.preflight_exempt)
+        guards = []
+        if story.guard:
+            # Under the middleware the guard's switch is the app's own, else there is one for guards.
+            guard = maintenance_guard if middleware else MaintenanceGuard(SWITCH, exemptions=exemptions)
+            guards = [Depends(guard)]
+        self.switch = "" if middleware else SWITCH
+        self.builder = Builder(marker=mark, guard=story.guard, guards=guards)
+        ours = StarletteMiddleware(MaintenanceModeMiddleware, backend=self.backend, exemptions=exemptions)
+        self.app = self.builder.root(story, ours if middleware else None)
+        self.of_routes = story.guard == "routes" and not middleware
 
     async def answer(self, ask: Ask, state: str) -> Answer:
         """Answer a request while the switch is in a state."""
+        if self.switch:
+            configure_backend(self.backend, name=self.switch)
         await set_maintenance_mode(MaintenanceMode(state), self.backend)
         return await answer_to(self.app, ask)
 
 
-class Guarded(Subject):
-    """The application under test with a guard, and with or without the middleware."""
+def subjects_of(story: Scenario) -> list[Subject]:
+    """Return the applications that a scenario happens to, the oracle apart."""
+    if story.guard:
+        return [Subject(story, STATES, middleware=False), Subject(story, STATES)]
+    if story.app_per_state:
+        return [Subject(story, (state,)) for state in STATES]
+    return [Subject(story, STATES)]
 
 
 def mark(thing: Any, how: Mark) -> Any:
@@ -133,79 +186,112 @@ def mark(thing: Any, how: Mark) -> Any:
     return (force_maintenance_mode_on if how is Mark.ON else force_maintenance_mode_off)(thing)
 
 
-async def judge(story: Scenario) -> Report:
-    """Let a scenario happen to the application with and without maintenance, and compare."""
+async def judge(story: Scenario, *, until_first: bool = False, oracle_only: bool = False) -> Report:
+    """Let a scenario happen to the application with and without maintenance, and compare.
+
+    With ``oracle_only`` nothing is compared: the report says what would have been exercised.
+    """
     report = Report()
     known = survey(story.app)
-    # What would run where: without any middleware on the way, without those further in, and in earnest.
+    # What would run where: without the middlewares on the way, without those further in, and in earnest.
     plain = [Builder(marker=mark, level=level) for level in sorted(known.levels)] + [Builder(marker=mark)]
-    looks = [(builder, builder.root(story)) for builder in plain]
-    subjects = [Subject(story, (state,)) for state in STATES] if story.app_per_state else [Subject(story, STATES)]
+    looking = [builder.root(story) for builder in plain]
+    subjects = [] if oracle_only else subjects_of(story)
     builders = [*plain, *(subject.builder for subject in subjects)]
     for number, step in enumerate(story.steps):
         if isinstance(step, Extend):
             for builder in builders:
                 builder.extend(known.routers[step.router], step.how)
-        elif isinstance(step, Remark):
-            known.marks[step.target] = step.mark
-            known.remarked.add(step.target)
+            continue
+        if isinstance(step, Remark):
+            known.remark(step.target, step.mark)
             for builder in builders:
                 builder.remark(step.target, step.mark)
-        else:
-            report.requests += 1
-            answers = [await answer_to(app, step) for _, app in looks]
-            oracle = answers[-1]
-            ran = [answer.ran for answer in answers]
-            for subject in subjects:
-                for state in rotated(subject.states, number):
-                    verdict = expected(ran, state, known, story)
-                    report.seen.update(f"{tag}, {verdict}" for tag in features(ran, state, step, oracle, known, story))
-                    answer = await subject.answer(step, state)
-                    problem = difference(verdict, step, answer, oracle)
-                    if problem:
-                        report.disagreements.append(
-                            Disagreement(story, number, state, verdict, problem, step, answer, oracle)
-                        )
+            continue
+        report.requests += 1
+        answers = [await answer_to(app, step) for app in looking]
+        looks, oracle = [answer.ran for answer in answers], answers[-1]
+        for state in STATES:
+            verdict = expected(looks, state, known, story)
+            for tag in features(looks, state, step, oracle, known, story):
+                report.seen[tag] += 1
+                report.seen[f"{tag}: {verdict}"] += 1
+        for subject in subjects:
+            for state in _rotated(subject.states, number):
+                answer = await subject.answer(step, state)
+                verdict = expected(looks, state, known, story)
+                problem = difference(verdict, step, answer, oracle, of_routes=subject.of_routes)
+                if problem:
+                    found = Disagreement(story, number, state, verdict, problem, step, answer, oracle)
+                    report.disagreements.append(found)
+                    if until_first:
+                        return report
     return report
 
 
-def rotated(states: Sequence[str], number: int) -> Sequence[str]:
+def _rotated(states: Sequence[str], number: int) -> Sequence[str]:
     """Return the states, beginning with another one each time."""
     begin = number % len(states)
     return (*states[begin:], *states[:begin])
 
 
-def difference(verdict: str, ask: Ask, answer: Answer, oracle: Answer) -> str:
-    """Return how an answer differs from what it must be, or nothing."""
-    if verdict == "pass":
-        if answer.code() != oracle.code():
-            return "passed, but other code ran"
-        return "" if answer.outside() == oracle.outside() else "passed, but the answer is another"
-    if answer.code():
-        return "blocked, but code of the application ran"
-    if answer.error:
-        return "blocked, but an exception came out"
-    if ask.method == "WEBSOCKET" and not ask.denial:
-        closed = len(answer.events) == 1 and answer.events[0].startswith("websocket.close 1013")
-        return "" if closed and answer.status is None else "the handshake is not closed with 1013"
-    if ask.method == "WEBSOCKET" and any(not event.startswith(DENIAL) for event in answer.events):
-        return "blocked, but the websocket did something"
-    if answer.status != 503:
-        return "blocked, but the status is not 503"
-    if missing := set(DEFAULT_HEADERS) - set(answer.headers):
-        return f"blocked, but without {missing}"
-    return "" if json.loads(answer.body) == DEFAULT_BODY else "blocked, but the body is another"
+# What was exercised.
 
 
 def features(
-    ran: Sequence[Sequence[Ran]], state: str, ask: Ask, oracle: Answer, known: Survey, story: Scenario
+    looks: Sequence[Sequence[Ran]], state: str, ask: Ask, oracle: Answer, known: Survey, story: Scenario
 ) -> set[str]:
-    """Return what is special about a request, to count what was exercised."""
+    """Return what is special about a request."""
+    ran = looks[-1]
+    about = next((each for each in ran if each.what != "dependency"), None)
+    headers = {name for name, _ in ask.headers}
     seen = {f"state {state}", f"placement {story.placement}", f"status {oracle.status}"}
-    final = ran[-1]
-    about = next((each for each in final if each.what != "dependency"), None)
+    if story.app_per_state:
+        seen.add("an app for each state")
+    if any(middleware.effect == "cors" for middleware in story.outer):
+        seen.add("CORS outside")
+    if "cors" in known.effects:
+        seen.add("CORS inside")
+    if ask.root_path:
+        seen.add("root_path of the server")
+    if any(sign in ask.path for sign in ("//", "/.", "%", " ", "ü")):
+        seen.add("odd path")
+    if ask.method == "WEBSOCKET":
+        seen.add("websocket, can be denied" if ask.denial else "websocket, can only be closed")
     if about is not None:
-        seen |= {about.what, *known.tags_of(about.subject)}
-        if about.subject is not None and known.mark_of(about.subject) is not None:
-            seen |= {"mark decides"}
+        seen |= {about.what, *known.tags_of(about.subject), f"method {about.method}"}
+        seen |= _mark_features(about, known)
+        if about.what == "docs":
+            place = known.places[about.subject or ""]
+            seen |= {"docs of a mounted app"} if place.depth else {"docs of the app"}
+        if about.preflight:
+            seen.add("preflight that reaches code")
+    elif ran:
+        seen.add("stopped by a dependency")
+    if len(looks) > 1:
+        first = _blocks(looks[0], state, known, story)
+        last = _blocks(looks[-1], state, known, story)
+        if not first and any(_blocks(look, state, known, story) for look in looks[1:]):
+            effects = {effect for effect in known.effects if REWRITERS.get(effect) in headers}
+            seen |= {f"closed by rewriting the {effect}" for effect in effects}
+        if first and not last:
+            seen.add("not opened by an answer from further out" if ANSWER in headers else "not opened by rewriting")
+        if 0 not in known.levels and first != last:
+            seen.add("rewritten in a mounted app only")
+    return seen
+
+
+def _mark_features(about: Ran, known: Survey) -> set[str]:
+    """Return what is special about the marks on the way to something."""
+    if about.subject is None:
+        return set()
+    carriers = [name for name in known.places[about.subject].chain if known.marks[name] is not None]
+    if not carriers:
+        return {"unmarked"}
+    seen = {"marked", f"marked {known.mark_of(about.subject)}"}
+    if len({known.marks[name] for name in carriers}) > 1:
+        seen.add("inner mark against outer mark")
+    if carriers[-1] in known.remarked:
+        seen.add("marked after the first request")
+    seen.add("mark of the endpoint" if carriers[-1] == about.subject else "mark from further out")
     return seen

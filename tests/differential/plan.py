@@ -235,6 +235,13 @@ class Survey:
     """What got its mark after the first request."""
     levels: set[int] = field(default_factory=set)
     """The depths at which a middleware stands that interferes."""
+    effects: set[str] = field(default_factory=set)
+    """What these middlewares do."""
+
+    def remark(self, target: str, mark: Mark) -> None:
+        """Take note of a mark that was set after the first request."""
+        self.marks[target] = mark
+        self.remarked.add(target)
 
     def mark_of(self, subject: str | None) -> Mark | None:
         """Return the innermost mark on the way to a subject."""
@@ -254,8 +261,7 @@ def survey(app: AppPlan) -> Survey:
 
 
 def _survey_app(found: Survey, app: AppPlan, place: Place) -> None:
-    if any(middleware.interferes for middleware in app.middlewares):
-        found.levels.add(place.depth)
+    _survey_middlewares(found, app.middlewares, place.depth)
     if app.wrapper:
         found.marks[app.wrapper_id] = app.wrapper_mark
         place = _inner(place, app.wrapper_id, f"wrapped: {app.wrapper}")
@@ -274,16 +280,46 @@ def _survey_app(found: Survey, app: AppPlan, place: Place) -> None:
         if url is not None:
             found.goals.append(Goal(app.id, place.prefix + url, place.host, ("GET",)))
     if app.root_path:
-        place = replace(place, tags=place.tags | {"below a root_path of its own"})
+        tag = "root_path of a mounted app" if place.depth else "root_path of the app"
+        place = replace(place, tags=place.tags | {tag})
+    if not app.redirect_slashes:
+        place = replace(place, tags=place.tags | {"no slash redirects"})
+    if any(not middleware.interferes for middleware in app.middlewares):
+        place = replace(place, tags=place.tags | {"innocent middleware"})
     _survey_router(found, app.router, place)
+
+
+def _survey_middlewares(found: Survey, middlewares: Sequence[Middleware], depth: int) -> None:
+    effects = {middleware.effect for middleware in middlewares if middleware.interferes}
+    if effects:
+        found.levels.add(depth)
+        found.effects |= effects
 
 
 def _survey_router(found: Survey, router: RouterPlan, place: Place) -> None:
     found.routers[router.id] = router
-    for late, children in ((False, router.children), (True, router.late)):
-        where = replace(place, tags=place.tags | {"added late"}) if late else place
+    late = {"added late"} | ({"added late to an included router"} if "included" in place.tags else set())
+    for children, tags in ((router.children, set[str]()), (router.late, late)):
         for child in children:
-            _survey_node(found, router, child, where)
+            more = tags | _neighbours(child, children)
+            _survey_node(found, router, child, replace(place, tags=place.tags | more))
+
+
+def _neighbours(node: Node, nodes: Sequence[Node]) -> set[str]:
+    """Return what is special about a route because of the routes beside it."""
+    if not isinstance(node, Leaf):
+        return set()
+    others = [other for other in nodes if isinstance(other, Leaf) and other is not node]
+    tags = {"same path, another method" for other in others if (other.path, other.kind) == (node.path, node.kind)}
+    if node.path == "/users/me" or node.path.startswith("/users/{"):
+        for other in others:
+            if {node.path == "/users/me", other.path == "/users/me"} == {
+                True,
+                False,
+            } and "/users/{" in other.path + node.path:
+                first = min(node, other, key=lambda each: next(i for i, any_ in enumerate(nodes) if any_ is each))
+                tags.add("/users/me first" if first.path == "/users/me" else "/users/{id} first")
+    return tags
 
 
 def _survey_node(found: Survey, router: RouterPlan, node: Node, place: Place) -> None:
@@ -291,6 +327,8 @@ def _survey_node(found: Survey, router: RouterPlan, node: Node, place: Place) ->
         tags = place.tags | {"nested include" if "included" in place.tags else "included"}
         if node.router.gated:
             tags |= {"gated router"}
+        if "{" in node.prefix:
+            tags |= {"parameter in a prefix"}
         _survey_router(found, node.router, replace(place, prefix=place.prefix + node.prefix, tags=tags))
     elif isinstance(node, Branch):
         tags = place.tags | ({"below a host"} if node.host else {"below a mount"})
@@ -299,8 +337,7 @@ def _survey_node(found: Survey, router: RouterPlan, node: Node, place: Place) ->
         if node.middlewares:
             tags |= {"below a mount with middleware"}
         inner = replace(place, tags=tags, depth=place.depth + 1)
-        if any(middleware.interferes for middleware in node.middlewares):
-            found.levels.add(inner.depth)
+        _survey_middlewares(found, node.middlewares, inner.depth)
         if node.host:
             _survey_app(found, node.app, replace(inner, host=node.at))
         else:
@@ -317,7 +354,9 @@ def _survey_node(found: Survey, router: RouterPlan, node: Node, place: Place) ->
 def _survey_leaf(found: Survey, router: RouterPlan, leaf: Leaf, place: Place) -> None:
     endpoint = leaf.endpoint
     found.marks[endpoint.id] = endpoint.mark
-    here = _inner(place, endpoint.id, f"route: {leaf.kind}", f"endpoint: {endpoint.shape}", f"class: {leaf.route_class}")
+    here = _inner(
+        place, endpoint.id, f"route: {leaf.kind}", f"endpoint: {endpoint.shape}", f"class: {leaf.route_class}"
+    )
     if endpoint.mark is not None:
         here = replace(here, tags=here.tags | {f"marked {endpoint.mark_place}"})
     found.places[endpoint.id] = here
@@ -327,6 +366,8 @@ def _survey_leaf(found: Survey, router: RouterPlan, leaf: Leaf, place: Place) ->
         found.places[name] = _inner(here, name, *(["method mark"] if mark is not None else []))
     path = router.prefix + leaf.path if leaf.kind in ("api", "socket") else leaf.path
     methods = leaf.methods or tuple(method.upper() for method in endpoint.methods) or ("GET", "POST")
+    if "get" in endpoint.methods and "GET" in methods:
+        methods = (*methods, "HEAD")
     found.goals.append(Goal(endpoint.id, place.prefix + path, place.host, methods))
 
 

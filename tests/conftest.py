@@ -1,0 +1,44 @@
+"""What every test may count on."""
+
+from __future__ import annotations
+
+import os
+import weakref
+
+import pytest
+
+from fastapi_maintenance import decorators
+from fastapi_maintenance.registry import registry
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what the differential test takes."""
+    group = parser.getgroup("differential", "tests/test_differential.py")
+    group.addoption("--requests", type=int, default=5_000, help="how many random requests (5000)")
+    group.addoption("--seed", type=int, default=0, help="the first scenario's seed (0)")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run ``@pytest.mark.anyio`` tests on asyncio; a test parametrizes ``anyio_backend`` for more."""
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin each test as a new process would: no backend configured, no app made, no variable set.
+
+    A module that configures backends when it is imported is to be imported anew by each test that needs it.
+    """
+    monkeypatch.setattr(registry, "_configured", {})
+    monkeypatch.setattr(registry, "_apps", weakref.WeakSet())
+    registry.version += 1  # never back: an app of an earlier test may have kept what it looked up
+    for variable in [name for name in os.environ if name.startswith("FASTAPI_MAINTENANCE_")]:
+        monkeypatch.delenv(variable)
+
+
+@pytest.fixture
+def nothing_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin as a process in which no endpoint was ever marked."""
+    monkeypatch.setattr(decorators, "_forced_on_anywhere", False)
+    monkeypatch.setattr(decorators, "_marked_anywhere", False)

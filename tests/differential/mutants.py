@@ -1,0 +1,413 @@
+"""Deliberately broken versions of the package, each wrong in one way: the differential test must see every one."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from fastapi import APIRouter
+from starlette.applications import Starlette
+from starlette.endpoints import HTTPEndpoint
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router
+from starlette.types import Scope
+
+from fastapi_maintenance import decorators, gate, guard, policy, responses, routes
+from fastapi_maintenance.policy import Mark
+
+from .plan import FRONTENDS, LAZY_INCLUDES
+
+Mutant = Callable[[pytest.MonkeyPatch], str | None]
+"""Breaks the package; returns where a guard must stand to see it, if it takes one."""
+MUTANTS: dict[str, Mutant] = {}
+Walk: Any = routes._Walk
+
+
+class BrokenMutant(BaseException):
+    """A mutant no longer fits the package: it fails, instead of being wrong, and would be caught for that."""
+
+
+def mutant(function: Mutant) -> Mutant:
+    """Take a mutant into the list."""
+    MUTANTS[function.__name__] = function
+    return function
+
+
+def _replace(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, around: Callable[..., Any]) -> None:
+    """Replace a function by ``around``, which gets the original as its first argument."""
+    original = getattr(owner, name)
+
+    def replacement(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return around(original, *args, **kwargs)
+        except (AttributeError, NameError, TypeError) as error:
+            raise BrokenMutant(f"{around.__qualname__}: {error}") from error
+
+    monkeypatch.setattr(owner, name, replacement)
+
+
+def _replace_resolve(monkeypatch: pytest.MonkeyPatch, around: Callable[..., Any]) -> None:
+    """Replace what tells which endpoint would run."""
+    _replace(monkeypatch, gate, "resolve", around)
+
+
+# What would run.
+
+
+@mutant
+def ignores_the_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(original: Any, app: Any, scope: Scope, **options: Any) -> Any:
+        return original(app, {**scope, "method": "GET"} if "method" in scope else scope, **options)
+
+    _replace_resolve(monkeypatch, resolve)
+
+
+@mutant
+def the_first_partial_match_wins_over_a_full_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def match(original: Any, walk: Any, *args: Any) -> Any:
+        matched = original(walk, *args)
+        return matched._replace(match=Match.FULL) if matched.match is Match.PARTIAL else matched
+
+    _replace(monkeypatch, Walk, "match", match)
+
+
+@mutant
+def the_last_match_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    def router(original: Any, walk: Any, router: Router) -> Any:
+        with _routes(router, router.routes[::-1]):
+            return original(walk, router)
+
+    _replace(monkeypatch, Walk, "router", router)
+
+
+@mutant
+def routes_added_later_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    known: dict[int, tuple[Router, list[BaseRoute]]] = {}
+
+    def router(original: Any, walk: Any, router: Router) -> Any:
+        # The router is kept as well, so that no other gets its id.
+        _, first_routes = known.setdefault(id(router), (router, list(router.routes)))
+        with _routes(router, first_routes):
+            return original(walk, router)
+
+    _replace(monkeypatch, Walk, "router", router)
+
+
+@contextlib.contextmanager
+def _routes(router: Router, instead: list[BaseRoute]) -> Iterator[None]:
+    """Give a router other routes for a moment."""
+    own = list(router.routes)
+    router.routes[:] = instead
+    try:
+        yield
+    finally:
+        router.routes[:] = own
+
+
+@mutant
+def mounted_apps_are_opaque(monkeypatch: pytest.MonkeyPatch) -> None:
+    def route(original: Any, walk: Any, matched: Any) -> Any:
+        if isinstance(matched.route, Mount):
+            walk.note_mark(matched.route.app)
+            return walk.target(matched.route.app)
+        return original(walk, matched)
+
+    _replace(monkeypatch, Walk, "route", route)
+
+
+@mutant
+def hosts_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    def match(original: Any, walk: Any, route: BaseRoute, *args: Any) -> Any:
+        matched = original(walk, route, *args)
+        return matched._replace(match=Match.NONE) if isinstance(matched.route, Host) else matched
+
+    _replace(monkeypatch, Walk, "match", match)
+
+
+@mutant
+def the_root_path_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(original: Any, app: Any, scope: Scope, **options: Any) -> Any:
+        return original(app, {**scope, "root_path": ""}, **options)
+
+    _replace_resolve(monkeypatch, resolve)
+
+
+@mutant
+def the_path_is_taken_raw(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(original: Any, app: Any, scope: Scope, **options: Any) -> Any:
+        return original(app, {**scope, "path": scope["raw_path"].decode()}, **options)
+
+    _replace_resolve(monkeypatch, resolve)
+
+
+@mutant
+def a_redirect_is_an_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    def behind(original: Any, walk: Any, router: Router) -> Any:
+        return walk.target(router) if walk.redirects(router) else original(walk, router)
+
+    _replace(monkeypatch, Walk, "behind", behind)
+
+
+@mutant
+def what_does_not_exist_is_an_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    def default(original: Any, walk: Any, router: Router) -> Any:
+        return walk.target(router.default)
+
+    _replace(monkeypatch, Walk, "default", default)
+    # Without frontends, and with the stock default, nobody asks what is behind.
+    monkeypatch.setattr(Walk, "nothing", lambda walk: walk.target(None))
+
+
+@mutant
+def a_custom_default_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    _replace(monkeypatch, Walk, "default", lambda original, walk, router: walk.nothing())
+
+
+@mutant
+def head_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def target(original: Any, walk: Any, *args: Any, **kwargs: Any) -> Any:
+        return walk.nothing() if walk.view.get("method") == "HEAD" else original(walk, *args, **kwargs)
+
+    _replace(monkeypatch, Walk, "target", target)
+
+
+@mutant
+def head_does_not_fall_back_to_get(monkeypatch: pytest.MonkeyPatch) -> None:
+    def http_endpoint(original: Any, walk: Any, endpoint: type[HTTPEndpoint], method: str, **options: Any) -> Any:
+        if method == "HEAD" and not hasattr(endpoint, "head"):
+            return walk.nothing()
+        return original(walk, endpoint, method, **options)
+
+    _replace(monkeypatch, Walk, "http_endpoint", http_endpoint)
+
+
+@mutant
+def websockets_pass_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(original: Any, app: Any, scope: Scope, **options: Any) -> Any:
+        return routes.Target(runs=False) if scope["type"] == "websocket" else original(app, scope, **options)
+
+    _replace_resolve(monkeypatch, resolve)
+
+
+@mutant
+def a_convertor_that_raises_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(original: Any, app: Any, scope: Scope, **options: Any) -> Any:
+        target = original(app, scope, **options)
+        return target if target.failure is None else dataclasses.replace(target, runs=False)
+
+    _replace_resolve(monkeypatch, resolve)
+
+
+@mutant
+def the_stock_handle_is_assumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def http_route(original: Any, walk: Any, route: Route, context: Any, *args: Any) -> Any:
+        described = route if context is None or context.methods == set() else context
+        if described.methods and walk.view["method"] not in described.methods:
+            return walk.nothing()
+        return original(walk, route, context, *args)
+
+    _replace(monkeypatch, Walk, "http_route", http_route)
+
+
+# What is said about it.
+
+
+@mutant
+def marks_of_mounted_apps_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    def note_mark(original: Any, walk: Any, carrier: Any) -> None:
+        if not isinstance(carrier, (Starlette, Router)):
+            original(walk, carrier)
+
+    _replace(monkeypatch, Walk, "note_mark", note_mark)
+
+
+@mutant
+def the_outermost_mark_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    def note_mark(original: Any, walk: Any, carrier: Any) -> None:
+        if walk.mark is None:
+            original(walk, carrier)
+
+    _replace(monkeypatch, Walk, "note_mark", note_mark)
+
+
+@mutant
+def marks_belong_to_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    marks: dict[str, Mark] = {}
+
+    def resolve(original: Any, app: Any, scope: Scope, **options: Any) -> Any:
+        target = original(app, scope, **options)
+        if target.mark is not None:
+            marks[scope["path"]] = target.mark
+        return routes.Target(target.runs, target.endpoint, marks.get(scope["path"]), target.docs, target.entries)
+
+    _replace_resolve(monkeypatch, resolve)
+
+
+@mutant
+def marks_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: dict[int, tuple[Any, Mark | None]] = {}
+
+    def mark_of(original: Any, carrier: Any) -> Mark | None:
+        return read.setdefault(id(carrier), (carrier, original(carrier)))[1]
+
+    _replace(monkeypatch, routes, "mark_of", mark_of)
+
+
+@mutant
+def only_the_object_itself_carries_a_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mark_of(original: Any, carrier: Any) -> Any:
+        return original(carrier) if decorators._MARK in getattr(carrier, "__dict__", {}) else None
+
+    _replace(monkeypatch, routes, "mark_of", mark_of)
+
+
+@mutant
+def marks_of_methods_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    def http_endpoint(original: Any, walk: Any, endpoint: type[HTTPEndpoint], *args: Any, **options: Any) -> Any:
+        walk.note_mark(endpoint)
+        mark = walk.mark
+        target = original(walk, endpoint, *args, **options)
+        return routes.Target(target.runs, target.endpoint, mark, target.docs, target.entries)
+
+    _replace(monkeypatch, Walk, "http_endpoint", http_endpoint)
+
+
+@mutant
+def docs_are_any_route_with_such_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = ("/docs", "/redoc", "/openapi.json", "/help")
+    _replace(monkeypatch, Walk, "is_docs", lambda original, walk, route, router: route.path in pages)
+
+
+# When it is asked.
+
+
+@mutant
+def nobody_guards_the_entrance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate._Entrance, "__call__", lambda self, *connection: self.app(*connection))
+
+
+@mutant
+def the_entrance_looks_at_the_path_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "_routing_facts", lambda scope: (scope["path"],))
+
+
+@mutant
+def only_the_entrance_is_guarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that arrives is let in, and judged once it has been rewritten."""
+    judge = gate.Gate.judge
+
+    async def late(self: Any, visit: Any, *args: Any) -> Any:
+        decision, receive = await judge(self, visit, *args)
+        if decision.blocked:
+            visit.target = routes.Target(runs=False)
+            decision = policy.Decision(False, policy.Rule.MODE, decision.switch, decision.mode)
+        return decision, receive
+
+    monkeypatch.setattr(gate.Gate, "judge", late)
+
+
+# The guard.
+
+
+@mutant
+def the_guard_knows_no_mounts(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(guard, "_mark", lambda scope, visit: decorators.mark_of(scope.get("endpoint")))
+    return "app"
+
+
+@mutant
+def the_guard_lets_handshakes_through(monkeypatch: pytest.MonkeyPatch) -> str:
+    refuse = guard.MaintenanceGuard._refuse
+
+    async def refuse_requests(self: Any, connection: HTTPConnection, *args: Any) -> None:
+        if connection.scope["type"] == "http":
+            await refuse(self, connection, *args)
+
+    monkeypatch.setattr(guard.MaintenanceGuard, "_refuse", refuse_requests)
+    return "routes"
+
+
+# What follows from it.
+
+
+@mutant
+def exemptions_open_what_is_forced_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = gate.Gate._judge
+
+    async def exempt_first(
+        self: Any, visit: Any, start: Any, mark: Any, request: Any, scope: Scope, receive: Any
+    ) -> Any:
+        decision, replayed = await judge(self, visit, start, mark, request, scope, receive)
+        if decision.blocked and self.terms.exemptions.of_request(scope, scope["path"], is_docs=visit.target.docs):
+            decision = policy.Decision(False, policy.Rule.EXEMPT, decision.switch, decision.mode)
+        return decision, replayed
+
+    monkeypatch.setattr(gate.Gate, "_judge", exempt_first)
+
+
+@mutant
+def delete_is_safe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy, "SAFE_METHODS", policy.SAFE_METHODS | {"DELETE"})
+
+
+@mutant
+def handshakes_are_safe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy, "SAFE_METHODS", policy.SAFE_METHODS | {None})
+
+
+@mutant
+def read_only_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy, "SAFE_METHODS", frozenset())
+
+
+@mutant
+def handshakes_are_denied_where_they_can_only_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(responses, "can_deny", lambda scope: True)
+
+
+@mutant
+def the_answer_has_no_retry_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    def default_response(original: Any, *args: Any) -> Response:
+        response: Response = original(*args)
+        del response.headers["retry-after"]
+        return response
+
+    _replace(monkeypatch, gate, "default_response", default_response)
+
+
+if FRONTENDS:
+
+    @mutant
+    def frontends_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+        def behind(original: Any, walk: Any, router: Router) -> Any:
+            return walk.nothing() if walk.redirects(router) else walk.default(router)
+
+        _replace(monkeypatch, Walk, "behind", behind)
+
+
+if LAZY_INCLUDES:
+
+    @mutant
+    def an_included_router_matches_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(
+            routes, "_matches_like_stock", lambda included: isinstance(included.original_router, APIRouter)
+        )
+
+    @mutant
+    def includes_have_no_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+        """Included routes are known by the path that they were written with."""
+
+        def match(original: Any, walk: Any, route: BaseRoute, router: Router) -> Any:
+            matched = original(walk, route, router)
+            if not isinstance(route, (Mount, Host)) and matched.match is Match.NONE:
+                for within in getattr(getattr(route, "original_router", None), "routes", ()):
+                    unprefixed = original(walk, within, router)
+                    if unprefixed.match is not Match.NONE:
+                        return unprefixed
+            return matched
+
+        _replace(monkeypatch, Walk, "match", match)
