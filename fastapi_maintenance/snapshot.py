@@ -373,15 +373,21 @@ class BooleanView(View):
         """What the store would have without the holds; means something while ``_written`` does."""
         self._last_known = MaintenanceState()
         self._failing = False
+        self._fresh_until = 0.0
+        """Until when, by ``time.monotonic()``, what was last read needn't be read again."""
         self._locks: RunVar[Lock] = RunVar(f"fastapi_maintenance.{id(self)}")
 
     def peek(self) -> MaintenanceState | None:
         """Return the state, if the backend can tell it without I/O."""
         stored = self._backend.peek()
+        if stored is None and self._fresh_until and time.monotonic() < self._fresh_until:
+            stored = self._last_known
         return None if stored is None else self._with_holds(stored)
 
     async def read(self) -> MaintenanceState:
         """Return the state; when the backend fails, the last known one."""
+        if self._backend.cache_seconds:
+            self._fresh_until = time.monotonic() + self._backend.cache_seconds
         try:
             self._last_known = MaintenanceState(mode=await self._stored_mode())
         except Exception:

@@ -22,6 +22,11 @@ class BaseStateBackend(ABC):
 
     read_only: ClassVar[bool] = False
     """Whether the state can only be read from here."""
+    cache_seconds: float = 0
+    """For how long an answer of ``get_value`` counts; 0: it is asked for every request that needs to know.
+
+    So with a store of your own, mind its time-outs: a request waits for the answer.
+    """
 
     @abstractmethod
     async def get_value(self) -> bool:
