@@ -19,7 +19,7 @@ SOURCES := $(wildcard fastapi_maintenance tests examples benchmarks)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check lint types unit format test-oldest fuzz bench wheel-test clean
+.PHONY: help demo serve test check lint types unit format test-oldest fuzz stress bench bench-latency wheel-test clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -59,8 +59,14 @@ test-oldest: $(OLDEST_STAMP) ## all tests on the oldest FastAPI that is supporte
 fuzz: $(STAMP) ## the long differential run (REQUESTS=50000)
 	$(BIN)/python -m pytest tests/test_differential.py --requests $(REQUESTS) $(PYTEST_ARGS)
 
+stress: $(STAMP) ## many processes that write to one switch (STORES="file redis postgresql sqlite")
+	$(BIN)/python -m tests.stress $(STORES)
+
 bench: $(STAMP) ## what the middleware costs (BENCH_ARGS="--quick", --instructions, --write FILE)
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+
+bench-latency: $(STAMP) ## how soon eight processes see a toggle (CASES="redis-push redis-poll file postgresql")
+	$(BIN)/python benchmarks/latency.py $(CASES)
 
 wheel-test: $(STAMP) ## build the wheel and import it in an empty environment
 	rm -rf build dist

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Literal, ParamSpec, Self, TypeVar
 
 from anyio import CancelScope
+from anyio.lowlevel import current_token
 
 from .backends.base import BaseStateBackend
 from .exceptions import InvalidConfiguration
@@ -37,10 +38,7 @@ async def get_maintenance_mode(backend: BaseStateBackend | None = None, *, name:
         AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
         InvalidSwitchName: The name can't be a switch's.
     """
-    app = answering.get()
-    instead = app.instead if app is not None and backend is None and name == DEFAULT else None
-    state = await get_maintenance_state(backend, name=name)
-    return state.mode_at(datetime.now(UTC), instead=instead) is not MaintenanceMode.OFF
+    return _is_on(await get_maintenance_state(backend, name=name), backend, name)
 
 
 async def get_maintenance_state(backend: BaseStateBackend | None = None, *, name: str = DEFAULT) -> MaintenanceState:
@@ -84,7 +82,7 @@ def is_maintenance_on(backend: BaseStateBackend | None = None, *, name: str = DE
             msg = "is_maintenance_on() would block this event loop: use `await get_maintenance_mode()` here"
             raise RuntimeError(msg)
         state = view.read_blocking()
-    return state.mode_at(datetime.now(UTC)) is not MaintenanceMode.OFF
+    return _is_on(state, backend, name)
 
 
 async def set_maintenance_mode(
@@ -107,11 +105,12 @@ async def set_maintenance_mode(
     Raises:
         ReadOnlyBackend: The state can't be set from here, as with an environment variable.
         UnsupportedByBackend: The backend stores on or off only, and more was asked.
-        InvalidConfiguration: The mode or end can't work.
+        InvalidConfiguration: The mode, reason or end can't work.
         AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
         InvalidSwitchName: The name can't be a switch's.
     """
     mode, now = as_mode(value), datetime.now(UTC)
+    _check_reason(reason)
     if until is not None:
         end: object = until
         if not isinstance(end, datetime) or end.tzinfo is None:
@@ -125,12 +124,30 @@ async def set_maintenance_mode(
     await view_of(registry.meant(backend, name)).apply(set_mode(mode, now=now, reason=reason, until=until))
 
 
-def _is_on_event_loop() -> bool:
+def _check_reason(reason: str | None) -> None:
     try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+        if reason is not None:
+            str.encode(reason)
+    except (TypeError, UnicodeEncodeError):
+        raise InvalidConfiguration(f"reason={reason!r}: a text is needed") from None
+
+
+def _is_on(state: MaintenanceState, backend: BaseStateBackend | None, name: str) -> bool:
+    """Return whether a state blocks anything now, for the app that is answering if that is what a call means."""
+    app = answering.get()
+    instead = app.instead if app is not None and backend is None and name == DEFAULT else None
+    return state.mode_at(datetime.now(UTC), instead=instead) is not MaintenanceMode.OFF
+
+
+def _is_on_event_loop() -> bool:
+    """Return whether this thread is running asyncio or trio; in a callback of asyncio's, anyio doesn't know."""
+    for tell in (asyncio.get_running_loop, current_token):
+        try:
+            tell()
+        except RuntimeError:
+            continue
+        return True
+    return False
 
 
 _enclosing: ContextVar[tuple[tuple[View, str], ...]] = ContextVar("fastapi_maintenance_enclosing", default=())
@@ -143,6 +160,7 @@ class _Block:
     def __init__(
         self, kind: Literal["on", "off"], backend: BaseStateBackend | None, name: str, reason: str | None
     ) -> None:
+        _check_reason(reason)
         self._kind = kind
         self._backend = backend
         self._name = name

@@ -188,7 +188,10 @@ _TYPES: dict[str, Callable[..., BaseStateBackend]] = {
     "sqlalchemy": SQLAlchemyBackend,
 }
 _PLACES = {"env": "var_name", "file": "file_path", "redis": "key", "sqlalchemy": "key"}
-"""The option that says where in the store a switch is; a named switch without it is beside the default one."""
+"""The option that says where in the store a switch is; a named switch without it is beside the default one.
+
+What is not here is a place of its own each time that it is made.
+"""
 _KNOWN = (
     *_TYPES,
     "env://[VAR]",
@@ -216,11 +219,13 @@ def backend_from_url(url: str) -> BaseStateBackend:
         return EnvVarBackend(place) if place else EnvVarBackend()
     if scheme == "memory":
         if place:
-            raise InvalidConfiguration(f"backend URL {url!r}: nothing can follow memory://")
+            raise InvalidConfiguration(f"backend URL {_shown(url)!r}: nothing can follow memory://")
         return MemoryBackend()
     if scheme == "file":
         if rest.startswith("//") and not rest.startswith("///"):
-            raise InvalidConfiguration(f"backend URL {url!r}: file:///absolute/path or file:relative/path is needed")
+            raise InvalidConfiguration(
+                f"backend URL {_shown(url)!r}: file:///absolute/path or file:relative/path is needed"
+            )
         return LocalFileBackend(unquote(place))
     if scheme in ("redis", "rediss", "unix"):
         return RedisBackend(url)
@@ -229,13 +234,18 @@ def backend_from_url(url: str) -> BaseStateBackend:
     raise UnknownBackend(scheme if ":" in url else url, _KNOWN)
 
 
+def _shown(url: str) -> str:
+    """Return a URL without what could be credentials."""
+    return re.sub(r"//.*@", "//***@", url, flags=re.DOTALL)
+
+
 def _made(name: str, backend: object, options: dict[str, Any]) -> BaseStateBackend:
     """Return a new backend of a type or URL for switch ``name``, beside the default one if no place is given."""
     if not isinstance(backend, str):
         raise InvalidConfiguration(f"backend {backend!r}: a type or URL ({', '.join(_KNOWN)}) or a backend is needed")
     if backend in _TYPES:
         made = _with_options(backend, options)
-        has_place = _PLACES.get(backend) in options
+        has_place = backend not in _PLACES or _PLACES[backend] in options
     elif ":" in backend:
         if options:
             raise InvalidConfiguration(f"options {sorted(options)} go with a backend's type; a URL says it all")

@@ -147,13 +147,13 @@ class FollowedView(View):
 
     def __init__(self, backend: FollowedBackend) -> None:
         self._backend = backend
+        self._lock = threading.Lock()
         self._begin_anew()
         backend.stop_following = self._stop
         _followed.add(self)
 
     def _begin_anew(self) -> None:
         """Know nothing, follow nothing."""
-        self._lock = threading.Lock()
         self._shown: MaintenanceState | None = None
         """What requests read: what the store has, or what counts instead."""
         self._stored: MaintenanceState | None = None
@@ -174,18 +174,15 @@ class FollowedView(View):
 
     async def read(self) -> MaintenanceState:
         """Return the last copy; the first one is waited for, up to ``init_timeout``."""
-        if self._shown is None:
+        while (state := self._shown) is None:  # again where it was stopped meanwhile
             await background.done(self._follow())
-        return self._known()
+        return state
 
     def read_blocking(self) -> MaintenanceState:
         """Return what ``read`` does, for code that is not on an event loop."""
-        if self._shown is None:
+        while (state := self._shown) is None:
             self._follow().result()
-        return self._known()
-
-    def _known(self) -> MaintenanceState:
-        return self._shown if self._shown is not None else self._initial()
+        return state
 
     def _initial(self) -> MaintenanceState:
         return MaintenanceState(mode=self._backend.initial)
@@ -196,13 +193,14 @@ class FollowedView(View):
 
     def status(self) -> SwitchStatus:
         """Return how well the switch is known."""
-        if self._last_contact is None:
+        stored, last_contact = self._stored, self._last_contact
+        if last_contact is None:
             knowledge = Knowledge.NOT_READY if self._shown is None else Knowledge.ERROR
             return SwitchStatus(knowledge, last_error=self._last_error)
         return SwitchStatus(
             Knowledge.STALE if self._failures else Knowledge.READY,
-            None if self._stored is None else self._stored.version,
-            time.monotonic() - self._last_contact,
+            None if stored is None else stored.version,
+            time.monotonic() - last_contact,
             self._last_error,
         )
 
@@ -215,16 +213,18 @@ class FollowedView(View):
         with self._lock:
             if self._ready is None:
                 self._ready = concurrent.futures.Future()
-                background.submit(self._begin())
+                background.submit(self._begin(self._ready))
             return self._ready
 
-    async def _begin(self) -> None:
-        self._tasks = [asyncio.create_task(part()) for part in (self._poll, self._listen, self._give_up_waiting)]
+    async def _begin(self, ready: concurrent.futures.Future[None]) -> None:
+        if ready is self._ready:  # or it was stopped before it began
+            self._tasks = [asyncio.create_task(part()) for part in (self._poll, self._listen, self._give_up_waiting)]
 
     async def _stop(self) -> None:
         """Follow the store no longer; whoever asks next begins anew."""
-        tasks, ready = self._tasks, self._ready
-        self._begin_anew()
+        with self._lock:
+            tasks, ready = self._tasks, self._ready
+            self._begin_anew()
         await background.cancelled(tasks)
         if ready is not None and not ready.done():
             ready.set_result(None)
@@ -232,6 +232,7 @@ class FollowedView(View):
     def reset_after_fork(self) -> None:
         """Forget what the parent knew: its thread does not follow for the child."""
         _forgotten.append(self._tasks)
+        self._lock = threading.Lock()
         self._begin_anew()
 
     async def _poll(self) -> None:
@@ -281,6 +282,8 @@ class FollowedView(View):
     async def _apply(self, change: Change) -> MaintenanceState:
         state = await self._backend.apply(change)
         if self._ready is not None:
+            if self._stored is not None and self._stored.epoch != state.epoch:
+                self._wake.set()  # which is newer, only reading can tell
             self._accept(state, unless_older=True)
         return state
 
@@ -293,7 +296,9 @@ class FollowedView(View):
 
     def _loaded(self, state: MaintenanceState | None, *, is_latest: bool) -> None:
         """Take what was read; it is the truth, unless something newer came in while it was read."""
-        if state is not None:
+        if not is_latest and (state is None or self._stored is None or state.epoch != self._stored.epoch):
+            self._wake.set()  # which is newer, only reading again can tell
+        elif state is not None:
             self._accept(state, unless_older=not is_latest)
         elif self._stored is not None:
             raise EmptiedStore(repr(self._backend))
@@ -326,12 +331,15 @@ class FollowedView(View):
         self._failures += 1
         self._last_error = str(error) or repr(error)
         if self._failures == 1:
-            logger.warning("the maintenance state can't be read, the last known one stays: %s", self._last_error)
+            counts = "the last known one stays"
+            if self._last_contact is None:
+                counts = f"until it can be, the switch counts as {self._backend.initial}"
+            logger.warning("the maintenance state can't be read, %s: %s", counts, self._last_error)
         policy, max_stale = self._backend.on_backend_error, self._backend.max_stale
         if max_stale is None or self._last_contact is None or time.monotonic() - self._last_contact < max_stale:
             return
-        mode = MaintenanceMode.OFF if policy == "open" else MaintenanceMode.ON
-        if self._shown is not None and (self._shown.mode, self._shown.holds) != (mode, {}):
+        mode, shown = MaintenanceMode.OFF if policy == "open" else MaintenanceMode.ON, self._shown
+        if shown is not None and (shown.mode, shown.holds, shown.until) != (mode, {}, None):
             logger.warning("%r has failed for %g s: the switch counts as %s", self._backend, max_stale, policy)
             self._show(MaintenanceState(mode=mode))
 
@@ -375,6 +383,8 @@ class BooleanView(View):
         self._failing = False
         self._fresh_until = 0.0
         """Until when, by ``time.monotonic()``, what was last read needn't be read again."""
+        self._readings = self._last_reading = 0
+        """How many readings have begun, and which of them ``_last_known`` is from."""
         self._locks: RunVar[Lock] = RunVar(f"fastapi_maintenance.{id(self)}")
 
     def peek(self) -> MaintenanceState | None:
@@ -386,20 +396,29 @@ class BooleanView(View):
 
     async def read(self) -> MaintenanceState:
         """Return the state; when the backend fails, the last known one."""
-        if self._backend.cache_seconds:
+        if self._fresh_until:  # what was read once counts for the others while one reads again
             self._fresh_until = time.monotonic() + self._backend.cache_seconds
+        self._readings += 1
+        reading = self._readings
         try:
-            self._last_known = MaintenanceState(mode=await self._stored_mode())
+            state = MaintenanceState(mode=await self._stored_mode())
         except Exception:
             if not self._failing:
                 logger.exception(
                     "%r can't be read: the last known state stays, %s", self._backend, self._last_known.mode
                 )
             self._failing = True
+        except BaseException:  # cancelled: nothing was read
+            self._fresh_until = 0.0
+            raise
         else:
+            if reading > self._last_reading:  # or a later one was through first
+                self._last_known, self._last_reading = state, reading
             if self._failing:
                 logger.warning("%r can be read again: %s", self._backend, self._last_known.mode)
             self._failing = False
+        if self._backend.cache_seconds and self._last_reading:
+            self._fresh_until = time.monotonic() + self._backend.cache_seconds
         return self._with_holds(self._last_known)
 
     def read_blocking(self) -> MaintenanceState:

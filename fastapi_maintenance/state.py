@@ -50,8 +50,13 @@ def _to_milliseconds(moment: datetime) -> int:
 
 
 def _from_milliseconds(value: object) -> object:
-    # bool is an int, and no time
-    return _EPOCH + timedelta(milliseconds=value) if type(value) is int else value
+    if type(value) is not int:  # bool is an int, and no time
+        return value
+    try:
+        return _EPOCH + timedelta(milliseconds=value)
+    except OverflowError:
+        msg = f"{value} ms since 1970 is no time"
+        raise ValueError(msg) from None
 
 
 Milliseconds = Annotated[

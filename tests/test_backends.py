@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
+import anyio
 import pytest
+from fastapi import FastAPI
 
-from fastapi_maintenance import InvalidConfiguration, MaintenanceMode, ReadOnlyBackend, set_maintenance_mode
+from fastapi_maintenance import (
+    InvalidConfiguration,
+    MaintenanceMode,
+    MaintenanceModeMiddleware,
+    ReadOnlyBackend,
+    get_maintenance_mode,
+    get_maintenance_state,
+    maintenance_mode_on,
+    set_maintenance_mode,
+    snapshot,
+)
 from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, MemoryBackend
+from fastapi_maintenance.backends.base import FollowedBackend
 from fastapi_maintenance.state import Change, Hold, MaintenanceState, set_mode
+
+from .asgi import status
 
 pytestmark = pytest.mark.anyio
 
@@ -204,3 +220,259 @@ async def test_a_read_only_backend_that_accepts_in_silence_is_told_on() -> None:
 
     with pytest.raises(ReadOnlyBackend, match="nothing was changed"):
         await set_maintenance_mode(True, Mute())
+
+
+# Asked less often
+
+
+class Slow(BaseStateBackend):
+    """A user's backend that takes its time, and may be asked less often than every request wants to know."""
+
+    def __init__(self, value: bool = False, *, cache_seconds: float = 0) -> None:
+        self.value = value
+        self.cache_seconds = cache_seconds
+        self.asked = 0
+        self.fault: Exception | None = None
+        self.may_answer = anyio.Event()
+        self.may_answer.set()
+
+    def __repr__(self) -> str:
+        return "<Slow>"
+
+    async def get_value(self) -> bool:
+        self.asked += 1
+        value, fault = self.value, self.fault  # as it is when the store is asked, however long the answer takes
+        await self.may_answer.wait()
+        if fault is not None:
+            raise fault
+        return value
+
+    async def set_value(self, value: bool) -> None:
+        self.value = value
+
+
+class Clock:
+    """The clock by which answers grow old."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Return the clock of all views."""
+    clock = Clock()
+    monkeypatch.setattr(snapshot, "time", clock)
+    return clock
+
+
+async def test_a_users_backend_is_asked_for_every_request_unless_it_says_otherwise() -> None:
+    """``cache_seconds`` is 0: a change elsewhere counts at once."""
+    backend = Slow()
+    app = app_with(backend)
+    for value, status_code in ((False, 200), (True, 503), (False, 200)):
+        backend.value = value
+        assert await status(app) == status_code
+    assert backend.asked == 3
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+async def test_an_answer_counts_for_as_long_as_the_backend_says(clock: Clock) -> None:
+    """Requests within that time do not wait for the store."""
+    backend = Slow(cache_seconds=5)
+    app = app_with(backend)
+    assert [await status(app) for _ in range(3)] == [200] * 3
+    backend.value = True
+    clock.now += 4.9
+    assert await status(app) == 200
+    assert backend.asked == 1
+    clock.now += 0.1
+    assert [await status(app) for _ in range(3)] == [503] * 3
+    assert backend.asked == 2
+
+
+async def test_a_change_in_this_process_does_not_wait_for_an_answer_to_grow_old(clock: Clock) -> None:
+    """Neither a mode nor a block."""
+    backend = Slow(cache_seconds=3600)
+    app = app_with(backend)
+    assert await status(app) == 200
+    await set_maintenance_mode(True, backend)
+    assert await status(app) == 503
+    await set_maintenance_mode(False, backend)
+    assert await status(app) == 200
+    async with maintenance_mode_on(backend):
+        assert await status(app) == 503
+    assert await status(app) == 200
+
+
+async def test_nobody_gets_in_before_the_first_answer(clock: Clock) -> None:
+    """What is not known yet is no old answer: all who come first wait."""
+    backend = Slow(True, cache_seconds=3600)
+    backend.may_answer = anyio.Event()
+    app = app_with(backend)
+    answers: list[int] = []
+
+    async def ask() -> None:
+        answers.append(await status(app))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(ask)
+        await anyio.wait_all_tasks_blocked()
+        assert answers == []
+        backend.may_answer.set()
+    assert answers == [503] * 3
+    assert await status(app) == 503
+    assert backend.asked == 3
+
+
+async def test_one_request_asks_again_while_the_others_go_by_the_last_answer(clock: Clock) -> None:
+    """A slow store delays one request each time, not all of them."""
+    backend = Slow(cache_seconds=5)
+    app = app_with(backend)
+    await status(app)
+    clock.now += 5
+    backend.value, backend.may_answer = True, anyio.Event()
+    answers: list[int] = []
+
+    async def ask() -> None:
+        answers.append(await status(app))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ask)
+        await anyio.wait_all_tasks_blocked()
+        assert [await status(app) for _ in range(3)] == [200] * 3
+        backend.may_answer.set()
+    assert answers == [503]
+    assert await status(app) == 503
+    assert backend.asked == 2
+
+
+async def test_who_asked_and_went_away_leaves_the_question_to_the_next_one(clock: Clock) -> None:
+    """Nothing was read, so nothing is prolonged."""
+    backend = Slow(cache_seconds=5)
+    app = app_with(backend)
+    await status(app)
+    clock.now += 5
+    backend.value, backend.may_answer = True, anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(status, app)
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    backend.may_answer.set()
+    assert await status(app) == 503
+
+
+@pytest.mark.parametrize("cache_seconds", [0, 3600])
+async def test_an_answer_that_was_overtaken_by_a_change_does_not_count(cache_seconds: float, clock: Clock) -> None:
+    """It began before this process stored another mode."""
+    backend = Slow(cache_seconds=cache_seconds)
+    app = app_with(backend)
+    backend.may_answer = slow = anyio.Event()
+    answers: list[int] = []
+
+    async def ask() -> None:
+        answers.append(await status(app))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ask)
+        await anyio.wait_all_tasks_blocked()
+        backend.may_answer = anyio.Event()
+        backend.may_answer.set()
+        await set_maintenance_mode(True, backend)
+        slow.set()
+    assert answers == [503]
+    backend.fault = ConnectionError("down")
+    assert await status(app) == 503
+
+
+async def test_a_failure_counts_as_long_as_an_answer_if_there_was_one(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A store that is down is not asked for every request; one that was never read is."""
+    backend = Slow(True, cache_seconds=5)
+    backend.fault = ConnectionError("down")
+    app = app_with(backend)
+    assert [await status(app) for _ in range(3)] == [200] * 3
+    assert backend.asked == 3
+    backend.fault = None
+    assert await status(app) == 503
+    backend.fault = ConnectionError("down")
+    clock.now += 5
+    assert [await status(app) for _ in range(3)] == [503] * 3
+    assert backend.asked == 5
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING", "ERROR"]
+
+
+def app_with(backend: BaseStateBackend) -> FastAPI:
+    app = FastAPI()
+    app.add_middleware(MaintenanceModeMiddleware, backend=backend)
+
+    @app.get("/")
+    async def index() -> str:
+        return "open"
+
+    return app
+
+
+# Followed
+
+
+class Cupboard(FollowedBackend):
+    """The least that a followed backend needs."""
+
+    stored: MaintenanceState | None = None
+
+    async def load(self) -> MaintenanceState | None:
+        return self.stored
+
+    async def apply(self, change: Change) -> MaintenanceState:
+        self.stored = change.applied_once_to(self.stored or MaintenanceState(), datetime.now(UTC))
+        return self.stored
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+async def test_a_followed_backend_needs_two_methods_only() -> None:
+    """It pushes nothing, has nothing to close, and can be asked and set by itself."""
+    backend = Cupboard()
+    assert backend.peek() is None
+    assert backend.sibling("billing") is None
+    assert await backend.get_value() is False
+    await backend.set_value(True)
+    assert await backend.get_value() is True
+    await backend.set_value(False)
+    assert await backend.get_value() is False
+    assert await get_maintenance_mode(backend) is False
+    await set_maintenance_mode("read_only", backend, reason="new disks")
+    assert (await get_maintenance_state(backend)).reason == "new disks"
+    assert await backend.get_value() is True
+    await backend.aclose()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({name: value}, f"{name}={value!r}: a number of seconds above 0 is needed")
+        for name in ("poll_seconds", "timeout_seconds", "init_timeout", "max_stale")
+        for value in (0, -1, float("nan"))
+    ]
+    + [
+        ({"on_backend_error": "off"}, "on_backend_error='off': accepted are 'keep', 'open', 'closed'"),
+        ({"on_backend_error": "open"}, "on_backend_error='open' with max_stale=None: 'open' and 'closed' need max_st"),
+        ({"max_stale": 60}, "on_backend_error='keep' with max_stale=60: "),
+        ({"initial": "maybe"}, "maintenance mode 'maybe'"),
+    ],
+)
+async def test_how_a_store_can_not_be_followed(options: dict[str, Any], message: str) -> None:
+    """It is refused where the backend is made, with what would do."""
+    with pytest.raises(InvalidConfiguration, match=re.escape(message)):
+        Cupboard(**options)
+
+
+async def test_how_a_store_is_followed_if_nothing_else_is_said() -> None:
+    """The last known state stays, whatever happens, and a store that never had one is off."""
+    backend = Cupboard()
+    assert (backend.on_backend_error, backend.max_stale, backend.initial) == ("keep", None, MaintenanceMode.OFF)
+    assert (backend.poll_seconds, backend.timeout_seconds, backend.init_timeout) == (1, 1, 2)

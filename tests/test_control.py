@@ -9,6 +9,7 @@ import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -21,22 +22,28 @@ from fastapi_maintenance import (
     AmbiguousSwitch,
     InvalidConfiguration,
     InvalidSwitchName,
+    Knowledge,
     MaintenanceMode,
     MaintenanceModeMiddleware,
     MaintenanceState,
     ReadOnlyBackend,
+    SwitchStatus,
     UnsupportedByBackend,
     configure_backend,
     force_maintenance_mode_off,
     get_maintenance_mode,
     get_maintenance_state,
+    get_maintenance_status,
+    is_maintenance_on,
     maintenance_mode_off,
     maintenance_mode_on,
     set_maintenance_mode,
 )
-from fastapi_maintenance.backends import BaseStateBackend, MemoryBackend
+from fastapi_maintenance.backends import BaseStateBackend, LocalFileBackend, MemoryBackend
+from fastapi_maintenance.registry import AppSwitch, registry
 
 from .asgi import get, lifespan, status
+from .scripts import output_of
 
 pytestmark = pytest.mark.anyio
 
@@ -153,11 +160,22 @@ async def test_a_switch_that_can_not_move_says_so() -> None:
         await set_maintenance_mode(True, Slow(), reason="new disks")
 
 
+def sync(function: Callable[..., object]) -> Callable[..., Any]:
+    """Return an async function that calls a sync one."""
+
+    async def call(*arguments: Any, **options: Any) -> object:
+        return function(*arguments, **options)
+
+    return call
+
+
 @pytest.mark.parametrize(
     "use",
     [
         get_maintenance_mode,
         get_maintenance_state,
+        sync(get_maintenance_status),
+        sync(is_maintenance_on),
         lambda backend, **options: set_maintenance_mode(True, backend, **options),
         lambda backend, **options: maintenance_mode_on(backend, **options).__aenter__(),
         lambda backend, **options: maintenance_mode_off(backend, **options).__aenter__(),
@@ -180,6 +198,201 @@ async def test_a_named_switch_is_another_switch() -> None:
     async with maintenance_mode_off(name="billing"), maintenance_mode_on():
         assert not await get_maintenance_mode(name="billing")
         assert await get_maintenance_mode()
+
+
+@pytest.mark.parametrize("reason", [5, b"new disks", ["new disks"], "\ud800"])
+async def test_a_reason_is_a_text(reason: Any) -> None:
+    """What stores could not keep, or clients not read, is refused before anything is changed."""
+    backend = MemoryBackend()
+    with pytest.raises(InvalidConfiguration, match=r"reason=.*: a text is needed"):
+        await set_maintenance_mode(True, backend, reason=reason)
+    for block in (maintenance_mode_on, maintenance_mode_off):
+        with pytest.raises(InvalidConfiguration, match=r"reason=.*: a text is needed"):
+            block(backend, reason=reason)
+    assert backend.peek() == MaintenanceState()
+
+
+# How well a switch is known
+
+
+async def test_a_status_tells_how_well_a_switch_is_known(tmp_path: Path) -> None:
+    """Without asking the store: until somebody needs to know what it says, nobody does."""
+    path = tmp_path / "switch"
+    backend = LocalFileBackend(path)
+    assert get_maintenance_status(backend) == SwitchStatus(Knowledge.NOT_READY)
+    await set_maintenance_mode("read_only", backend)
+    assert get_maintenance_status(backend) == SwitchStatus(Knowledge.NOT_READY)
+    state = await get_maintenance_state(backend)
+    status = get_maintenance_status(backend)
+    assert (status.knowledge, status.version, status.last_error) == ("ready", state.version, None)
+    assert status.age_seconds is not None
+    assert 0 <= status.age_seconds < 60
+    path.write_text("garbage")
+    while get_maintenance_status(backend).knowledge is Knowledge.READY:  # noqa: ASYNC110 - another thread's doing
+        await asyncio.sleep(0.01)
+    status = get_maintenance_status(backend)
+    assert (status.knowledge, status.version) == ("stale", state.version)
+    assert "'garbage' is neither" in (status.last_error or "")
+    assert await get_maintenance_state(backend) == state
+    await backend.aclose()
+
+
+async def test_a_status_is_that_of_the_switch_that_is_meant() -> None:
+    """By backend, by name, or the one of the app that is answering."""
+    configure_backend("memory")
+    billing = configure_backend("memory", name="billing")
+    await set_maintenance_mode(True, billing)
+    assert get_maintenance_status().version == 0
+    assert get_maintenance_status(name="billing").version == 1
+    assert get_maintenance_status(billing).version == 1
+    app = app_with(backend=billing)
+
+    @app.get("/status")
+    @force_maintenance_mode_off
+    async def version() -> int | None:
+        return get_maintenance_status().version
+
+    assert (await get(app, "/status")).json() == 1
+    with pytest.raises(InvalidSwitchName):
+        get_maintenance_status(name="Billing")
+
+
+def test_a_failing_backend_of_two_methods_is_stale() -> None:
+    """What it last said counts."""
+    backend = Down(True)
+    assert is_maintenance_on(backend)
+    assert get_maintenance_status(backend).knowledge is Knowledge.READY
+    backend.is_down = True
+    assert is_maintenance_on(backend)
+    assert get_maintenance_status(backend).knowledge is Knowledge.STALE
+
+
+# Asking without an event loop
+
+
+@pytest.mark.parametrize(("mode", "is_on"), [("on", True), ("off", False), ("read_only", True)])
+def test_code_without_an_event_loop_can_ask(
+    mode: MaintenanceMode, is_on: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the backend is: the variable, memory, a file, a user's own."""
+    monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", mode)
+    assert is_maintenance_on() is is_on
+    assert is_maintenance_on(MemoryBackend(mode)) is is_on
+    assert is_maintenance_on(Slow(is_on)) is is_on
+    path = tmp_path / "switch"
+    path.write_text(mode)
+    configure_backend("file", file_path=path)
+    assert is_maintenance_on() is is_on
+    path.unlink()
+    asyncio.run(closed(configure_backend("file", file_path=path)))
+
+
+async def closed(backend: Any) -> None:
+    await backend.aclose()
+
+
+def test_code_without_an_event_loop_asks_for_the_switch_that_is_meant() -> None:
+    """By the same rules as everybody."""
+    configure_backend("memory", name="billing", initial=True)
+    assert is_maintenance_on(name="billing")
+    assert not is_maintenance_on()
+    with pytest.raises(InvalidSwitchName):
+        is_maintenance_on(name="Billing")
+    apps = [AppSwitch(MemoryBackend()), AppSwitch(MemoryBackend())]
+    for app in apps:
+        registry.add_app(app)
+    with pytest.raises(AmbiguousSwitch):
+        is_maintenance_on()
+
+
+@both_loops
+async def test_asking_so_on_an_event_loop_is_refused_where_it_would_block() -> None:
+    """The message has what to do; what is known already is told."""
+    with pytest.raises(RuntimeError, match="use `await get_maintenance_mode"):
+        is_maintenance_on(Slow(True))
+    assert is_maintenance_on(MemoryBackend(True))
+    assert not is_maintenance_on()
+
+
+async def test_asking_so_in_a_callback_is_refused_as_well() -> None:
+    """No task runs there, and the loop is blocked all the same."""
+    raised: list[str] = []
+
+    def callback() -> None:
+        try:
+            is_maintenance_on(Slow(True))
+        except RuntimeError as error:
+            raised.append(str(error))
+
+    asyncio.get_running_loop().call_soon(callback)
+    await asyncio.sleep(0)
+    (message,) = raised
+    assert "would block this event loop" in message
+
+
+async def test_asking_so_on_an_event_loop_is_refused_until_the_store_was_read(tmp_path: Path) -> None:
+    """Then its last copy is there for everybody."""
+    path = tmp_path / "switch"
+    path.write_text("1")
+    backend = LocalFileBackend(path)
+    with pytest.raises(RuntimeError, match="would block this event loop"):
+        is_maintenance_on(backend)
+    assert await anyio.to_thread.run_sync(is_maintenance_on, backend)
+    assert is_maintenance_on(backend)
+    await backend.aclose()
+
+
+@both_loops
+async def test_a_thread_of_an_event_loop_can_ask() -> None:
+    """It blocks nobody."""
+    assert await anyio.to_thread.run_sync(is_maintenance_on, Slow(True))
+    assert not await anyio.to_thread.run_sync(is_maintenance_on, Slow(False))
+
+
+@pytest.mark.parametrize("enable", [None, True, False])
+@pytest.mark.parametrize("stored", [True, False])
+async def test_a_sync_endpoint_asks_for_the_app_that_answers(enable: bool | None, stored: bool) -> None:
+    """With its ``enable_maintenance``, as an async one does; what is stored can be asked for by its backend."""
+    backend = Slow(stored)
+    app = app_with(backend=backend, enable_maintenance=enable)
+
+    @app.get("/sync")
+    @force_maintenance_mode_off
+    def ask() -> list[bool]:
+        return [is_maintenance_on(), is_maintenance_on(backend)]
+
+    counts = stored if enable is None else enable
+    assert (await get(app, "/sync")).json() == [counts, stored]
+    assert (await get(app, "/mode")).json() is counts
+
+
+FORKED_WORKER = """
+import os, sys
+from pathlib import Path
+from fastapi_maintenance import configure_backend, get_maintenance_status, is_maintenance_on
+
+path = Path(sys.argv[1])
+path.write_text("1")
+configure_backend("file", file_path=path, poll_seconds=3600)
+if sys.argv[2] == "asked before":
+    assert is_maintenance_on()
+path.write_text("0")
+child = os.fork()
+if not child:
+    assert get_maintenance_status().knowledge == "not_ready"
+    assert not is_maintenance_on()
+    assert get_maintenance_status().knowledge == "ready"
+    sys.exit()
+assert os.waitpid(child, 0)[1] == 0
+assert is_maintenance_on() is (sys.argv[2] == "asked before")
+print("done")
+"""
+
+
+@pytest.mark.parametrize("parent", ["asked before", "never asked"])
+def test_a_forked_worker_can_ask(parent: str, tmp_path: Path) -> None:
+    """Job queues fork their workers; each asks the store for itself, whatever its parent knew."""
+    assert output_of(FORKED_WORKER, tmp_path / "switch", parent) == "done\n"
 
 
 # Blocks

@@ -12,14 +12,24 @@ from fastapi import HTTPException, WebSocketException
 from fastapi_maintenance import exceptions
 from fastapi_maintenance.exceptions import (
     AmbiguousSwitch,
+    BackendUnavailable,
+    ChangeRejected,
+    CorruptState,
+    DeadlinePassed,
+    EmptiedStore,
+    HoldLost,
     InvalidConfiguration,
     InvalidSwitchName,
     MaintenanceActive,
     MaintenanceError,
+    MissingExtra,
+    OutcomeUnknown,
     ReadOnlyBackend,
+    SwitchIsHeld,
     UnknownBackend,
     UnsupportedByBackend,
     UnsupportedFastAPI,
+    VersionConflict,
     WebSocketMaintenanceActive,
 )
 from fastapi_maintenance.policy import Decision, Rule
@@ -31,8 +41,12 @@ DECISION = Decision(blocked=True, rule=Rule.MODE, switch="default", mode=Mainten
 def test_the_tree_is_the_one_that_is_drawn() -> None:
     """At the top of the module, with what else each error is."""
     drawn = {}
-    for name, also in re.findall(r"[├└]── (\w+) +(?:\(also (\w+)\))?", exceptions.__doc__ or ""):
-        drawn[name] = {MaintenanceError.__name__, also} - {""}
+    branch = [MaintenanceError.__name__]
+    lines = re.findall(r"^ {4}([│ ]*)[├└]── (\w+) +(?:\(also (\w+)\))?", exceptions.__doc__ or "", re.MULTILINE)
+    for indent, name, also in lines:
+        depth = len(indent) // 4
+        branch[depth + 1 :] = [name]
+        drawn[name] = {branch[depth], also} - {""}
     own = {
         name: {base.__name__ for base in value.__bases__}
         for name, value in vars(exceptions).items()
@@ -50,6 +64,15 @@ def test_the_tree_is_the_one_that_is_drawn() -> None:
         (ReadOnlyBackend("the store", "wait"), {"where": "the store"}, "the store can't be set from here"),
         (UnsupportedByBackend("B()", "a reason"), {"backend": "B()", "what": "a reason"}, "B() stores a plain on/off"),
         (UnsupportedFastAPI("it is new"), {"problem": "it is new"}, f"FastAPI {fastapi.__version__}: it is new."),
+        (VersionConflict(3, 4), {"expected": 3, "actual": 4}, "at version 4, not 3, nothing was changed"),
+        (SwitchIsHeld(["a", "b"]), {"owners": ("a", "b")}, "held on by a, b, nothing was changed"),
+        (HoldLost(["a", "b"]), {"ids": ("a", "b")}, "hold a, b is gone: it expired, or an operator broke it"),
+        (DeadlinePassed(), {}, "too late, nothing was changed: try again"),
+        (BackendUnavailable("B()", "no"), {"backend": "B()", "problem": "no"}, "B() is not available: no"),
+        (OutcomeUnknown("B()", "no"), {"backend": "B()", "problem": "no"}, "B() did not say whether the change was"),
+        (CorruptState("f", "no JSON"), {"where": "f", "problem": "no JSON"}, "f has no readable maintenance state"),
+        (EmptiedStore("B()"), {"where": "B()"}, "B() had a state and has none now: set the mode again"),
+        (MissingExtra("B", "redis"), {"extra": "redis"}, "B needs an extra: pip install 'fastapi-maintenance[redis]'"),
         (InvalidConfiguration("x=1: no"), {}, "x=1: no"),
     ],
 )
@@ -57,6 +80,13 @@ def test_errors_carry_their_facts(error: MaintenanceError, facts: dict[str, obje
     """As attributes and in the message."""
     assert {name: getattr(error, name) for name in facts} == facts
     assert told in str(error)
+
+
+@pytest.mark.parametrize("error", [VersionConflict(3, 4), SwitchIsHeld(["a"]), HoldLost(["a"]), DeadlinePassed()])
+def test_whoever_only_wants_to_know_that_a_change_was_refused_catches_one_error(error: MaintenanceError) -> None:
+    """The store answered, so it is none of the errors of a store that does not."""
+    assert isinstance(error, ChangeRejected)
+    assert not isinstance(error, BackendUnavailable)
 
 
 def test_a_refusal_is_an_http_exception() -> None:

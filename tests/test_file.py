@@ -13,6 +13,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastapi_maintenance import background
@@ -168,6 +169,7 @@ def test_what_is_no_state_is_a_failure(backend: LocalFileBackend, path: Path, ra
     assert path.read_bytes() == raw
 
 
+@settings(deadline=None)  # the disk's time is not ours
 @given(raw=st.binary(max_size=200), cut=st.integers(0, 300))
 def test_any_content_is_a_state_or_a_failure(tmp_path_factory: pytest.TempPathFactory, raw: bytes, cut: int) -> None:
     """Whatever stands in the file, also part of a document: nothing but these two comes out."""
@@ -266,16 +268,15 @@ for operation in backend.load(), backend.apply(change):
 
 
 @pytest.fixture
-def shared(tmp_path: Path) -> Iterator[Path]:
-    """A directory that other users get to."""
-    for folder in [tmp_path, *tmp_path.parents]:
-        if not folder.stat().st_mode & stat.S_IXOTH:
-            folder.chmod(folder.stat().st_mode | stat.S_IXOTH)
-    directory = tmp_path / "shared"
-    directory.mkdir()
-    directory.chmod(0o777)
-    yield directory
-    directory.chmod(0o777)
+def shared() -> Iterator[Path]:
+    """A directory that all users may write in; pytest's own are its user's alone, whatever a test makes of them."""
+    with tempfile.TemporaryDirectory() as outer:
+        Path(outer).chmod(0o711)
+        directory = Path(outer).resolve() / "shared"
+        directory.mkdir()
+        directory.chmod(0o777)
+        yield directory
+        directory.chmod(0o777)
 
 
 def test_an_unreadable_file_is_a_failure(shared: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+import subprocess
+import sys
 from importlib.resources import files
 from types import ModuleType
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 
 import fastapi_maintenance
 from fastapi_maintenance import backends, exceptions
+from fastapi_maintenance.backends.base import FollowedBackend
 
 PROMISED = [
     "MaintenanceModeMiddleware",
@@ -28,8 +31,21 @@ PROMISED = [
     "get_maintenance_mode",
     "set_maintenance_mode",
     "get_maintenance_state",
+    "get_maintenance_status",
+    "is_maintenance_on",
     "MaintenanceState",
     "MaintenanceMode",
+    "SwitchStatus",
+    "Knowledge",
+]
+
+PROMISED_BACKENDS = [
+    "BaseStateBackend",
+    "EnvVarBackend",
+    "LocalFileBackend",
+    "MemoryBackend",
+    "RedisBackend",
+    "SQLAlchemyBackend",
 ]
 
 ERRORS = [
@@ -45,6 +61,19 @@ INTERNAL = {"WebSocketMaintenanceActive"}
 def test_promised_names_are_there(name: str) -> None:
     """At the top level."""
     assert name in fastapi_maintenance.__all__
+
+
+def test_the_promised_backends_are_there() -> None:
+    """With those that need an extra, which is asked for when one is made."""
+    assert backends.__all__ == PROMISED_BACKENDS
+
+
+def test_importing_the_package_imports_no_extra() -> None:
+    """Who uses neither Redis nor SQL need not have what they need, nor wait for it."""
+    code = "import sys, fastapi_maintenance.backends; print(*sys.modules)"
+    imported = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    assert "fastapi_maintenance.backends.redis" in imported
+    assert not {"redis", "sqlalchemy", "greenlet"} & set(imported)
 
 
 @pytest.mark.parametrize("module", [fastapi_maintenance, backends])
@@ -69,6 +98,17 @@ def test_all_names_are_documented(module: ModuleType, name: str) -> None:
     docstring = documented.__doc__ or ""
     assert docstring.split("\n\n", maxsplit=1)[0].rstrip().endswith((".", "``."))
     assert not docstring.startswith((f"{name}(", "An enumeration", "Usage docs"))
+
+
+@pytest.mark.parametrize("name", ["LocalFileBackend", "RedisBackend", "SQLAlchemyBackend"])
+def test_followed_backends_take_the_same_options(name: str) -> None:
+    """By keyword, with the same meaning in each; only how often a store is read depends on what reading costs."""
+    shared = inspect.signature(FollowedBackend).parameters
+    own = inspect.signature(getattr(backends, name)).parameters
+    assert set(shared) <= set(own)
+    for option in set(shared) - {"poll_seconds"}:
+        assert own[option] == shared[option]
+    assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in list(own.values())[1:])
 
 
 @pytest.mark.parametrize("name", backends.__all__)
@@ -97,7 +137,14 @@ def test_the_package_tells_its_version() -> None:
 
 def test_the_public_functions_take_keywords_after_the_first_arguments() -> None:
     """So that more options can come."""
-    for name in ("maintenance_mode_on", "maintenance_mode_off", "get_maintenance_mode", "get_maintenance_state"):
+    for name in (
+        "maintenance_mode_on",
+        "maintenance_mode_off",
+        "get_maintenance_mode",
+        "get_maintenance_state",
+        "get_maintenance_status",
+        "is_maintenance_on",
+    ):
         parameters = list(inspect.signature(getattr(fastapi_maintenance, name)).parameters.values())
         assert [parameter.name for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY] == [
             "backend"

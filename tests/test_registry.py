@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import traceback
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,11 +18,19 @@ from fastapi_maintenance import (
     ReadOnlyBackend,
     UnknownBackend,
     UnsupportedByBackend,
+    background,
     configure_backend,
     get_maintenance_mode,
     set_maintenance_mode,
 )
-from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, MemoryBackend
+from fastapi_maintenance.backends import (
+    BaseStateBackend,
+    EnvVarBackend,
+    LocalFileBackend,
+    MemoryBackend,
+    RedisBackend,
+    SQLAlchemyBackend,
+)
 from fastapi_maintenance.registry import (
     AppSwitch,
     Registry,
@@ -29,7 +40,13 @@ from fastapi_maintenance.registry import (
     registry,
 )
 
-KNOWN = "known: env, memory, env://, memory://"
+KNOWN = (
+    "known: env, file, memory, redis, sqlalchemy, env://[VAR], file:///absolute or file:relative, memory://, "
+    "redis://, rediss://, unix://, an async SQLAlchemy URL such as postgresql+asyncpg://"
+)
+SECRET = "s3cr3t"
+REDIS = "redis://localhost:6379/3"
+SQL = "postgresql+asyncpg://localhost/db"
 
 
 class Flag(BaseStateBackend):
@@ -55,6 +72,16 @@ class Shelf(Flag):
 def variable_of(backend: BaseStateBackend) -> str:
     assert isinstance(backend, EnvVarBackend)
     return backend.var_name
+
+
+def path_of(backend: BaseStateBackend) -> str:
+    assert isinstance(backend, LocalFileBackend)
+    return backend.file_path
+
+
+def key_of(backend: BaseStateBackend) -> str:
+    assert isinstance(backend, RedisBackend | SQLAlchemyBackend)
+    return backend.key
 
 
 # Names
@@ -85,20 +112,89 @@ def test_other_names_are_refused_everywhere(name: Any) -> None:
 
 
 def test_types_are_made_with_their_options() -> None:
-    """``env`` and ``memory``, as the constructors take them."""
+    """As the constructors take them."""
     assert variable_of(configure_backend("env")) == "FASTAPI_MAINTENANCE_MODE"
     assert variable_of(configure_backend("env", var_name="CLOSED")) == "CLOSED"
     memory = configure_backend("memory", initial=True)
     assert isinstance(memory, MemoryBackend)
     assert memory.peek().mode is MaintenanceMode.ON
     assert registry.meant() is memory
+    assert path_of(configure_backend("file", file_path="state.json")) == "state.json"
+    assert key_of(configure_backend("redis")) == "fastapi-maintenance:{default}"
+    assert key_of(configure_backend("redis", url=REDIS, key="closed")) == "closed"
+    assert key_of(configure_backend("sqlalchemy", url=SQL)) == "default"
+    assert key_of(configure_backend("sqlalchemy", url=SQL, key="closed", table="ops.switches")) == "closed"
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("file", {"file_path": "state"}), ("redis", {"url": REDIS}), ("sqlalchemy", {"url": SQL})],
+)
+def test_followed_types_take_how_they_are_followed(kind: str, options: dict[str, Any]) -> None:
+    """The same options for each."""
+    backend: Any = configure_backend(
+        kind,
+        **options,
+        poll_seconds=3,
+        timeout_seconds=2,
+        on_backend_error="closed",
+        max_stale=60,
+        initial="read_only",
+        init_timeout=5,
+    )
+    assert (backend.poll_seconds, backend.timeout_seconds, backend.init_timeout) == (3, 2, 5)
+    assert (backend.on_backend_error, backend.max_stale, backend.initial) == ("closed", 60, "read_only")
+
+
+def test_nothing_is_read_or_made_while_a_backend_is_configured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a file nor a connection, and the background thread has nothing to do."""
+    monkeypatch.delattr(background, "submit")
+    configure_backend("file", file_path=tmp_path / "state")
+    configure_backend(f"sqlite+aiosqlite:///{tmp_path}/state.db", name="billing")
+    configure_backend("redis://192.0.2.1/0", name="shop")
+    registry.meant(name="other")
+    assert not list(tmp_path.iterdir())
 
 
 def test_urls_say_it_all() -> None:
-    """``env://``, ``env://VAR`` and ``memory://``."""
+    """One for each backend."""
     assert variable_of(configure_backend("env://")) == "FASTAPI_MAINTENANCE_MODE"
     assert variable_of(configure_backend("env://Closed_For_Now")) == "Closed_For_Now"
     assert isinstance(configure_backend("memory://"), MemoryBackend)
+    for url in ("redis://host:6379/3", "rediss://host/3", "unix:///run/redis?db=3"):
+        redis = configure_backend(url)
+        assert isinstance(redis, RedisBackend)
+        assert url.partition("?")[0].partition("host")[0] in repr(redis)
+    for url in ("postgresql+asyncpg://host/db", "sqlite+aiosqlite:///state.db"):
+        assert isinstance(configure_backend(url), SQLAlchemyBackend)
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("file:state", "state"),
+        ("file:run/state.json", "run/state.json"),
+        ("file:./state", "./state"),
+        ("file:../state", "../state"),
+        ("file:///run/state", "/run/state"),
+        ("file:/run/state", "/run/state"),
+        ("file:with%20blank", "with blank"),
+        ("file:///run/100%25%3F%23", "/run/100%?#"),
+        ("file:///caf%C3%A9", "/café"),
+        ("file:state?x#y", "state?x#y"),
+        ("file:a:b@c", "a:b@c"),
+    ],
+)
+def test_a_file_url_is_absolute_or_relative(url: str, path: str) -> None:
+    """Relative to the working directory; what a URL has no room for is written in percent."""
+    assert path_of(configure_backend(url)) == path
+
+
+def test_a_named_switch_of_a_file_url_has_that_file() -> None:
+    """A place was given."""
+    assert path_of(configure_backend("file:billing.json", name="billing")) == "billing.json"
 
 
 def test_a_backend_is_taken_as_it_is() -> None:
@@ -115,10 +211,24 @@ def test_a_named_switch_gets_a_place_of_its_own() -> None:
     assert variable_of(configure_backend("env://", name="billing")) == "FASTAPI_MAINTENANCE_MODE_BILLING"
     assert variable_of(configure_backend("env://CLOSED", name="billing")) == "CLOSED"
     assert variable_of(configure_backend("env", name="billing", var_name="CLOSED")) == "CLOSED"
+    assert key_of(configure_backend("redis", name="billing")) == "fastapi-maintenance:{billing}"
+    assert key_of(configure_backend(REDIS, name="billing")) == "fastapi-maintenance:{billing}"
+    assert key_of(configure_backend("redis", name="billing", key="closed")) == "closed"
+    assert key_of(configure_backend("sqlalchemy", name="billing", url=SQL)) == "billing"
+    assert key_of(configure_backend(SQL, name="billing")) == "billing"
+    assert key_of(configure_backend("sqlalchemy", name="billing", url=SQL, key="closed")) == "closed"
+    assert path_of(configure_backend("file", name="billing", file_path="state.json")) == "state.json"
     assert configure_backend("memory", name="a") is not configure_backend("memory", name="b")
-    initial_on = configure_backend("memory", name="c", initial="read_only")
-    assert isinstance(initial_on, MemoryBackend)
-    assert initial_on.peek().mode is MaintenanceMode.READ_ONLY
+
+
+def test_a_named_switch_has_the_options_that_it_was_given() -> None:
+    """Also where it gets a place of its own."""
+    memory = configure_backend("memory", name="billing", initial="read_only")
+    assert isinstance(memory, MemoryBackend)
+    assert memory.peek().mode is MaintenanceMode.READ_ONLY
+    redis: Any = configure_backend("redis", name="billing", url=REDIS, poll_seconds=7, initial=True)
+    assert (redis.poll_seconds, redis.initial) == (7, "on")
+    assert "localhost:6379/3" in repr(redis)
 
 
 @pytest.mark.parametrize(
@@ -128,8 +238,9 @@ def test_a_named_switch_gets_a_place_of_its_own() -> None:
         ("reddis://host/0", "reddis"),
         ("", ""),
         ("ENV", "ENV"),
-        ("://x", "://x"),
-        ("env:X", "env:X"),
+        ("://x", ""),
+        ("postgresql://localhost/db", "postgresql"),
+        ("https://host", "https"),
     ],
 )
 def test_an_unknown_backend_names_the_known_ones(backend: str, kind: str) -> None:
@@ -140,11 +251,54 @@ def test_an_unknown_backend_names_the_known_ones(backend: str, kind: str) -> Non
     assert isinstance(error.value, ValueError)
 
 
-def test_the_password_of_an_unknown_url_is_not_told() -> None:
-    """Messages end up in logs."""
-    with pytest.raises(UnknownBackend) as error:
-        configure_backend("reddis://user:secret@host/0")
-    assert "secret" not in str(error.value)
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"reddis://user:{SECRET}@host/0",
+        f"postgresql://user:{SECRET}@host/db",
+        f"nonsense+driver://user:{SECRET}@host/db",
+        f"postgresql+asyncpg://user:{SECRET}@host:port/db",
+        f"postgresql+psycopg2://user:{SECRET}@host/db",
+        f"redis://user:{SECRET}@host:port/0",
+        f"redis://user:{SECRET}@host/db",
+        f"redis://user:{SECRET}/@host/0",
+        f"rediss://:{SECRET}#@host",
+        f"redis://host?password={SECRET}&socket_timeout=maybe",
+        f"memory://user:{SECRET}@host",
+        f"file://user:{SECRET}@host/state",
+        f"user:{SECRET}@host",
+    ],
+)
+def test_the_password_of_a_url_that_can_not_work_is_not_told(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages end up in logs, with the errors that they come from; so do those of the variable."""
+    monkeypatch.setenv("FASTAPI_MAINTENANCE_BACKEND", url)
+    uses: list[Callable[[], object]] = [
+        lambda: configure_backend(url),
+        lambda: configure_backend(url, name="billing"),
+        registry.meant,
+    ]
+    for use in uses:
+        with pytest.raises((UnknownBackend, InvalidConfiguration)) as error:
+            use()
+        assert SECRET not in "".join(traceback.format_exception(error.value))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"redis://user:{SECRET}@host:6379/0",
+        f"rediss://:{SECRET}@host",
+        f"redis://host?password={SECRET}",
+        f"unix:///run/redis?password={SECRET}",
+        f"postgresql+asyncpg://user:{SECRET}@host/db",
+        f"sqlite+aiosqlite:///state.db?password={SECRET}",
+    ],
+)
+def test_a_password_is_not_shown(url: str) -> None:
+    """Nor is that of a sibling."""
+    for backend in (configure_backend(url), configure_backend(url, name="billing")):
+        assert SECRET not in repr(backend)
+        assert SECRET not in str(backend)
 
 
 @pytest.mark.parametrize(
@@ -159,8 +313,28 @@ def test_the_password_of_an_unknown_url_is_not_told() -> None:
         ("env", {"var_name": None}, "var_name=None"),
         ("env://A=B", {}, "var_name='A=B'"),
         ("memory://x", {}, "backend URL 'memory://x': nothing can follow memory://"),
+        ("file", {}, "backend 'file' needs file_path"),
+        ("file", {"poll_seconds": 1}, "backend 'file' needs file_path"),
+        ("file", {"file_path": "x", "path": "y"}, "backend 'file' has no option path; accepted: file_path, poll_"),
+        ("file", {"file_path": ""}, "file_path='': the name of a file is needed"),
+        ("file:", {}, "file_path='': the name of a file is needed"),
+        ("file:///", {}, "file_path='/': the name of a file is needed"),
+        ("file:a%00b", {}, "file_path='a\\x00b': the name of a file is needed"),
+        ("file://host/x", {}, "backend URL 'file://host/x': file:///absolute/path or file:relative/path is needed"),
+        ("redis", {"db": 1}, "backend 'redis' has no option db; accepted: url, key, poll_seconds"),
+        ("redis", {"key": ""}, "key='': the name of a key is needed"),
+        ("redis", {"url": SQL}, "a Redis URL can't be used: it begins with another scheme"),
+        ("redis", {"poll_seconds": 0}, "poll_seconds=0: a number of seconds above 0 is needed"),
+        ("redis", {"max_stale": 9}, "on_backend_error='keep' with max_stale=9: 'open' and 'closed' need max_stale"),
+        ("redis", {"on_backend_error": "closed"}, "on_backend_error='closed' with max_stale=None"),
+        ("redis", {"on_backend_error": "off"}, "on_backend_error='off': accepted are 'keep', 'open', 'closed'"),
+        ("redis", {"initial": "maybe"}, "maintenance mode 'maybe'"),
+        (REDIS, {"key": "x"}, "options ['key'] go with a backend's type; a URL says it all"),
+        ("sqlalchemy", {}, "backend 'sqlalchemy' needs url"),
+        ("sqlalchemy", {"url": "postgresql://localhost/db"}, "accepted are such as postgresql+asyncpg://..."),
+        ("sqlite+aiosqlite://", {}, "url: an in-memory database is gone with its connection"),
         ("memory://", {"initial": True}, "options ['initial'] go with a backend's type; a URL says it all"),
-        (MemoryBackend, {}, "a type or URL (env, memory, env://, memory://) or a backend is needed"),
+        (MemoryBackend, {}, "a type or URL (env, file, memory, redis, sqlalchemy, env://[VAR], file:///absolute"),
         (None, {}, "backend None: a type or URL"),
     ],
 )
@@ -176,6 +350,14 @@ def test_options_do_not_go_with_a_backend() -> None:
     """It was made already."""
     with pytest.raises(InvalidConfiguration, match=re.escape("options ['initial'] go with a backend's type")):
         configure_backend(MemoryBackend(), initial=True)
+
+
+@pytest.mark.parametrize("name", ["default", "billing"])
+@pytest.mark.parametrize("kind", ["file", "sqlalchemy"])
+def test_an_option_that_has_no_default_is_needed_by_named_switches_as_well(kind: str, name: str) -> None:
+    """A place of its own is beside something."""
+    with pytest.raises(InvalidConfiguration, match=f"backend '{kind}' needs "):
+        configure_backend(kind, name=name)
 
 
 @pytest.mark.parametrize("backend", ["memory", MemoryBackend, None, True])
@@ -205,6 +387,30 @@ def test_a_variable_can_name_the_default_backend(monkeypatch: pytest.MonkeyPatch
     assert registry.meant() is configured
 
 
+@pytest.mark.parametrize(
+    ("url", "default", "billing"),
+    [
+        ("memory://", "<MemoryBackend off at ", "<MemoryBackend off at "),
+        (
+            "file:///run/state.json",
+            "LocalFileBackend('/run/state.json')",
+            "LocalFileBackend('/run/state.billing.json')",
+        ),
+        ("file:state", "LocalFileBackend('state')", "LocalFileBackend('state.billing')"),
+        (REDIS, f"RedisBackend('{REDIS}', key='fastapi-maintenance:{{default}}')", "maintenance:{billing}')"),
+        (SQL, "SQLAlchemyBackend(", ", key='billing')"),
+    ],
+)
+def test_the_variable_takes_the_url_of_any_backend(
+    url: str, default: str, billing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Named switches stand beside it."""
+    monkeypatch.setenv("FASTAPI_MAINTENANCE_BACKEND", url)
+    assert default in repr(registry.meant())
+    assert billing in repr(registry.meant(name="billing"))
+    assert registry.meant(name="billing") is registry.meant(name="billing")
+
+
 @pytest.mark.anyio
 async def test_a_variable_that_names_no_backend_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Falling back to another store would be a switch that does nothing."""
@@ -214,12 +420,14 @@ async def test_a_variable_that_names_no_backend_is_an_error(monkeypatch: pytest.
 
 
 def test_a_variable_may_name_a_type(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A message that says "no backend 'env'; known: env" would help nobody."""
+    """If that needs no options."""
     monkeypatch.setenv("FASTAPI_MAINTENANCE_BACKEND", "memory")
-    try:
-        assert isinstance(registry.meant(), MemoryBackend)
-    except UnknownBackend as error:
-        assert "memory" not in error.known  # noqa: PT017 - either answer would do
+    assert isinstance(registry.meant(), MemoryBackend)
+    configure_backend("env", name="billing")
+    registry.clear()
+    monkeypatch.setenv("FASTAPI_MAINTENANCE_BACKEND", "file")
+    with pytest.raises(InvalidConfiguration, match="backend 'file' needs file_path"):
+        registry.meant()
 
 
 def test_named_switches_stand_in_the_store_of_the_default_one() -> None:
@@ -230,6 +438,21 @@ def test_named_switches_stand_in_the_store_of_the_default_one() -> None:
     assert billing is not default
     assert registry.meant(name="billing") is billing
     assert registry.meant(default, "billing") is billing
+
+
+@pytest.mark.parametrize(
+    ("default", "billing"),
+    [
+        (lambda: configure_backend("file", file_path="state.json"), "LocalFileBackend('state.billing.json')"),
+        (lambda: configure_backend("redis", key="closed"), "key='closed:{billing}')"),
+        (lambda: configure_backend("sqlalchemy", url=SQL, key="closed"), "key='closed:billing')"),
+    ],
+)
+def test_siblings_are_followed_as_the_default_one_is(default: Any, billing: str) -> None:
+    """A file, a key or a row beside the one that was given, by the same options."""
+    sibling = registry.meant(default(), "billing")
+    assert billing in repr(sibling)
+    assert registry.meant(name="billing") is sibling
 
 
 def test_a_configured_name_stands_above_the_store_of_the_default_one() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import logging
 import multiprocessing
@@ -380,9 +381,8 @@ IN_TIME = r"database is locked|no answer within"
 
 @pytest.fixture
 def lite(tmp_path: Path, make: Make) -> SQLAlchemyBackend:
-    backend = make(sqlite_url(tmp_path), timeout_seconds=0.5)
-    done(backend.apply(setting(ON)))
-    return backend
+    done(make(sqlite_url(tmp_path)).apply(setting(ON)))
+    return make(sqlite_url(tmp_path), timeout_seconds=2)
 
 
 def test_a_locked_sqlite_file_can_be_read_and_not_changed(lite: SQLAlchemyBackend, tmp_path: Path) -> None:
@@ -620,7 +620,7 @@ def test_a_change_can_be_cancelled(postgres: PostgresServer, make: Make) -> None
 
 def test_cancelled_at_any_moment_a_change_is_made_or_not(url: str, make: Make) -> None:
     """As a whole, and the backend works on."""
-    backend = make(url)
+    backend = make(url, timeout_seconds=20)
     done(backend.apply(setting(ON)))
 
     async def scenario() -> None:
@@ -673,12 +673,12 @@ def test_a_conflict_that_goes_on_is_a_failure(
 def test_a_change_is_refused_by_the_clock_of_the_database(
     url: str, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backend = make(url, timeout_seconds=0.5)
+    backend = make(url, timeout_seconds=5)
     state = done(backend.apply(setting(ON)))
     update = SQLAlchemyBackend._update
 
     async def late(self: SQLAlchemyBackend, connection: Any, version: int, new: Any, deadline: int) -> None:
-        await update(self, connection, version, new, deadline - 500)
+        await update(self, connection, version, new, deadline - 5000)
 
     monkeypatch.setattr(SQLAlchemyBackend, "_update", late)
     with pytest.raises(DeadlinePassed):
@@ -755,6 +755,47 @@ def test_few_connections_are_kept(postgres: PostgresServer, make: Make) -> None:
     done(scenario())
     assert backend._database._pool is not None
     assert backend._database._pool.engine.pool.checkedin() == 2  # type: ignore[attr-defined]
+
+
+def test_connections_of_a_backend_that_was_dropped_are_closed(postgres: PostgresServer) -> None:
+    """Nobody disconnected it."""
+    backend = SQLAlchemyBackend(postgres.url(), table=f"t{uuid.uuid4().hex}", timeout_seconds=5)
+    load(backend)
+    its = f"query LIKE '%{backend.table}%' AND pid <> pg_backend_pid()"
+    query = f"SELECT count(*) FROM pg_stat_activity WHERE {its}"
+    assert postgres.run(query) == ["1"]
+    del backend
+    gc.collect()
+    for _ in range(100):
+        if postgres.run(query) == ["0"]:
+            break
+        time.sleep(0.05)
+    assert postgres.run(query) == ["0"]
+
+
+def test_a_backend_can_be_dropped_after_its_loop_has_ended(tmp_path: Path) -> None:
+    backend = SQLAlchemyBackend(sqlite_url(tmp_path), timeout_seconds=5)
+    done(backend.apply(setting(ON)))
+    background.stop()
+    del backend
+    gc.collect()
+
+
+def test_connections_to_a_server_that_does_not_answer_are_closed(mortal: PostgresServer, make: Make) -> None:
+    """All of them, and soon: the farewell of each is not waited for."""
+    backend = make(mortal.url())
+
+    async def scenario() -> None:
+        await asyncio.gather(backend.load(), backend.load())
+
+    done(scenario())
+    mortal.pause()
+    begun = time.monotonic()
+    done(backend.disconnect())
+    assert time.monotonic() - begun < 4
+    mortal.resume()
+    gc.collect()  # would warn of what is still open
+    assert load(backend) is None
 
 
 # Credentials
@@ -914,7 +955,7 @@ import asyncio, sys
 from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
 
 async def main():
-    backend = SQLAlchemyBackend(sys.argv[1], table=sys.argv[2])
+    backend = SQLAlchemyBackend(sys.argv[1], table=sys.argv[2], timeout_seconds=20)
     await backend.set_value(True)
     print(await backend.get_value())
 

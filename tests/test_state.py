@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import json
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -10,13 +11,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fastapi_maintenance.exceptions import InvalidConfiguration
+from fastapi_maintenance.exceptions import (
+    ChangeRejected,
+    CorruptState,
+    HoldLost,
+    InvalidConfiguration,
+    SwitchIsHeld,
+    VersionConflict,
+)
 from fastapi_maintenance.state import (
+    MAX_BYTES,
     Change,
     Hold,
     MaintenanceMode,
     MaintenanceState,
     as_mode,
+    checked_size,
+    is_plain,
     parse_mode,
     set_mode,
 )
@@ -25,16 +36,17 @@ NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 ON, OFF, READ_ONLY = MaintenanceMode.ON, MaintenanceMode.OFF, MaintenanceMode.READ_ONLY
 
 IDS = ("a", "b", "c", "d")
+ends = st.none() | st.integers(-2, 2).map(lambda hours: NOW + timedelta(hours=hours))
 holds = st.dictionaries(
     st.sampled_from(IDS),
     st.builds(
         Hold,
         kind=st.sampled_from(["on", "off"]),
         reason=st.none() | st.just("because"),
+        expires_at=ends,
         masks=st.frozensets(st.sampled_from(IDS)),
     ),
 )
-ends = st.none() | st.integers(-2, 2).map(lambda hours: NOW + timedelta(hours=hours))
 states = st.builds(
     MaintenanceState,
     version=st.integers(0, 9),
@@ -48,8 +60,9 @@ states = st.builds(
 @given(states, st.sampled_from([None, True, False]))
 def test_the_mode_that_counts_is_that_of_the_formula(state: MaintenanceState, instead: bool | None) -> None:
     """An on-hold that is not masked, or else the stored mode while no off-hold opens it."""
-    closing = {id_ for id_, hold in state.holds.items() if hold.kind == "on"}
-    opening = {id_: hold for id_, hold in state.holds.items() if hold.kind == "off"}
+    live = {id_: hold for id_, hold in state.holds.items() if hold.expires_at is None or hold.expires_at > NOW}
+    closing = {id_ for id_, hold in live.items() if hold.kind == "on"}
+    opening = {id_: hold for id_, hold in live.items() if hold.kind == "off"}
     for hold in opening.values():
         closing -= hold.masks
     is_over = state.until is not None and state.until <= NOW
@@ -63,8 +76,8 @@ def test_the_mode_that_counts_is_that_of_the_formula(state: MaintenanceState, in
 @given(states)
 def test_an_off_hold_without_masks_never_opens_what_other_code_closed(state: MaintenanceState) -> None:
     """Nobody opens another's migration."""
-    closed = Change(put_holds={"migration": Hold(kind="on")}).applied_to(state)
-    both = Change(put_holds={"other": Hold(kind="off")}).applied_to(closed)
+    closed = Change(put_holds={"migration": Hold(kind="on")}).applied_to(state, NOW)
+    both = Change(put_holds={"other": Hold(kind="off")}).applied_to(closed, NOW)
     assert both.mode_at(NOW) is ON
 
 
@@ -72,8 +85,8 @@ def test_an_off_hold_without_masks_never_opens_what_other_code_closed(state: Mai
 def test_an_off_hold_opens_the_on_hold_that_encloses_it(state: MaintenanceState) -> None:
     """Inner code can open what its own caller closed: what is left is decided by the others' holds."""
     masking = Hold(kind="off", masks=frozenset({"outer"}))
-    nested = Change(put_holds={"outer": Hold(kind="on"), "inner": masking}).applied_to(state)
-    without_outer = Change(drop_holds=frozenset({"outer"})).applied_to(nested)
+    nested = Change(put_holds={"outer": Hold(kind="on"), "inner": masking}).applied_to(state, NOW)
+    without_outer = Change(drop_holds=frozenset({"outer"})).applied_to(nested, NOW)
     assert nested.mode_at(NOW) is without_outer.mode_at(NOW)
 
 
@@ -82,7 +95,7 @@ def test_holds_can_be_dropped_in_any_order(state: MaintenanceState, order: list[
     """After the last one has gone, the stored mode counts again."""
     stored = state.model_copy(update={"holds": {}})
     for id_ in order:
-        state = Change(drop_holds=frozenset({id_})).applied_to(state)
+        state = Change(drop_holds=frozenset({id_})).applied_to(state, NOW)
     assert not state.holds
     assert state.mode_at(NOW) is stored.mode_at(NOW)
 
@@ -91,37 +104,32 @@ def test_holds_can_be_dropped_in_any_order(state: MaintenanceState, order: list[
 def test_each_change_makes_the_next_version_and_leaves_the_former_alone(state: MaintenanceState) -> None:
     """States are immutable; a reader that has one keeps it."""
     before = state.model_dump()
-    after = set_mode(ON, now=NOW).applied_to(state)
+    after = set_mode(ON, now=NOW).applied_to(state, NOW)
     assert after.version == state.version + 1
     assert state.model_dump() == before
-    assert after.holds == state.holds
-
-
-@given(states)
-def test_a_state_survives_its_own_json(state: MaintenanceState) -> None:
-    """What is written is what is read."""
-    assert MaintenanceState.model_validate_json(state.model_dump_json()) == state
+    assert after.holds == state.holds_at(NOW)
 
 
 def test_dropping_and_putting_go_together() -> None:
     """One change can replace one hold by another."""
     state = MaintenanceState(holds={"a": Hold(kind="on"), "b": Hold(kind="on")})
     change = Change(put_holds={"c": Hold(kind="off")}, drop_holds=frozenset({"a", "unknown"}))
-    assert list(change.applied_to(state).holds) == ["b", "c"]
+    assert list(change.applied_to(state, NOW).holds) == ["b", "c"]
 
 
 def test_turning_on_notes_when_it_began() -> None:
     """``since`` is the time of the change, given by the caller."""
     until = NOW + timedelta(hours=1)
-    state = set_mode(READ_ONLY, now=NOW, reason="new disks", until=until).applied_to(MaintenanceState())
+    state = set_mode(READ_ONLY, now=NOW, reason="new disks", until=until).applied_to(MaintenanceState(), NOW)
     assert (state.mode, state.reason, state.since, state.until) == (READ_ONLY, "new disks", NOW, until)
 
 
 def test_turning_off_forgets_reason_beginning_and_end() -> None:
     """What belonged to the former maintenance is not told of the next one."""
     state = MaintenanceState(mode=ON, reason="new disks", since=NOW, until=NOW + timedelta(hours=1))
-    after = set_mode(OFF, now=NOW).applied_to(state)
-    assert after == MaintenanceState(version=1)
+    change = set_mode(OFF, now=NOW, by="an operator")
+    after = change.applied_to(state, NOW)
+    assert after == MaintenanceState(epoch=change.id, version=1, updated_by="an operator", updated_at=NOW)
 
 
 def test_a_running_hold_has_its_own_reason_and_no_end() -> None:
@@ -154,6 +162,385 @@ def test_what_is_over_is_not_told() -> None:
     state = MaintenanceState(mode=ON, reason="new disks", until=NOW)
     assert state.explanation_at(NOW) == (None, None)
     assert state.explanation_at(NOW - timedelta(seconds=1)) == ("new disks", NOW)
+
+
+# Expiry of holds
+
+
+def test_a_hold_that_was_not_renewed_counts_no_more() -> None:
+    """From the moment on at which it expires."""
+    second = timedelta(seconds=1)
+    state = MaintenanceState(
+        mode=OFF, reason="stored", holds={"a": Hold(kind="on", reason="migrating", expires_at=NOW + second)}
+    )
+    assert [state.mode_at(NOW + number * second) for number in (0, 1, 2)] == [ON, OFF, OFF]
+    assert state.explanation_at(NOW) == ("migrating", None)
+    assert state.explanation_at(NOW + second) == ("stored", None)
+    assert list(state.holds_at(NOW)) == ["a"]
+    assert state.holds_at(NOW + second) == {}
+
+
+def test_a_mask_expires_with_its_hold() -> None:
+    """What the inner block opened is closed again while the outer one goes on."""
+    inner = Hold(kind="off", expires_at=NOW, masks=frozenset({"outer"}))
+    state = MaintenanceState(holds={"outer": Hold(kind="on"), "inner": inner})
+    assert state.mode_at(NOW - timedelta(seconds=1)) is OFF
+    assert state.mode_at(NOW) is ON
+
+
+@given(states)
+def test_any_change_drops_the_holds_that_have_expired(state: MaintenanceState) -> None:
+    """So a document does not grow with what died."""
+    for change in (set_mode(ON, now=NOW), Change(is_renewal=True), Change(drop_holds=frozenset({"x"}))):
+        assert change.applied_to(state, NOW).holds == state.holds_at(NOW)
+
+
+def test_a_renewal_prolongs_and_says_nothing_else() -> None:
+    """Neither the version nor who changed the state and when."""
+    hold, later = Hold(kind="on", expires_at=NOW), NOW + timedelta(minutes=1)
+    state = MaintenanceState(epoch="e", version=7, updated_by="somebody", updated_at=NOW, holds={"a": hold})
+    renewed = hold.model_copy(update={"expires_at": later})
+    change = Change(put_holds={"a": renewed}, required_holds=frozenset({"a"}), is_renewal=True, by="me")
+    assert change.applied_to(state, NOW - timedelta(seconds=1)) == state.model_copy(update={"holds": {"a": renewed}})
+
+
+# Refusals
+
+
+def held(**holds: Hold) -> MaintenanceState:
+    return MaintenanceState(epoch="e", version=3, holds=holds)
+
+
+def test_a_change_of_another_version_is_refused() -> None:
+    """Somebody else was first; the error has both versions."""
+    change = Change(fields={"mode": ON}, expected_version=2)
+    with pytest.raises(VersionConflict) as error:
+        change.applied_to(held(), NOW)
+    assert (error.value.expected, error.value.actual) == (2, 3)
+    assert Change(fields={"mode": ON}, expected_version=3).applied_to(held(), NOW).version == 4
+    assert Change(fields={"mode": ON}, expected_version=0).applied_to(MaintenanceState(), NOW).version == 1
+
+
+def test_a_change_that_needs_holds_is_refused_without_them() -> None:
+    """Whether they were dropped or have expired; the error names those that are gone."""
+    state = held(live=Hold(kind="on"), dead=Hold(kind="on", expires_at=NOW))
+    change = Change(required_holds=frozenset({"live", "dead", "unknown"}))
+    with pytest.raises(HoldLost) as error:
+        change.applied_to(state, NOW)
+    assert error.value.ids == ("dead", "unknown")
+    assert Change(required_holds=frozenset({"live"})).applied_to(state, NOW).version == 4
+
+
+def test_turning_off_can_be_refused_while_code_holds_the_switch_on() -> None:
+    """The error names the owners; holds that open, and those that have expired, are no reason."""
+    change = Change(fields={"mode": OFF}, refuse_while_held=True)
+    dead, opening = Hold(kind="on", owner="d", expires_at=NOW), Hold(kind="off", owner="o")
+    with pytest.raises(SwitchIsHeld) as error:
+        change.applied_to(held(b=Hold(kind="on", owner="b"), a=Hold(kind="on", owner="a"), d=dead, o=opening), NOW)
+    assert error.value.owners == ("a", "b")
+    assert change.applied_to(held(d=dead, o=opening), NOW).holds == {"o": opening}
+
+
+def test_holds_can_be_broken() -> None:
+    """All of them at once, and new ones may take their place."""
+    state = held(a=Hold(kind="on"), b=Hold(kind="off"))
+    assert Change(break_holds=True).applied_to(state, NOW).holds == {}
+    own = Hold(kind="off")
+    assert Change(break_holds=True, put_holds={"c": own}).applied_to(state, NOW).holds == {"c": own}
+
+
+@given(states, st.integers(0, 9), st.frozensets(st.sampled_from(IDS)), st.booleans())
+def test_a_change_is_made_as_a_whole_or_refused(
+    state: MaintenanceState, version: int, required: frozenset[str], refuse: bool
+) -> None:
+    """What was required is so afterwards, or nothing was changed."""
+    change = Change(fields={"mode": ON}, expected_version=version, required_holds=required, refuse_while_held=refuse)
+    before = state.model_dump()
+    live = state.holds_at(NOW)
+    is_refused = (
+        version != state.version
+        or not required <= live.keys()
+        or (refuse and any(hold.kind == "on" for hold in live.values()))
+    )
+    try:
+        after = change.applied_to(state, NOW)
+    except ChangeRejected:
+        assert is_refused
+    else:
+        assert not is_refused
+        assert (after.mode, after.version) == (ON, version + 1)
+    assert state.model_dump() == before
+
+
+# The life of a document, and what it remembers
+
+
+def test_the_first_change_begins_an_epoch() -> None:
+    """By its own id, so that two documents never share one; the others keep it."""
+    first, second = Change(fields={"mode": ON}), Change(fields={"mode": OFF})
+    one = first.applied_to(MaintenanceState(), NOW)
+    two = second.applied_to(one, NOW)
+    assert (one.epoch, one.version) == (first.id, 1)
+    assert (two.epoch, two.version) == (first.id, 2)
+
+
+def test_changes_have_ids_of_their_own() -> None:
+    """Unless a retry says that it is one."""
+    assert Change().id != Change().id
+    assert Change(id="x").id == "x"
+
+
+def test_a_change_is_made_once() -> None:
+    """However often it is tried; what it required then need not be so any more."""
+    change = Change(fields={"mode": ON}, expected_version=0, id="x")
+    once = change.applied_once_to(MaintenanceState(), NOW)
+    assert once.recent_changes == ("x",)
+    assert change.applied_once_to(once, NOW) is once
+    later = Change(fields={"mode": OFF}, id="y").applied_once_to(once, NOW)
+    assert change.applied_once_to(later, NOW) is later
+    assert (later.mode, later.recent_changes) == (OFF, ("x", "y"))
+
+
+def test_a_refused_change_is_not_remembered() -> None:
+    """It may be tried again."""
+    change = Change(fields={"mode": ON}, required_holds=frozenset({"a"}), id="x")
+    with pytest.raises(HoldLost):
+        change.applied_once_to(held(), NOW)
+    assert change.applied_once_to(held(a=Hold(kind="on")), NOW).recent_changes == ("x",)
+
+
+def test_a_document_remembers_the_last_changes_only() -> None:
+    """Enough for retries, and not without end."""
+    state = MaintenanceState()
+    for number in range(100):
+        state = Change(id=str(number)).applied_once_to(state, NOW)
+    assert state.recent_changes == tuple(str(number) for number in range(36, 100))
+
+
+# As it is stored
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+moments = st.datetimes(
+    datetime(1800, 1, 1),  # noqa: DTZ001 - the strategy adds the timezone
+    datetime(9000, 1, 1),  # noqa: DTZ001
+    timezones=st.integers(-23 * 60, 23 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes))),
+)
+milliseconds = moments.map(lambda moment: moment.replace(microsecond=moment.microsecond // 1000 * 1000))
+any_states = st.builds(
+    MaintenanceState,
+    epoch=texts,
+    version=st.integers(0, 2**63),
+    mode=st.sampled_from(MaintenanceMode),
+    reason=st.none() | texts,
+    since=st.none() | moments,
+    until=st.none() | moments,
+    holds=st.dictionaries(
+        texts,
+        st.builds(
+            Hold,
+            kind=st.sampled_from(["on", "off"]),
+            owner=texts,
+            reason=st.none() | texts,
+            expires_at=st.none() | milliseconds,
+            masks=st.frozensets(texts, max_size=3),
+        ),
+        max_size=3,
+    ),
+    updated_by=st.none() | texts,
+    updated_at=st.none() | moments,
+    recent_changes=st.lists(texts, max_size=3).map(tuple),
+)
+
+
+@given(any_states)
+def test_a_state_survives_its_own_json(state: MaintenanceState) -> None:
+    """What is written is what is read, as bytes and as text."""
+    raw = state.to_json()
+    assert MaintenanceState.from_json(raw, where="here") == state
+    assert MaintenanceState.from_json(raw.decode(), where="here") == state
+    assert MaintenanceState.from_json(raw, where="here").to_json() == raw
+
+
+def test_a_document_says_what_is_not_as_usual() -> None:
+    """And always what it is: its schema, its version and its mode. A person can read it."""
+    assert MaintenanceState().to_json() == b'{"schema":1,"epoch":"","version":0,"mode":"off"}'
+    state = MaintenanceState(
+        epoch="e",
+        version=7,
+        mode=READ_ONLY,
+        reason="schöne neue Platten",
+        until=NOW,
+        holds={"a": Hold(kind="on", expires_at=NOW + timedelta(milliseconds=1, microseconds=999))},
+    )
+    assert json.loads(state.to_json()) == {
+        "schema": 1,
+        "epoch": "e",
+        "version": 7,
+        "mode": "read_only",
+        "reason": "schöne neue Platten",
+        "until": "2026-11-20T12:00:00Z",
+        "holds": {"a": {"kind": "on", "expires_at": 1795176000001}},
+    }
+    assert "schöne" in state.to_json().decode()
+
+
+def document(**fields: Any) -> str:
+    return json.dumps({"schema": 1, "mode": "on", **fields})
+
+
+@pytest.mark.parametrize(
+    ("raw", "problem"),
+    [
+        ("", "Invalid JSON"),
+        ("{", "Invalid JSON"),
+        (document()[:-1], "Invalid JSON"),
+        (document() + "x", "Invalid JSON"),
+        (b"\xff", "Invalid JSON"),
+        (b"\x00" * 100, "Invalid JSON"),
+        ('{"schema":1,"reason":"\\ud800"}', "Invalid JSON"),
+        ("[" * 5000, "Invalid JSON"),
+        ("null", "Input should be an object"),
+        ("[]", "Input should be an object"),
+        ('"on"', "Input should be an object"),
+        ("{}", "it does not say which schema it has"),
+        ('{"mode":"on","version":3}', "it does not say which schema it has"),
+        (document(schema=2), "schema: Input should be 1"),
+        (document(schema="1"), "schema: Input should be 1"),
+        (document(more=1), "more: Extra inputs are not permitted"),
+        (document(mode="maybe"), "mode: Input should be 'off', 'on' or 'read_only'"),
+        (document(mode="ON"), "mode: Input should be"),
+        (document(mode=True), "mode: Input should be"),
+        (document(version="1"), "version: Input should be a valid integer"),
+        (document(version=1.5), "version: Input should be a valid integer"),
+        (document(version=True), "version: Input should be a valid integer"),
+        (document(version=-1), "version: Input should be greater than or equal to 0"),
+        (document(version=None), "version: Input should be a valid integer"),
+        (document(reason=1), "reason: Input should be a valid string"),
+        (document(until="2026-01-01T00:00:00"), "until: Input should have timezone info"),
+        (document(until="2026-01-01"), "until: Input should be a valid datetime"),
+        (document(until=1795176000), "until: Input should be a valid datetime"),
+        (document(holds=[]), "holds: Input should be an object"),
+        (document(holds={"a": {}}), "holds.a.kind: Field required"),
+        (document(holds={"a": {"kind": "half"}}), "holds.a.kind: Input should be 'on' or 'off'"),
+        (document(holds={"a": {"kind": "on", "ttl": 3}}), "holds.a.ttl: Extra inputs are not permitted"),
+        (document(holds={"a": {"kind": "on", "expires_at": 1.5}}), "holds.a.expires_at: Input should be a valid"),
+        (document(holds={"a": {"kind": "on", "expires_at": True}}), "holds.a.expires_at: Input should be a valid"),
+        (document(holds={"a": {"kind": "on", "expires_at": 10**30}}), "expires_at: Value error, 1000000000000"),
+        (document(holds={"a": {"kind": "on", "masks": "b"}}), "holds.a.masks: Input should be a valid array"),
+        (document(recent_changes=[1]), "recent_changes.0: Input should be a valid string"),
+    ],
+)
+def test_what_is_no_document_is_refused(raw: bytes | str, problem: str) -> None:
+    """It is told where it was, and what is wrong with it; nothing is guessed."""
+    with pytest.raises(CorruptState, match="here has no readable maintenance state: ") as error:
+        MaintenanceState.from_json(raw, where="here")
+    assert error.value.where == "here"
+    assert problem in error.value.problem
+    assert "\n" not in error.value.problem
+
+
+def test_a_document_that_can_not_be_read_is_not_told_by_its_content() -> None:
+    """Whatever was stored there may be secret."""
+    with pytest.raises(CorruptState) as error:
+        MaintenanceState.from_json(document(reason=["s3cr3t"]), where="here")
+    assert "s3cr3t" not in str(error.value)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=5,
+)
+fields = st.sampled_from([*MaintenanceState.model_fields, "schema"])
+hold_fields = st.sampled_from(list(Hold.model_fields))
+broken_holds = st.dictionaries(texts, st.dictionaries(hold_fields, json_values, max_size=3), max_size=2)
+
+
+@given(
+    st.binary()
+    | texts
+    | json_values.map(json.dumps)
+    | st.dictionaries(fields, json_values).map(json.dumps)
+    | broken_holds.map(lambda holds: document(holds=holds))
+)
+def test_whatever_is_stored_is_a_state_or_corrupt(raw: bytes | str) -> None:
+    """Nothing makes it raise anything else."""
+    try:
+        state = MaintenanceState.from_json(raw, where="here")
+    except CorruptState:
+        return
+    assert MaintenanceState.from_json(state.to_json(), where="here") == state
+
+
+def test_a_document_has_a_largest_size() -> None:
+    """In bytes, when it is written and when it is read."""
+    room = MAX_BYTES - len(MaintenanceState(reason="x").to_json()) + 1
+    largest = MaintenanceState(reason="x" * room)
+    assert len(largest.to_json()) == MAX_BYTES
+    assert MaintenanceState.from_json(largest.to_json(), where="here") == largest
+    for reason in ("x" * (room + 1), "ü" * room):
+        with pytest.raises(InvalidConfiguration, match=r"would have \d+ bytes, nothing was changed: .* shorten the r"):
+            MaintenanceState(reason=reason).to_json()
+    for raw in (document(reason="x" * MAX_BYTES), b" " * (MAX_BYTES + 1)):
+        with pytest.raises(CorruptState, match="more than 65536 bytes"):
+            MaintenanceState.from_json(raw, where="here")
+
+
+def test_whoever_makes_a_document_can_ask_whether_it_may_be_stored() -> None:
+    """It is given back if it may."""
+    assert checked_size(b"x" * MAX_BYTES) == b"x" * MAX_BYTES
+    with pytest.raises(InvalidConfiguration, match="65537 bytes"):
+        checked_size(b"x" * (MAX_BYTES + 1))
+
+
+def test_a_change_is_told_to_a_store_as_documents_say_it() -> None:
+    """What is cleared is null, what is usual as well, and times are as in documents."""
+    change = Change(
+        fields={**set_mode(READ_ONLY, now=NOW, until=NOW).fields, "reason": None},
+        put_holds={"a": Hold(kind="on", owner="me", expires_at=NOW, masks=frozenset({"b"}))},
+        drop_holds=frozenset({"d", "c"}),
+        expected_version=3,
+        required_holds=frozenset({"f", "e"}),
+        by="jürgen",
+        id="x",
+    )
+    assert json.loads(change.to_json()) == {
+        "id": "x",
+        "fields": {
+            "mode": "read_only",
+            "reason": None,
+            "since": "2026-11-20T12:00:00Z",
+            "until": "2026-11-20T12:00:00Z",
+            "updated_by": "jürgen",
+        },
+        "put_holds": {"a": {"kind": "on", "owner": "me", "expires_at": 1795176000000, "masks": ["b"]}},
+        "drop_holds": ["c", "d"],
+        "break_holds": False,
+        "expected_version": 3,
+        "required_holds": ["e", "f"],
+        "refuse_while_held": False,
+        "is_renewal": False,
+    }
+    assert json.loads(set_mode(OFF, now=NOW).to_json())["fields"] == dict.fromkeys(
+        ("mode", "reason", "since", "until", "updated_by")
+    )
+    assert "jürgen" in change.to_json()
+
+
+@pytest.mark.parametrize(
+    ("state", "plain"),
+    [
+        (MaintenanceState(), True),
+        (MaintenanceState(mode=ON, since=NOW, version=7, updated_by="me", updated_at=NOW), True),
+        (MaintenanceState(mode=READ_ONLY), False),
+        (MaintenanceState(mode=ON, reason="new disks"), False),
+        (MaintenanceState(mode=ON, until=NOW), False),
+        (MaintenanceState(holds={"a": Hold(kind="on", expires_at=NOW)}), False),
+    ],
+)
+def test_a_state_is_plain_if_a_boolean_says_all(state: MaintenanceState, plain: bool) -> None:
+    """When it began, and who was last, is for stores that have room for it."""
+    assert is_plain(state) is plain
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ import contextlib
 import random
 import re
 import time
+import weakref
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -56,6 +57,8 @@ _SHARE_OF_THE_STORE = 0.8
 """The part of ``timeout_seconds`` within which the database must have made a change; the rest is for its answer."""
 
 _SECONDS_BETWEEN_TRIES = (0.002, 0.02)
+_SECONDS_TO_CLOSE = 0.5
+_CONNECTIONS_KEPT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -495,7 +498,10 @@ class _Database:
             if self._pool is not None:
                 _forgotten.append(self._pool)
             engine = self._new_engine()
-            self._pool = _Pool(engine, loop, loop.create_task(_kept(engine)))
+            keeper = loop.create_task(_kept(engine))
+            self._pool = _Pool(engine, loop, keeper)
+            # Holds the task as well, of which the loop has a weak reference only.
+            weakref.finalize(self, _let_go, loop, keeper).atexit = False
             self._users.clear()
         return self._pool
 
@@ -509,7 +515,7 @@ class _Database:
             return create_async_engine(self.url, poolclass=NullPool, connect_args=options)
         return create_async_engine(
             self.url,
-            pool_size=2,
+            pool_size=_CONNECTIONS_KEPT,
             max_overflow=2,
             pool_timeout=self._timeout_seconds,
             pool_pre_ping=True,
@@ -522,12 +528,35 @@ _forgotten: list[object] = []
 """A parent's connections in a forked child: kept, because closing them would close what the parent uses."""
 
 
+def _let_go(loop: asyncio.AbstractEventLoop, keeper: asyncio.Task[None]) -> None:
+    """Have the connections closed of a database that nobody has any more."""
+    with contextlib.suppress(RuntimeError):  # its loop has ended, and they were closed then
+        loop.call_soon_threadsafe(keeper.cancel)
+
+
 async def _kept(engine: AsyncEngine) -> None:
-    """Keep an engine until this task is cancelled, then close its connections."""
+    """Keep an engine until this task is cancelled, then close its idle connections."""
     try:
         await asyncio.get_running_loop().create_future()
     finally:
-        await engine.dispose()
+        for _ in range(_CONNECTIONS_KEPT):
+            if await _closed(engine):
+                break
+
+
+async def _closed(engine: AsyncEngine) -> bool:
+    """Close the idle connections and return ``True``, or give up on one that does not answer its farewell.
+
+    Goes on when it is cancelled, again and again as tasks are here: half closed would be a leak.
+    """
+    closing = asyncio.create_task(engine.dispose())
+    until = time.monotonic() + _SECONDS_TO_CLOSE
+    while not closing.done():
+        if time.monotonic() >= until:
+            closing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({closing}, timeout=_SECONDS_TO_CLOSE / 10)
+    return not closing.cancelled()
 
 
 async def _execute(connection: AsyncConnection, statement: str, **values: Any) -> CursorResult[Any]:

@@ -1,0 +1,392 @@
+"""The background thread: one for the process, whatever event loops the process has."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import gc
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import anyio
+import pytest
+
+from fastapi_maintenance import background
+
+from .scripts import output_of
+
+pytestmark = pytest.mark.anyio
+
+both_loops = pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+
+
+@pytest.fixture(autouse=True)
+def _thread_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let each test start and stop a thread that no other test uses."""
+    monkeypatch.setattr(background, "_running", None)
+    monkeypatch.setattr(background, "_lock", threading.Lock())
+    yield
+    background.stop()
+
+
+def threads() -> list[threading.Thread]:
+    """Return the thread of this test, if it runs."""
+    return [] if background._running is None else [background._running._thread]
+
+
+async def name_of_thread() -> str:
+    return threading.current_thread().name
+
+
+async def for_ever(begun: threading.Event | None = None) -> None:
+    if begun is not None:
+        begun.set()
+    await asyncio.get_running_loop().create_future()
+
+
+# Running
+
+
+@both_loops
+async def test_coroutines_run_on_one_thread_of_their_own() -> None:
+    """Under asyncio and trio, which is started by the first one."""
+    assert threads() == []
+    assert await background.run(name_of_thread()) == "fastapi-maintenance"
+    one = threads()
+    assert one[0].daemon
+    await background.run(name_of_thread())
+    assert threads() == one
+
+
+def test_code_without_an_event_loop_can_wait_too() -> None:
+    """By the future."""
+    assert background.submit(name_of_thread()).result(20) == "fastapi-maintenance"
+
+
+def test_every_event_loop_of_a_process_is_served() -> None:
+    """One after the other, and several at the same time."""
+    names: list[str] = []
+
+    def ask() -> None:
+        names.append(asyncio.run(background.run(name_of_thread())))
+
+    asking = [threading.Thread(target=ask) for _ in range(5)]
+    for thread in asking:
+        thread.start()
+    for thread in asking:
+        thread.join()
+    ask()
+    assert names == ["fastapi-maintenance"] * 6
+
+
+@both_loops
+async def test_what_a_coroutine_raises_comes_out_at_the_caller() -> None:
+    """As it is."""
+    fault = LookupError("no such switch")
+
+    async def fail() -> None:
+        raise fault
+
+    with pytest.raises(LookupError) as error:
+        await background.run(fail())
+    assert error.value is fault
+
+
+@both_loops
+async def test_a_cancelled_caller_cancels_its_coroutine() -> None:
+    """Nobody wants its result any more."""
+    begun, ended = threading.Event(), threading.Event()
+
+    async def wait() -> None:
+        try:
+            await for_ever(begun)
+        finally:
+            ended.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(background.run, wait())
+        await anyio.to_thread.run_sync(begun.wait)
+        tasks.cancel_scope.cancel()
+    assert await anyio.to_thread.run_sync(ended.wait, 20)
+
+
+@both_loops
+async def test_a_callers_loop_is_free_while_it_waits() -> None:
+    """And the thread's loop is free while the caller blocks."""
+    future = background.submit(asyncio.sleep(0.05, "slept"))
+    ticks = 0
+    async with anyio.create_task_group() as tasks:
+
+        async def tick() -> None:
+            nonlocal ticks
+            while not future.done():
+                ticks += 1
+                await anyio.sleep(0.001)
+
+        tasks.start_soon(tick)
+        assert await background.result_of(future) == "slept"
+    assert ticks > 3
+    blocked = background.submit(asyncio.sleep(0.01, "beat"))
+    time.sleep(0.1)  # noqa: ASYNC251 - that is what users' code does
+    assert blocked.done()
+
+
+@both_loops
+async def test_a_future_that_several_wait_for_survives_those_who_go() -> None:
+    """Whoever is cancelled leaves it to the others, and what it is done with later does no harm."""
+    shared: concurrent.futures.Future[None] = concurrent.futures.Future()
+    finished: list[int] = []
+
+    async def wait(number: int, scope: anyio.CancelScope) -> None:
+        with scope:
+            await background.done(shared)
+            finished.append(number)
+
+    scopes = [anyio.CancelScope() for _ in range(3)]
+    async with anyio.create_task_group() as tasks:
+        for number, scope in enumerate(scopes):
+            tasks.start_soon(wait, number, scope)
+        await anyio.sleep(0.01)
+        scopes[1].cancel()
+        await anyio.sleep(0.01)
+        assert not shared.cancelled()
+        await anyio.to_thread.run_sync(shared.set_result, None)
+    assert sorted(finished) == [0, 2]
+    await background.done(shared)
+
+
+def test_a_result_that_comes_after_trio_has_ended_is_nobodys() -> None:
+    """The thread does not stumble over the loop that is gone."""
+    future: concurrent.futures.Future[None] = concurrent.futures.Future()
+    future.set_running_or_notify_cancel()  # cannot be cancelled any more
+
+    async def give_up() -> None:
+        with anyio.move_on_after(0.01):
+            await background.result_of(future)
+
+    anyio.run(give_up, backend="trio")
+    future.set_result(None)
+
+
+# Limits and cancellation
+
+
+async def test_a_coroutine_in_time_is_not_disturbed() -> None:
+    """Its result, or what it raises, is its own."""
+
+    async def fail() -> None:
+        raise LookupError
+
+    assert await background.run(background.bounded(asyncio.sleep(0, "done"), 20)) == "done"
+    with pytest.raises(LookupError):
+        await background.run(background.bounded(fail(), 20))
+
+
+async def test_a_coroutine_that_takes_too_long_is_cancelled() -> None:
+    """The message has the limit."""
+    ended = threading.Event()
+
+    async def wait() -> None:
+        try:
+            await for_ever()
+        finally:
+            ended.set()
+
+    with pytest.raises(TimeoutError, match=r"no answer within 0\.01 s"):
+        await background.run(background.bounded(wait(), 0.01))
+    assert ended.is_set()
+
+
+def stubborn(times: int, seen: list[int]) -> Callable[[], Any]:
+    """Return a coroutine function that swallows so many cancellations."""
+
+    async def wait() -> None:
+        for number in range(times):
+            try:
+                await asyncio.get_running_loop().create_future()
+            except asyncio.CancelledError:
+                seen.append(number)
+        await asyncio.get_running_loop().create_future()
+
+    return wait
+
+
+async def test_a_cancellation_that_gets_lost_is_repeated() -> None:
+    """Until the task has ended."""
+    seen: list[int] = []
+    with pytest.raises(TimeoutError):
+        await background.run(background.bounded(stubborn(3, seen)(), 0.01))
+    assert seen == [0, 1, 2]
+
+
+async def test_a_bounded_coroutine_ends_with_whoever_waits_for_it() -> None:
+    """Cancelled from outside as well."""
+    begun, ended = threading.Event(), threading.Event()
+
+    async def wait() -> None:
+        try:
+            await for_ever(begun)
+        finally:
+            ended.set()
+
+    task = asyncio.create_task(background.run(background.bounded(wait(), 3600)))
+    await anyio.to_thread.run_sync(begun.wait)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await anyio.to_thread.run_sync(ended.wait, 20)
+
+
+async def test_tasks_that_have_ended_need_no_cancelling() -> None:
+    """There may be none at all."""
+
+    async def cancel_all() -> bool:
+        ended = asyncio.create_task(asyncio.sleep(0))
+        await ended
+        await background.cancelled([])
+        await background.cancelled([ended])
+        return ended.cancelled()
+
+    assert await background.run(cancel_all()) is False
+
+
+# The end
+
+
+def test_stopping_ends_all_that_runs_and_the_thread() -> None:
+    """Stubborn or not; the loop is closed, and nothing warns of what was left."""
+    seen: list[int] = []
+    ended: list[str] = []
+    begun = threading.Event()
+
+    async def wait() -> None:
+        try:
+            await for_ever(begun)
+        finally:
+            ended.append("ended")
+
+    futures = [background.submit(wait()), background.submit(stubborn(2, seen)())]
+    begun.wait(20)
+    (thread,), running = threads(), background._running
+    assert running is not None
+    background.stop()
+    assert (ended, seen) == (["ended"], [0, 1])
+    assert not thread.is_alive()
+    assert running._loop.is_closed()
+    for future in futures:
+        with pytest.raises(concurrent.futures.CancelledError):
+            future.result(20)
+    del futures, running
+    gc.collect()
+
+
+def test_after_the_end_there_may_be_another_beginning() -> None:
+    """Stopping what does not run does nothing."""
+    background.stop()
+    first = background.submit(name_of_thread()).result(20)
+    background.stop()
+    background.stop()
+    assert background.submit(name_of_thread()).result(20) == first
+
+
+def test_a_thread_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that ends must not wait for it without end; its loop can't be closed under it."""
+    monkeypatch.setattr(background, "_SECONDS_TO_STOP", 0.01)
+    begun, go_on = threading.Event(), threading.Event()
+
+    async def hang() -> None:
+        begun.set()
+        go_on.wait(20)
+
+    background.submit(hang())
+    begun.wait(20)
+    (thread,), running = threads(), background._running
+    assert running is not None
+    background.stop()
+    assert thread.is_alive()
+    assert not running._loop.is_closed()
+    go_on.set()
+    thread.join(20)
+    running._loop.call_soon(running._loop.stop)
+    running._loop.run_forever()  # what it had still to do
+    running._loop.close()
+
+
+def test_a_process_that_ends_stops_its_thread() -> None:
+    """Whatever is still running, without a word."""
+    code = """
+import asyncio, threading
+from fastapi_maintenance import background
+
+begun = threading.Event()
+
+async def wait():
+    try:
+        begun.set()
+        await asyncio.sleep(3600)
+    finally:
+        print("ended")
+
+background.submit(wait())
+begun.wait()
+"""
+    assert output_of(code) == "ended\n"
+
+
+# Forks
+
+
+FORK = """
+import asyncio, os, sys, threading
+from fastapi_maintenance import background
+
+async def thread():
+    return threading.get_ident()
+
+waiting = background.submit(asyncio.sleep(3600))
+before = background.submit(thread()).result()
+resets = []
+background.call_after_fork(lambda: resets.append(1))
+child = os.fork()
+if not child:
+    assert threading.active_count() == 1
+    assert resets == [1]
+    assert asyncio.run(background.run(asyncio.sleep(0, "child"))) == "child"
+    assert threading.active_count() == 2
+    sys.exit()
+assert os.waitpid(child, 0)[1] == 0
+assert resets == []
+assert background.submit(thread()).result() == before
+assert not waiting.done()
+print("done")
+"""
+
+
+def test_a_forked_child_has_a_thread_of_its_own() -> None:
+    """The parent's is not there, and what ran on it goes on in the parent only. Either ends without a word."""
+    assert output_of(FORK) == "done\n"
+
+
+def test_a_fork_may_happen_at_any_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while another thread holds the lock, which nobody would give back in the child."""
+    resets: list[str] = []
+    monkeypatch.setattr(background, "_after_fork", [])
+    assert background.call_after_fork(lambda: resets.append("reset")) is background._after_fork[0]
+    background.submit(name_of_thread()).result(20)
+    running = background._running
+    assert running is not None
+    with background._lock:
+        background._reset_in_child()
+        assert background.submit(name_of_thread()).result(20) == "fastapi-maintenance"
+    assert resets == ["reset"]
+    assert background._running is not running
+    assert background._forgotten.pop() is running
+    running.stop()
+
+
+def test_forks_are_noticed() -> None:
+    """By the hook that Python has for it, which the other tests of forks rely on."""
+    assert hasattr(os, "register_at_fork")

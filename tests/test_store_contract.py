@@ -1,0 +1,836 @@
+"""What every backend promises, asked of each of them: the same tests against memory, files, Redis and databases.
+
+What only one of them has, such as words in files, is tested beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import logging
+import os
+import random
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+import pytest
+import trio
+from fastapi import FastAPI
+
+from fastapi_maintenance import (
+    BackendUnavailable,
+    ChangeRejected,
+    HoldLost,
+    InvalidConfiguration,
+    Knowledge,
+    MaintenanceMode,
+    MaintenanceModeMiddleware,
+    MaintenanceState,
+    ReadOnlyBackend,
+    SwitchIsHeld,
+    UnsupportedByBackend,
+    VersionConflict,
+    background,
+    get_maintenance_mode,
+    get_maintenance_state,
+    get_maintenance_status,
+    is_maintenance_on,
+    maintenance_mode_on,
+    set_maintenance_mode,
+)
+from fastapi_maintenance.backends import BaseStateBackend, MemoryBackend
+from fastapi_maintenance.backends.base import FollowedBackend
+from fastapi_maintenance.snapshot import view_of
+from fastapi_maintenance.state import MAX_BYTES, Change, Hold
+
+from .asgi import client, status
+from .places import Place, file_place, postgres_place, python, redis_place, sql_place, sqlite_place
+from .stores import PostgresServer, RedisServer, free_port
+
+VARIABLE = "CLOSED_FOR_NOW"
+MYSQL_URL = os.environ.get("TEST_MYSQL_URL")
+REDIS_PASSWORD = "correct/horse@battery"
+
+DATABASES = ["sqlite", "postgresql", *(["mysql"] if MYSQL_URL else [])]
+FOLLOWED = ["file", "redis", *DATABASES]
+WHOLE = ["memory", *FOLLOWED]
+"""Those that keep the whole state."""
+WRITABLE = [*WHOLE, "two methods"]
+ALL = [*WRITABLE, "environment"]
+SHARED = [*FOLLOWED, "two methods"]
+"""Those that other processes see."""
+SECRET = ["redis", "postgresql", *(["mysql"] if MYSQL_URL else [])]
+"""Those with credentials in their options."""
+
+SOON = timedelta(hours=1)
+PATIENCE: dict[str, Any] = {"timeout_seconds": 10, "init_timeout": 20}
+"""The machine may be busy with other tests."""
+
+
+def of(stores: list[str]) -> pytest.MarkDecorator:
+    """Ask a promise of these stores."""
+    return pytest.mark.parametrize("store", stores, indirect=True)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    with RedisServer("--requirepass", REDIS_PASSWORD, password=REDIS_PASSWORD) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    with PostgresServer() as server:
+        yield server
+
+
+class Store:
+    """A place of one switch, and the backends that were made for it, which are closed after the test."""
+
+    def __init__(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.place = place
+        self._monkeypatch = monkeypatch
+        self._made: list[Any] = []
+
+    def backend(self, *, eager: bool = False, **more: Any) -> Any:
+        """Return a new backend; an ``eager`` one polls as often as it can, if it polls at all."""
+        if eager and "timeout_seconds" in self.place.options:
+            more["poll_seconds"] = 0.001
+        self._made.append(self.place.backend(**more))
+        return self._made[-1]
+
+    def seen_by_others(self, backend: Any) -> Any:
+        """Return a backend that sees what is stored as another process would, as far as the store has others."""
+        return backend if isinstance(backend, MemoryBackend) else self.backend()
+
+    async def turn(self, backend: BaseStateBackend, value: bool) -> None:
+        """Switch by the way that there is."""
+        if self.place.kind == "EnvVarBackend":
+            self._monkeypatch.setenv(VARIABLE, str(int(value)))
+        else:
+            await set_maintenance_mode(value, backend)
+
+    def close(self) -> None:
+        for backend in self._made:
+            named = vars(backend).get("_fastapi_maintenance_siblings", {})
+            for one in (backend, *named.values()):
+                if isinstance(one, FollowedBackend):
+                    asyncio.run(one.aclose())
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    def server(name: str) -> Any:
+        return request.getfixturevalue(name)
+
+    places: dict[str, Callable[[], Place]] = {
+        "memory": lambda: Place("MemoryBackend"),
+        "environment": lambda: Place("EnvVarBackend", {"var_name": VARIABLE}),
+        "two methods": lambda: Place("TwoMethods", {"path": str(tmp_path / "closed")}),
+        "file": lambda: file_place(tmp_path, **PATIENCE),
+        "redis": lambda: redis_place(server("redis_server"), **PATIENCE),
+        "sqlite": lambda: sqlite_place(tmp_path, **PATIENCE),
+        "postgresql": lambda: postgres_place(server("postgres_server"), **PATIENCE),
+        "mysql": lambda: sql_place(str(MYSQL_URL), **PATIENCE),
+    }
+    made = Store(places[request.param](), monkeypatch)
+    yield made
+    made.close()
+
+
+def changed(backend: BaseStateBackend, change: Change) -> MaintenanceState:
+    """Return the state after a change."""
+    return asyncio.run(view_of(backend).apply(change))
+
+
+def stored(backend: BaseStateBackend) -> MaintenanceState:
+    """Return the state that the store has now, whatever this process has a copy of."""
+    if isinstance(backend, FollowedBackend):
+        return background.submit(backend.load()).result(20) or MaintenanceState()
+    state = backend.peek()
+    assert state is not None
+    return state
+
+
+def set_to(mode: str, **fields: Any) -> Change:
+    return Change(fields={"mode": MaintenanceMode(mode), "reason": None, "since": None, "until": None} | fields)
+
+
+def hold(owner: str = "", *, kind: str = "on", expires_in: timedelta | None = SOON) -> Hold:
+    now = datetime.now(UTC).replace(microsecond=123000)  # what is stored are milliseconds
+    ends = None if expires_in is None else now + expires_in
+    return Hold.model_validate({"kind": kind, "owner": owner, "expires_at": ends})
+
+
+def put(id_: str, one: Hold, **more: Any) -> Change:
+    return Change(put_holds={id_: one}, **more)
+
+
+def drop(*ids: str) -> Change:
+    return Change(drop_holds=frozenset(ids))
+
+
+def guarded(backend: BaseStateBackend) -> FastAPI:
+    app = FastAPI()
+    app.add_middleware(MaintenanceModeMiddleware, backend=backend)
+
+    @app.api_route("/", methods=["GET", "POST"])
+    async def endpoint() -> None: ...
+
+    return app
+
+
+# On and off
+
+
+@of(ALL)
+def test_a_switch_that_nobody_touched_is_off(store: Store) -> None:
+    backend = store.backend()
+    assert asyncio.run(backend.get_value()) is False
+    assert asyncio.run(get_maintenance_mode(backend)) is False
+    assert asyncio.run(get_maintenance_state(backend)) == MaintenanceState()
+    assert asyncio.run(status(guarded(backend))) == 200
+
+
+@of(WRITABLE)
+def test_a_value_that_was_set_is_got(store: Store) -> None:
+    backend = store.backend()
+    for value in (True, True, False, False, True):
+        asyncio.run(backend.set_value(value))
+        assert asyncio.run(store.seen_by_others(backend).get_value()) is value
+        assert asyncio.run(backend.get_value()) is value
+
+
+@of(ALL)
+def test_a_mode_that_was_set_is_got(store: Store) -> None:
+    """By whoever asks the switch, and by who asks the store."""
+    backend = store.backend()
+    for value in (True, False, True):
+        asyncio.run(store.turn(backend, value))
+        assert asyncio.run(get_maintenance_mode(backend)) is value
+        assert asyncio.run(get_maintenance_state(backend)).mode == ("on" if value else "off")
+        assert asyncio.run(store.seen_by_others(backend).get_value()) is value
+
+
+@of(["environment"])
+def test_what_can_only_be_read_says_so(store: Store) -> None:
+    backend = store.backend()
+    for refused in (backend.set_value(True), set_maintenance_mode(False, backend)):
+        with pytest.raises(ReadOnlyBackend, match="nothing was changed"):
+            asyncio.run(refused)
+    assert asyncio.run(get_maintenance_mode(backend)) is False
+
+
+@of(["two methods"])
+def test_what_has_no_room_for_more_than_a_boolean_says_so(store: Store) -> None:
+    """And keeps what it has."""
+    backend, end = store.backend(), datetime.now(UTC) + SOON
+    asyncio.run(set_maintenance_mode(True, backend))
+    for refused in (
+        set_maintenance_mode("read_only", backend),
+        set_maintenance_mode(True, backend, reason="new disks"),
+        set_maintenance_mode(True, backend, until=end),
+    ):
+        with pytest.raises(UnsupportedByBackend, match="nothing was changed"):
+            asyncio.run(refused)
+    assert asyncio.run(backend.get_value()) is True
+
+
+# The whole state
+
+
+REASONS = {
+    "none": None,
+    "empty": "",
+    "words": "moving to new disks",
+    "unicode": "Größe 😀 \u2028 \u200f\u05d0 \ufeff e\u0301",
+    "quotes": """'; DROP TABLE x; -- "quoted" \\ \\" %s %(name)s :name {ms} ${x} ]]> \\u0041""",
+    "white": "\t\r\n one\n two \x7f\x01 ",
+    "null": "a\0b",
+    "JSON": '{"mode":"on","version":9,"holds":{"a":[1,{}]}}',
+    "long": "ten thousand " * 770,
+}
+
+
+@of(WHOLE)
+@pytest.mark.parametrize("reason", REASONS.values(), ids=REASONS)
+@pytest.mark.parametrize("mode", ["on", "read_only"])
+def test_a_state_comes_back_as_it_was_set(store: Store, mode: Any, reason: str | None) -> None:
+    """To the character and the microsecond."""
+    backend = store.backend()
+    end = datetime.now(timezone(timedelta(hours=5, minutes=45))) + timedelta(days=1, microseconds=1)
+    before = datetime.now(UTC)
+    asyncio.run(set_maintenance_mode(mode, backend, reason=reason, until=end))
+    for state in (
+        stored(store.seen_by_others(backend)),
+        asyncio.run(get_maintenance_state(backend)),
+        asyncio.run(get_maintenance_state(store.seen_by_others(backend))),
+    ):
+        assert (state.mode, state.reason, state.until) == (mode, reason, end)
+        assert state.since is not None
+        assert before <= state.since <= datetime.now(UTC)
+        assert state.updated_at is not None
+        assert abs(state.updated_at - before) < timedelta(minutes=1)
+    assert asyncio.run(get_maintenance_mode(backend)) is True
+
+
+@of(WHOLE)
+def test_reason_and_end_go_with_the_mode_that_they_were_set_with(store: Store) -> None:
+    backend = store.backend()
+    asyncio.run(set_maintenance_mode(True, backend, reason="disks", until=datetime.now(UTC) + SOON))
+    asyncio.run(set_maintenance_mode(True, backend))
+    state = stored(backend)
+    assert (state.mode, state.reason, state.until) == ("on", None, None)
+    asyncio.run(set_maintenance_mode(False, backend))
+    assert (stored(backend).mode, stored(backend).since) == ("off", None)
+
+
+@of(WHOLE)
+def test_who_made_the_last_change_is_known(store: Store) -> None:
+    backend = store.backend()
+    state = changed(backend, Change(fields=set_to("on", reason="disks").fields, by="Ada <ada@example.org>"))
+    assert state.updated_by == stored(store.seen_by_others(backend)).updated_by == "Ada <ada@example.org>"
+    assert changed(backend, put("a", hold())).updated_by is None
+
+
+@of(WHOLE)
+def test_read_only_lets_reading_pass(store: Store) -> None:
+    backend = store.backend()
+    app = guarded(backend)
+    asyncio.run(set_maintenance_mode("read_only", backend))
+    assert asyncio.run(status(app)) == 200
+    assert asyncio.run(status(app, method="POST")) == 503
+
+
+@of(WHOLE)
+def test_named_switches_do_not_touch_each_other(store: Store) -> None:
+    """Each has a state of its own, beside that of the default one, at which other processes find it."""
+    backend = store.backend()
+    names = ["default", "billing", "billing-2", "b_i"]
+    for name in names[1:]:
+        asyncio.run(set_maintenance_mode(True, backend, name=name, reason=name))
+    others = store.seen_by_others(backend)
+    for name in names:
+        state = asyncio.run(get_maintenance_state(others, name=name))
+        assert (state.mode, state.reason) == (("off", None) if name == "default" else ("on", name))
+    asyncio.run(set_maintenance_mode("read_only", backend))
+    asyncio.run(set_maintenance_mode(False, backend, name="billing"))
+    modes = [stored(backend), *(stored(backend.sibling(name)) for name in names[1:])]
+    if not isinstance(backend, MemoryBackend):  # its siblings are no places, each is a new one
+        assert [state.mode for state in modes] == ["read_only", "off", "on", "on"]
+    assert asyncio.run(get_maintenance_mode(backend, name="billing")) is False
+    assert asyncio.run(get_maintenance_mode(backend, name="billing-2")) is True
+
+
+# Versions, and changes that are made once
+
+
+@of(WHOLE)
+def test_the_version_grows_with_each_change(store: Store) -> None:
+    """Those that change nothing else included."""
+    backend = store.backend()
+    versions = [stored(backend).version]
+    for change in (set_to("on"), set_to("on"), put("a", hold()), set_to("off"), drop("a"), drop("a"), set_to("off")):
+        versions.append(changed(backend, change).version)
+        assert stored(backend).version == versions[-1]
+    assert versions == sorted(set(versions))
+
+
+@of(WHOLE)
+@pytest.mark.parametrize("reason", [None, "disks"])
+def test_a_change_that_expects_another_version_is_refused(store: Store, reason: str | None) -> None:
+    """And changes nothing; one that expects the right one is made, also the first of all."""
+    backend = store.backend()
+    first = changed(backend, replace(set_to("on", reason=reason), expected_version=0))
+    for wrong in (0, first.version - 1, first.version + 1, 2**40):
+        with pytest.raises(VersionConflict, match="nothing was changed") as error:
+            changed(backend, replace(set_to("off"), expected_version=wrong))
+        assert (error.value.expected, error.value.actual) == (wrong, first.version)
+    assert stored(backend) == first
+    second = changed(backend, replace(set_to("read_only"), expected_version=first.version))
+    assert (stored(backend).mode, stored(backend).version) == ("read_only", second.version)
+
+
+@of(WHOLE)
+def test_a_change_is_made_once(store: Store) -> None:
+    """Who did not hear what became of it tries again, also when there was another change in between."""
+    backend = store.backend()
+    change = Change(fields=set_to("read_only", reason="disks").fields, put_holds={"a": hold("me")})
+    first = changed(backend, change)
+    assert changed(backend, change) == first
+    assert changed(store.seen_by_others(backend), change) == first
+    second = changed(backend, replace(set_to("on", reason="more disks"), drop_holds=frozenset({"a"})))
+    assert changed(backend, change) == second
+    assert stored(backend) == second
+
+
+@of(WHOLE)
+def test_a_change_that_was_made_is_not_refused_when_it_is_tried_again(store: Store) -> None:
+    """What it requires was so when it was made."""
+    backend = store.backend()
+    first = changed(backend, put("a", hold("me")))
+    change = Change(
+        fields=set_to("on", reason="disks").fields,
+        drop_holds=frozenset({"a"}),
+        required_holds=frozenset({"a"}),
+        expected_version=first.version,
+    )
+    second = changed(backend, change)
+    assert changed(backend, change) == second
+    assert stored(backend) == second
+
+
+@of(WHOLE)
+def test_changes_at_the_same_time_are_all_made(store: Store) -> None:
+    backend = store.backend()
+    first = changed(backend, put("first", hold()))
+
+    async def all_at_once() -> None:
+        views = [view_of(backend), view_of(store.seen_by_others(backend))]
+        await asyncio.gather(*(views[number % 2].apply(put(str(number), hold())) for number in range(20)))
+
+    asyncio.run(all_at_once())
+    state = stored(backend)
+    assert state.version == first.version + 20
+    assert set(state.holds) == {"first", *map(str, range(20))}
+
+
+# Holds
+
+
+@of(WHOLE)
+def test_a_hold_closes_until_it_is_dropped(store: Store) -> None:
+    """Whatever is stored, which counts again afterwards."""
+    backend = store.backend()
+    lives = {"a": hold("host:7 müller", expires_in=None), 'q"\\{': hold("b"), "off": hold("c", kind="off")}
+    for id_, one in lives.items():
+        state = changed(backend, put(id_, one.model_copy(update={"reason": f"reason of {id_}"})))
+        assert state == stored(store.seen_by_others(backend))
+        assert state.holds[id_].owner == one.owner
+        assert state.holds[id_].reason == f"reason of {id_}"
+    assert asyncio.run(get_maintenance_mode(backend)) is True
+    assert asyncio.run(backend.get_value()) is True
+    changed(backend, drop("a", 'q"\\{', "nobody's"))
+    assert set(stored(backend).holds) == {"off"}
+    changed(backend, set_to("on"))
+    assert asyncio.run(backend.get_value()) is False
+    changed(backend, drop("off"))
+    assert stored(backend).holds == {}
+    assert asyncio.run(backend.get_value()) is True
+
+
+@of(WHOLE)
+def test_an_off_hold_opens_what_it_masks(store: Store) -> None:
+    backend = store.backend()
+    changed(backend, put("outer", hold()))
+    changed(backend, put("inner", hold(kind="off").model_copy(update={"masks": frozenset({"outer"})})))
+    assert stored(store.seen_by_others(backend)).holds["inner"].masks == {"outer"}
+    assert asyncio.run(backend.get_value()) is False
+    changed(backend, put("another", hold()))
+    assert asyncio.run(backend.get_value()) is True
+
+
+@of(WHOLE)
+def test_a_hold_that_is_renewed_lives_on(store: Store) -> None:
+    """That is neither a new version nor anybody's change."""
+    backend = store.backend()
+    ends = datetime.now(UTC).replace(microsecond=123000) + SOON
+    first = changed(backend, put("a", hold("me", expires_in=timedelta(minutes=1)), by="me"))
+    renewed = hold("me").model_copy(update={"expires_at": ends})
+    state = changed(backend, put("a", renewed, required_holds=frozenset({"a"}), is_renewal=True, by="heartbeat"))
+    assert state == stored(backend)
+    assert state.holds["a"].expires_at == ends
+    for field in ("epoch", "version", "updated_at", "updated_by"):
+        assert getattr(state, field) == getattr(first, field)
+
+
+@of(WHOLE)
+def test_a_hold_that_expired_counts_no_more_and_is_dropped_by_the_next_change(store: Store) -> None:
+    backend = store.backend()
+    changed(backend, put("gone", hold(expires_in=timedelta(seconds=-1))))
+    changed(backend, put("going", hold(expires_in=timedelta(seconds=-1))))
+    assert set(stored(backend).holds) == {"going"}
+    assert asyncio.run(backend.get_value()) is False
+    assert set(changed(backend, put("alive", hold())).holds) == {"alive"}
+    assert set(stored(backend).holds) == {"alive"}
+
+
+@of(WHOLE)
+@pytest.mark.parametrize("end", ["expired", "dropped", "broken", "never there"])
+def test_who_lost_a_hold_is_told(store: Store, end: str) -> None:
+    """When it is renewed, and when something depends on it; nothing is changed then."""
+    backend = store.backend()
+    changed(backend, put("mine", hold(expires_in=timedelta(seconds=-1) if end == "expired" else SOON)))
+    changed(backend, put("other", hold("other")))
+    if end == "dropped":
+        changed(backend, drop("mine"))
+    if end == "broken":
+        changed(backend, Change(break_holds=True))
+    needed = "nobody's" if end == "never there" else "mine"
+    before = stored(backend)
+    for change in (
+        put(needed, hold(), required_holds=frozenset({needed}), is_renewal=True),
+        replace(set_to("on"), required_holds=frozenset({needed})),
+    ):
+        with pytest.raises(HoldLost, match="is gone") as error:
+            changed(backend, change)
+        assert error.value.ids == (needed,)
+    assert stored(backend) == before
+
+
+@of(WHOLE)
+def test_a_switch_that_is_held_is_not_turned_off_by_mistake(store: Store) -> None:
+    """Who holds it is named; off-holds and what has expired hold nobody up."""
+    backend = store.backend()
+    for number, one in enumerate(
+        [hold("zoé:1"), hold('quo"te'), hold("open", kind="off"), hold("late", expires_in=timedelta(seconds=-1))]
+    ):
+        changed(backend, put(str(number), one))
+    before = stored(backend)
+    with pytest.raises(SwitchIsHeld, match="nothing was changed") as error:
+        changed(backend, replace(set_to("on", reason="no"), refuse_while_held=True))
+    assert error.value.owners == ('quo"te', "zoé:1")
+    assert stored(backend) == before
+    state = changed(backend, replace(set_to("off"), break_holds=True))
+    assert state.holds == stored(backend).holds == {}
+    changed(backend, put("open", hold("open", kind="off")))
+    assert changed(backend, replace(set_to("on", reason="yes"), refuse_while_held=True)).reason == "yes"
+
+
+@of(ALL)
+def test_a_block_holds_the_switch(store: Store) -> None:
+    """For as long as it lasts; others see it as well, if they share the store at all."""
+    backend = store.backend()
+    shared = store.place.kind not in ("MemoryBackend", "EnvVarBackend")
+
+    async def scenario() -> None:
+        for before in (False, True):
+            await store.turn(backend, before)
+            async with maintenance_mode_on(backend, reason="disks"):
+                assert await get_maintenance_mode(backend) is True
+                assert not shared or await store.backend().get_value() is True
+            assert await get_maintenance_mode(backend) is before
+            assert not shared or await store.backend().get_value() is before
+
+    asyncio.run(scenario())
+
+
+# The size
+
+
+@of(FOLLOWED)
+@pytest.mark.parametrize("part", ["x", "😀", '"'], ids=["x", "four bytes", "escaped"])
+def test_a_state_that_is_too_large_is_refused(store: Store, part: str) -> None:
+    """With its size and the limit; what is stored stays."""
+    backend, reason = store.backend(), part * (MAX_BYTES // len(json.dumps(part, ensure_ascii=False)[1:-1].encode()))
+    for first in (None, set_to("on", reason="disks")):
+        before = stored(backend) if first is None else changed(backend, first)
+        with pytest.raises(InvalidConfiguration, match=rf"nothing was changed: at most {MAX_BYTES} are stored"):
+            changed(backend, set_to("read_only", reason=reason))
+        assert stored(backend) == before
+
+
+@of(WHOLE)
+def test_a_state_that_just_fits_is_kept(store: Store) -> None:
+    backend = store.backend()
+    reason = "x" * (MAX_BYTES - 1000)
+    assert changed(backend, set_to("on", reason=reason)).reason == reason
+    assert stored(store.seen_by_others(backend)).reason == reason
+
+
+# All stores do the same
+
+
+def _random_change(random: random.Random, state: MaintenanceState) -> dict[str, Any]:
+    """Return a change's arguments, ``expected_version`` relative to the present one."""
+    ids = ["a", "b", "c", 'q"', "ü"]
+
+    def some() -> frozenset[str]:
+        return frozenset(random.sample(ids, random.choice([0, 0, 1, 2])))
+
+    more: dict[str, Any] = {}
+    if random.random() < 0.6:
+        mode = random.choice(["off", "on", "read_only"])
+        more["fields"] = set_to(mode, reason=random.choice([None, "", "disks", '{"[ü'])).fields
+    lives = [SOON, SOON, None, timedelta(seconds=-1)]
+    more["put_holds"] = {
+        id_: hold(random.choice(["", "me"]), kind=random.choice(["on", "off"]), expires_in=random.choice(lives))
+        for id_ in some()
+    }
+    more["drop_holds"] = some()
+    if random.random() < 0.2:
+        more["required_holds"] = frozenset(random.sample(ids, 1))
+    more["break_holds"] = random.random() < 0.1
+    more["refuse_while_held"] = random.random() < 0.2
+    if random.random() < 0.2:
+        more["expected_version"] = random.choice([0, 0, 1])
+    if random.random() < 0.1:
+        more = {"put_holds": more["put_holds"], "is_renewal": True}
+    return more
+
+
+@of([name for name in WHOLE if name != "memory"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_store_does_what_memory_does(store: Store, seed: int) -> None:
+    """A long series of random changes leaves the same states, and meets the same refusals."""
+    chance, backend, model = random.Random(seed), store.backend(), MemoryBackend()
+
+    def outcome(one: BaseStateBackend, arguments: dict[str, Any], id_: str) -> object:
+        if "expected_version" in arguments:  # in a file, versions are other numbers
+            arguments = {**arguments, "expected_version": stored(one).version + arguments["expected_version"]}
+        try:
+            changed(one, Change(id=id_, **arguments))
+        except VersionConflict:
+            return VersionConflict
+        except ChangeRejected as error:
+            return str(error)
+        return "made"
+
+    refused = 0
+    for number in range(60):
+        arguments = _random_change(chance, model.peek())
+        answers = [outcome(one, arguments, f"{seed}-{number}") for one in (model, backend)]
+        assert answers[0] == answers[1], arguments
+        refused += answers[0] != "made"
+        ours, theirs = (
+            (one.mode, one.reason, one.until, one.holds, list(one.holds)) for one in (model.peek(), stored(backend))
+        )
+        assert ours == theirs, arguments
+    assert refused > 5
+
+
+# Other processes
+
+
+_OTHER_PROCESS = """
+import asyncio, sys
+from fastapi_maintenance import get_maintenance_mode, set_maintenance_mode
+from tests.places import Place
+
+backend = Place.from_json(sys.argv[1]).backend()
+
+async def main():
+    print(await get_maintenance_mode(backend), await backend.get_value(), flush=True)
+    sys.stdin.readline()
+    await set_maintenance_mode(False, backend)
+    print("done", flush=True)
+
+asyncio.run(main())
+"""
+
+
+@of(SHARED)
+def test_another_process_sees_the_switch_and_turns_it(store: Store) -> None:
+    """What it does is seen here within the poll interval, or at once."""
+    backend = store.backend(eager=True)
+    app = guarded(backend)
+    asyncio.run(set_maintenance_mode(True, backend))
+    with python("-c", _OTHER_PROCESS, store.place.to_json()) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout.readline() == "True True\n"
+        assert asyncio.run(status(app)) == 503
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "done\n", process.stderr and process.stderr.read()
+        assert asyncio.run(backend.get_value()) is False
+        until(lambda: asyncio.run(status(app)) == 200)
+        assert process.wait(20) == 0
+
+
+def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    """Wait until a condition is true."""
+    give_up = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up, "it never came true"
+        time.sleep(0.005)
+
+
+# Requests, event loops and threads
+
+
+@of(ALL)
+def test_a_change_in_this_process_counts_from_the_next_request_on(store: Store) -> None:
+    """However it meets with what is being read at the same time."""
+    backend = store.backend(eager=True)
+    app = guarded(backend)
+
+    async def scenario() -> None:
+        async with client(app) as http:
+            for number in range(100):
+                is_on = number % 2 == 0
+                await store.turn(backend, is_on)
+                for _ in range(5):
+                    assert (await http.get("/")).status_code == (503 if is_on else 200)
+                    await asyncio.sleep(0)
+
+    asyncio.run(scenario())
+
+
+async def _journey(store: Store, backend: BaseStateBackend) -> None:
+    """Ask, change and hold a switch, on whatever event loop this is."""
+    for value in (True, False):
+        await store.turn(backend, value)
+        assert await get_maintenance_mode(backend) is value
+        assert (await get_maintenance_state(backend)).mode == ("on" if value else "off")
+    async with maintenance_mode_on(backend):
+        assert await get_maintenance_mode(backend) is True
+        assert await status(guarded(backend)) == 503
+    assert await get_maintenance_mode(backend) is False
+    assert await status(guarded(backend)) == 200
+
+
+@of(ALL)
+def test_any_event_loop_will_do(store: Store) -> None:
+    """asyncio's, trio's, and one after another."""
+    backend = store.backend()
+    asyncio.run(_journey(store, backend))
+    asyncio.run(_journey(store, backend))
+    trio.run(_journey, store, backend)
+    asyncio.run(_journey(store, backend))
+    trio.run(_journey, store, store.backend())
+
+
+@of(ALL)
+def test_event_loops_at_the_same_time_share_a_switch(store: Store) -> None:
+    """A block on any of them closes for all, and the last one to leave opens."""
+    backend = store.backend()
+    asyncio.run(get_maintenance_mode(backend))
+    failures: list[BaseException] = []
+
+    async def scenario() -> None:
+        for _ in range(10):
+            async with maintenance_mode_on(backend):
+                for _ in range(3):
+                    assert await get_maintenance_mode(backend) is True
+
+    def work(run: Callable[..., object]) -> None:
+        try:
+            run()
+        except BaseException as error:
+            failures.append(error)
+
+    runs: list[Callable[[], object]] = [lambda: asyncio.run(scenario()), lambda: trio.run(scenario)] * 2
+    threads = [threading.Thread(target=work, args=(run,)) for run in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failures == []
+    assert asyncio.run(get_maintenance_mode(backend)) is False
+    assert asyncio.run(backend.get_value()) is False
+
+
+@of(ALL)
+def test_code_without_an_event_loop_can_ask(store: Store) -> None:
+    """In any thread; the first to ask waits for the answer, however many there are."""
+    backend = store.backend(eager=True)
+    asyncio.run(store.turn(backend, True))
+    asking = store.seen_by_others(backend)
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(lambda _: is_maintenance_on(asking), range(8))) == [True] * 8
+    asyncio.run(store.turn(backend, False))
+    assert is_maintenance_on(backend) is False
+
+
+@of(SHARED)
+def test_code_on_an_event_loop_is_told_to_ask_otherwise(store: Store) -> None:
+    """While the answer would take input and output."""
+    backend = store.backend()
+
+    async def scenario() -> None:
+        with pytest.raises(RuntimeError, match="await get_maintenance_mode"):
+            is_maintenance_on(backend)
+
+    asyncio.run(scenario())
+
+
+@of(ALL)
+def test_how_well_a_switch_is_known_is_told(store: Store) -> None:
+    backend = store.backend()
+    asyncio.run(store.turn(backend, True))
+    asyncio.run(get_maintenance_mode(backend))
+    known = get_maintenance_status(backend)
+    assert (known.knowledge, known.last_error) == (Knowledge.READY, None)
+    if isinstance(backend, (FollowedBackend, MemoryBackend)):
+        assert known.version == stored(backend).version
+        assert known.age_seconds is not None
+        assert known.age_seconds < 60
+
+
+# Credentials
+
+
+@of(SECRET)
+@pytest.mark.parametrize("fault", ["no server", "wrong password"])
+def test_nobody_is_told_the_credentials(store: Store, fault: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither by what a backend is shown as, nor by errors with their causes, nor in logs or the status."""
+    caplog.set_level(logging.DEBUG)
+    right = urlsplit(store.place.options["url"]).password or ""
+    wrong = "wrong:horse/battery@staple"
+    place = store.place.at(port=free_port()) if fault == "no server" else store.place.at(password=wrong)
+    told = [repr(store.place.backend())]
+    backend = place.backend(timeout_seconds=2, init_timeout=0.5)
+    try:
+        told += [repr(backend), str(backend), repr(backend.sibling("billing"))]
+        for refused in (backend.set_value(True), backend.get_value(), set_maintenance_mode(True, backend)):
+            with pytest.raises(BackendUnavailable) as error:
+                asyncio.run(refused)
+            told.append("".join(traceback.format_exception(error.value)))
+        assert asyncio.run(get_maintenance_mode(backend)) is False
+        until(lambda: get_maintenance_status(backend).last_error)
+        told.append(str(get_maintenance_status(backend)))
+    finally:
+        asyncio.run(backend.aclose())
+    told += [record.getMessage() for record in caplog.records if record.name.startswith("fastapi_maintenance")]
+    told += [record.exc_text or "" for record in caplog.records]
+    assert "can't be read" in caplog.text
+    for secret in (right, unquote(right), wrong, quote(wrong, safe="")):
+        assert secret
+        assert secret not in "\n".join(told)
+
+
+# The end
+
+
+def _open_files() -> list[str]:
+    """Return what this process has open, by descriptor."""
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the one that lists them
+            found.append(f"{descriptor.name} {descriptor.readlink()}")
+    return sorted(found)
+
+
+async def _tasks() -> set[asyncio.Task[Any]]:
+    """Return what goes on, apart from a timer that is left over when it has nothing to close any more."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    return {task for task in tasks if task is not None and "_close_when_unused" not in repr(task)}
+
+
+@of(FOLLOWED)
+def test_a_backend_that_is_closed_leaves_nothing_open(store: Store) -> None:
+    """No connection, file, thread or task; who asks later begins anew, and can close again."""
+    background.submit(_tasks()).result(20)  # the thread is there and stays
+    before = (_open_files(), threading.active_count(), background.submit(_tasks()).result(20))
+    backend = store.place.backend(poll_seconds=0.01)
+    for value in (True, False):
+        asyncio.run(set_maintenance_mode(value, backend))
+        assert is_maintenance_on(backend) is value
+        assert asyncio.run(status(guarded(backend))) == (503 if value else 200)
+        asyncio.run(backend.get_value())
+        asyncio.run(backend.aclose())
+        until(lambda: _open_files() == before[0] or gc.collect() < 0, 5)
+        assert threading.active_count() == before[1]
+        assert background.submit(_tasks()).result(20) <= before[2]
+    asyncio.run(backend.aclose())
