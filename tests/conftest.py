@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, settings
 from fastapi_maintenance import decorators
 from fastapi_maintenance.registry import registry
 
-
 # A busy machine is no failure: how long something takes is measured elsewhere.
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")
