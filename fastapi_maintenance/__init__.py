@@ -1,5 +1,7 @@
 """Maintenance mode for FastAPI: exact, and free of cost while nothing is under maintenance."""
 
+from .answers import Answer
+from .bypass import Bypass
 from .control import (
     get_maintenance_mode,
     get_maintenance_state,
@@ -14,6 +16,8 @@ from .exceptions import (
     InvalidSwitchName,
     MaintenanceActive,
     MaintenanceError,
+    MissingExtra,
+    NotUnderMaintenance,
     ReadOnlyBackend,
     UnknownBackend,
     UnsupportedByBackend,
@@ -22,6 +26,8 @@ from .exceptions import (
 from .exemptions import Exemptions
 from .guard import MaintenanceGuard, maintenance_exception_handler, maintenance_guard
 from .middleware import MaintenanceModeMiddleware
+from .openapi import document_maintenance
+from .policy import Decision
 from .registry import configure_backend
 from .state import MaintenanceMode, MaintenanceState
 
@@ -29,6 +35,9 @@ __version__ = "1.0.0.dev0"
 
 __all__ = [
     "AmbiguousSwitch",
+    "Answer",
+    "Bypass",
+    "Decision",
     "Exemptions",
     "InvalidConfiguration",
     "InvalidSwitchName",
@@ -38,11 +47,14 @@ __all__ = [
     "MaintenanceMode",
     "MaintenanceModeMiddleware",
     "MaintenanceState",
+    "MissingExtra",
+    "NotUnderMaintenance",
     "ReadOnlyBackend",
     "UnknownBackend",
     "UnsupportedByBackend",
     "UnsupportedFastAPI",
     "configure_backend",
+    "document_maintenance",
     "force_maintenance_mode_off",
     "force_maintenance_mode_on",
     "get_maintenance_mode",

@@ -30,6 +30,10 @@ class View(ABC):
         """Return the state without I/O, or ``None`` where only ``read`` can tell."""
 
     @abstractmethod
+    def latest(self) -> MaintenanceState:
+        """Return the state without I/O, as it was when it was last read."""
+
+    @abstractmethod
     async def read(self) -> MaintenanceState:
         """Return the state; a store that fails leaves the last known one."""
 
@@ -60,6 +64,10 @@ class StateView(View):
         self._backend = backend
 
     def peek(self) -> MaintenanceState:
+        """Return the backend's state."""
+        return self._backend.peek()
+
+    def latest(self) -> MaintenanceState:
         """Return the backend's state."""
         return self._backend.peek()
 
@@ -94,6 +102,10 @@ class BooleanView(View):
         """Return the state, if the backend can tell it without I/O."""
         stored = self._backend.peek()
         return None if stored is None else self._with_holds(stored)
+
+    def latest(self) -> MaintenanceState:
+        """Return the state, as it was last known where it takes I/O to know it."""
+        return self.peek() or self._with_holds(self._last_known)
 
     async def read(self) -> MaintenanceState:
         """Return the state; when the backend fails, the last known one."""
