@@ -7,19 +7,23 @@ PYTHON ?= python3
 PORT ?= 8000
 REQUESTS ?= 50000
 PYTEST_ARGS ?=
+CHROMIUM ?= /usr/bin/chromium
+SUDO ?= $(if $(filter-out 0,$(shell id -u)),sudo)
 
 VENV := .venv
 OLDEST := .venv-oldest
+BROWSER := .venv-browser
 BIN := $(VENV)/bin
 # One stamp for each Python: another PYTHON builds the environment anew.
 STAMP := $(VENV)/.installed-$(subst /,_,$(PYTHON))
 OLDEST_STAMP := $(OLDEST)/.installed-$(subst /,_,$(PYTHON))
+BROWSER_STAMP := $(BROWSER)/.installed-$(subst /,_,$(PYTHON))
 SOURCES := $(wildcard fastapi_maintenance tests examples benchmarks)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check lint types unit format test-oldest fuzz stress bench bench-latency wheel-test clean
+.PHONY: help demo serve test check lint types unit format test-oldest test-browser fuzz stress bench bench-latency wheel-test clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -56,6 +60,12 @@ format: $(STAMP) ## put the sources into shape
 test-oldest: $(OLDEST_STAMP) ## all tests on the oldest FastAPI that is supported
 	$(OLDEST)/bin/python -m pytest -n auto $(PYTEST_ARGS)
 
+test-browser: $(BROWSER_STAMP) ## the maintenance page in Chromium (CHROMIUM=/path/to/it); screenshots to look at
+	@test -x '$(CHROMIUM)' || { echo 'Installing Chromium'; $(SUDO) apt-get update -qq && \
+		$(SUDO) apt-get install -y -qq chromium fonts-noto-color-emoji; }
+	CHROMIUM='$(CHROMIUM)' $(BROWSER)/bin/python -m pytest -n 4 tests/browser $(PYTEST_ARGS)
+	@echo "Screenshots: tests/browser/screenshots"
+
 fuzz: $(STAMP) ## the long differential run (REQUESTS=50000)
 	$(BIN)/python -m pytest tests/test_differential.py --requests $(REQUESTS) $(PYTEST_ARGS)
 
@@ -83,7 +93,7 @@ print("fastapi-maintenance", version("fastapi-maintenance"), "imports from", hom
 endef
 
 clean: ## remove everything that can be made again
-	rm -rf $(VENV) $(OLDEST) build dist .coverage .coverage.* htmlcov .hypothesis .mypy_cache \
+	rm -rf $(VENV) $(OLDEST) $(BROWSER) build dist tests/browser/screenshots .coverage .coverage.* htmlcov .hypothesis .mypy_cache \
 		.pytest_cache .ruff_cache
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -104,3 +114,6 @@ $(STAMP): pyproject.toml
 
 $(OLDEST_STAMP): pyproject.toml
 	$(call environment,$(OLDEST),oldest)
+
+$(BROWSER_STAMP): pyproject.toml
+	$(call environment,$(BROWSER),browser)

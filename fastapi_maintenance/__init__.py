@@ -1,5 +1,7 @@
 """Maintenance mode for FastAPI: exact, and free of cost while nothing is under maintenance."""
 
+from .answers import Answer
+from .bypass import Bypass
 from .control import (
     get_maintenance_mode,
     get_maintenance_state,
@@ -23,6 +25,7 @@ from .exceptions import (
     MaintenanceActive,
     MaintenanceError,
     MissingExtra,
+    NotUnderMaintenance,
     OutcomeUnknown,
     ReadOnlyBackend,
     SwitchIsHeld,
@@ -34,6 +37,8 @@ from .exceptions import (
 from .exemptions import Exemptions
 from .guard import MaintenanceGuard, maintenance_exception_handler, maintenance_guard
 from .middleware import MaintenanceModeMiddleware
+from .openapi import document_maintenance
+from .policy import Decision
 from .registry import configure_backend
 from .snapshot import Knowledge, SwitchStatus
 from .state import MaintenanceMode, MaintenanceState
@@ -42,10 +47,13 @@ __version__ = "1.0.0.dev0"
 
 __all__ = [
     "AmbiguousSwitch",
+    "Answer",
     "BackendUnavailable",
+    "Bypass",
     "ChangeRejected",
     "CorruptState",
     "DeadlinePassed",
+    "Decision",
     "EmptiedStore",
     "Exemptions",
     "HoldLost",
@@ -59,6 +67,7 @@ __all__ = [
     "MaintenanceModeMiddleware",
     "MaintenanceState",
     "MissingExtra",
+    "NotUnderMaintenance",
     "OutcomeUnknown",
     "ReadOnlyBackend",
     "SwitchIsHeld",
@@ -68,6 +77,7 @@ __all__ = [
     "UnsupportedFastAPI",
     "VersionConflict",
     "configure_backend",
+    "document_maintenance",
     "force_maintenance_mode_off",
     "force_maintenance_mode_on",
     "get_maintenance_mode",

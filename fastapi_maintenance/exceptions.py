@@ -18,6 +18,7 @@
     │   └── OutcomeUnknown       it did not answer a change, which may have been made or not
     ├── CorruptState             the store has something that is no state
     ├── EmptiedStore             the store lost the state that it had
+    ├── NotUnderMaintenance      a token was asked for, and there is no maintenance that it could be bound to
     ├── MissingExtra             (also ImportError)  an optional dependency isn't installed
     └── UnsupportedFastAPI       this FastAPI's router can't be read exactly
     MaintenanceActive            (an HTTPException) a guard refused the request
@@ -174,6 +175,17 @@ class EmptiedStore(MaintenanceError):
         super().__init__(f"{where} had a state and has none now: set the mode again, on or off, to go on from there")
 
 
+class NotUnderMaintenance(MaintenanceError):
+    """A token is bound to a maintenance, and the switch is off."""
+
+    def __init__(self, switch: str) -> None:
+        self.switch = switch
+        super().__init__(
+            f"switch {switch!r} is not under maintenance, no token was made: a token opens one maintenance, "
+            "and not the next; turn the switch on first"
+        )
+
+
 class MissingExtra(MaintenanceError, ImportError):
     """An optional dependency isn't installed."""
 
@@ -197,15 +209,23 @@ class UnsupportedFastAPI(MaintenanceError):
 class MaintenanceActive(HTTPException):
     """A guard refused the request: 503 with the default body and ``Retry-After``.
 
-    FastAPI's own handler for ``HTTPException`` already answers it; ``maintenance_exception_handler`` answers
-    with the custom response, if there is one.
+    FastAPI's own handler for ``HTTPException`` already answers it, in JSON; ``maintenance_exception_handler`` answers
+    with what the client prefers, or with the custom response, if there is one.
     """
 
-    def __init__(self, decision: Decision, *, detail: str, headers: Mapping[str, str], terms: Any) -> None:
+    def __init__(
+        self,
+        decision: Decision,
+        *,
+        detail: str,
+        headers: Mapping[str, str],
+        terms: Any,
+        status: int = HTTP_503_SERVICE_UNAVAILABLE,
+    ) -> None:
         self.decision = decision
         """Why the request was refused."""
         self.terms = terms
-        super().__init__(HTTP_503_SERVICE_UNAVAILABLE, detail=detail, headers=dict(headers))
+        super().__init__(status, detail=detail, headers=dict(headers))
 
 
 class WebSocketMaintenanceActive(WebSocketException, MaintenanceActive):
@@ -214,7 +234,15 @@ class WebSocketMaintenanceActive(WebSocketException, MaintenanceActive):
     ``WebSocketException`` comes first, so that Starlette picks the handler that closes.
     """
 
-    def __init__(self, decision: Decision, *, detail: str, headers: Mapping[str, str], terms: Any) -> None:
-        MaintenanceActive.__init__(self, decision, detail=detail, headers=headers, terms=terms)
+    def __init__(
+        self,
+        decision: Decision,
+        *,
+        detail: str,
+        headers: Mapping[str, str],
+        terms: Any,
+        status: int = HTTP_503_SERVICE_UNAVAILABLE,
+    ) -> None:
+        MaintenanceActive.__init__(self, decision, detail=detail, headers=headers, terms=terms, status=status)
         self.code = WS_1013_TRY_AGAIN_LATER
         self.reason = detail

@@ -1,14 +1,17 @@
-"""Which requests pass although their switch is on: preflights, docs pages, paths."""
+"""Which requests pass although their switch is on: preflights, docs pages, paths, networks."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 
 from starlette.types import Scope
 
+from .bypass import Bypass
 from .exceptions import InvalidConfiguration
 
 
@@ -22,31 +25,39 @@ class Exemptions:
             (``/internal/**`` is ``/internal`` and all below it). Upper and lower case differ, one slash at the end
             does not count. A request's path with empty, ``.`` or ``..`` segments or control characters is never
             exempt by its path.
+        networks: Where clients are let in from, such as ``10.0.0.0/8``, ``2001:db8::/32`` or the one address
+            ``192.0.2.7``. Judged by ``scope["client"]`` alone, which is the neighbour on the wire unless the server
+            was told to trust a proxy: behind one that it wasn't told of, every client has the proxy's address. An
+            IPv4 address is the same when it comes as ``::ffff:192.0.2.7``; an IPv6 zone does not count. A client
+            without an address, as on a unix socket, is in no network.
         docs: FastAPI's own pages (docs, ReDoc, schema, OAuth2 redirect) of every app, at the URLs that it has.
         preflight: CORS preflights, without which a browser reports a network error instead of the 503.
+        bypass: Lets holders of a token pass.
 
     Raises:
-        InvalidConfiguration: A path that can match nothing, or more than it says.
+        InvalidConfiguration: A path that can match nothing, or more than it says; a network that is none.
     """
 
     paths: Iterable[str] = ()
+    networks: Iterable[str | IPv4Network | IPv6Network] = ()
     docs: bool = True
     preflight: bool = True
+    bypass: Bypass | None = None
     _patterns: re.Pattern[str] | None = field(init=False, repr=False, compare=False)
+    _networks: tuple[IPv4Network | IPv6Network, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.paths, str):
-            raise InvalidConfiguration(f"paths={self.paths!r} is one string; write paths=({self.paths!r},)")
-        paths: object = self.paths
-        if not isinstance(paths, Iterable):
-            raise InvalidConfiguration(f"paths={paths!r}: a tuple of paths is needed, such as ('/health',)")
-        paths = tuple(paths)
+        paths, networks = _items("paths", self.paths), _items("networks", self.networks)
         for name, value in (("docs", self.docs), ("preflight", self.preflight)):
             if value not in (True, False):
                 raise InvalidConfiguration(f"{name}={value!r}: True or False is needed")
         patterns = [_pattern(path) for path in paths]
         object.__setattr__(self, "paths", paths)
         object.__setattr__(self, "_patterns", re.compile("|".join(patterns)) if patterns else None)
+        object.__setattr__(self, "networks", networks)
+        object.__setattr__(self, "_networks", tuple(_network(network) for network in networks))
+        if self.bypass is not None and not isinstance(self.bypass, Bypass):
+            raise InvalidConfiguration(f"bypass: a Bypass(...) is needed, not {type(self.bypass).__name__}")
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
@@ -63,10 +74,32 @@ class Exemptions:
             return "docs"
         if self._patterns is not None and not _ODD.search(path) and self._patterns.fullmatch(path):
             return "path"
+        if self._networks and self._is_near(scope.get("client")):
+            return "network"
         return None
 
+    def _is_near(self, client: Any) -> bool:
+        """Return whether a client, as ASGI tells it, is in one of the networks."""
+        host = client[0] if client else None
+        if not isinstance(host, str):
+            return False
+        try:
+            address = _same_in_ipv4(ip_address(host))
+        except ValueError:
+            return False
+        return any(address in network for network in self._networks)
 
-_ODD = re.compile(r"//|/\.{1,2}(?:/|$)|[\x00-\x1f\x7f\\]")
+
+def _items(option: str, value: object) -> tuple[Any, ...]:
+    """Return the items of an option that takes several."""
+    if isinstance(value, str):
+        raise InvalidConfiguration(f"{option}={value!r} is one string; write {option}=({value!r},)")
+    if not isinstance(value, Iterable):
+        raise InvalidConfiguration(f"{option}={value!r}: several are needed, such as a tuple of strings")
+    return tuple(value)
+
+
+_ODD = re.compile(r"//|/\.{1,2}(?:[/;]|$)|[\x00-\x1f\x7f\\]")
 """Paths that a router and a proxy or file system may read differently."""
 
 
@@ -97,6 +130,41 @@ def _pattern(path: object) -> str:
         else:
             pattern += "/" + "[^/]*".join(re.escape(part) for part in segment.split("*"))
     return pattern + "/?"
+
+
+_MAPPED = IPv6Network("::ffff:0:0/96")
+"""IPv4 addresses as a socket for both versions tells them (RFC 4291, section 2.5.5.2)."""
+
+
+def _network(network: object) -> IPv4Network | IPv6Network:
+    """Return one network that clients are let in from."""
+    if isinstance(network, (IPv4Network, IPv6Network)):
+        return _same_in_ipv4_network(network)
+    if not isinstance(network, str) or not _CIDR.fullmatch(network):
+        raise InvalidConfiguration(
+            f"network {network!r}: text such as '10.0.0.0/8', '2001:db8::/32' or '192.0.2.7' is needed, "
+            "with the number of bits, not a mask, and without a zone"
+        )
+    try:
+        return _same_in_ipv4_network(ip_network(network))
+    except ValueError as error:
+        advice = ""
+        with suppress(ValueError):
+            advice = f"; write {str(ip_network(network, strict=False))!r}, or one address without '/'"
+        raise InvalidConfiguration(f"network {network!r}: {error}{advice}") from None
+
+
+_CIDR = re.compile(r"[0-9A-Fa-f:.]+(?:/[0-9]{1,3})?")
+
+
+def _same_in_ipv4_network(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
+    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+        return IPv4Network((int(network.network_address) & 0xFFFFFFFF, network.prefixlen - 96))
+    return network
+
+
+def _same_in_ipv4(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
 
 
 def is_preflight(scope: Scope) -> bool:

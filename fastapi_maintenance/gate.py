@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from copy import copy
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -17,12 +18,14 @@ from starlette.responses import Response
 from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .answers import DEFAULT_ANSWER, Answer
+from .bypass import Bypass
 from .decorators import forced_on_anywhere, mark_of, marked_anywhere
 from .exceptions import InvalidConfiguration
 from .exemptions import Exemptions
 from .policy import Decision, Facts, Mark, Rule, decide
 from .registry import DEFAULT, AppSwitch, registry
-from .responses import Refusal, default_response, request_of
+from .responses import Refusal, request_of, takes_decision
 from .routes import Entry, Target, check_fastapi, resolve, root_of, route_path, wrap_innermost
 from .snapshot import View, view_of
 from .state import MaintenanceMode, MaintenanceState
@@ -30,10 +33,15 @@ from .state import MaintenanceMode, MaintenanceState
 logger = logging.getLogger("fastapi_maintenance")
 
 ExemptHandler = Callable[[Request], bool | Awaitable[bool]]
-ResponseHandler = Callable[[Request], Response | Awaitable[Response]]
+ResponseHandler = (
+    Callable[[Request], Response | Awaitable[Response]] | Callable[[Request, Decision], Response | Awaitable[Response]]
+)
 
 _SCOPE_KEY = "fastapi_maintenance"
 """Where the scope of a request keeps its visit to the innermost gate."""
+
+BYPASS = "bypass"
+"""Why the holder of a token is exempt."""
 
 _OFF = MaintenanceState()
 _PASSED_AT_ONCE = Decision(False, Rule.MODE, DEFAULT, MaintenanceMode.OFF)
@@ -47,7 +55,10 @@ class Terms:
         exemptions: Exemptions | None = None,
         exempt_handler: ExemptHandler | None = None,
         response_handler: ResponseHandler | None = None,
+        answer: Answer | None = None,
     ) -> None:
+        if answer is not None and not isinstance(answer, Answer):
+            raise InvalidConfiguration(f"answer={answer!r}: an Answer(...) is needed")
         if exemptions is not None and not isinstance(exemptions, Exemptions):
             raise InvalidConfiguration(f"exemptions={exemptions!r}: an Exemptions(...) is needed")
         for name, handler in (("exempt_handler", exempt_handler), ("response_handler", response_handler)):
@@ -56,50 +67,93 @@ class Terms:
         self.exemptions = exemptions if exemptions is not None else Exemptions()
         self.exempt_handler = exempt_handler
         self.response_handler = response_handler
+        self.answer = answer
+        self._handler_takes_decision = response_handler is not None and takes_decision(response_handler)
 
-    async def exemption(self, request: Request, path: str, *, is_docs: bool) -> str | None:
+    def within(self, outer: Terms | None) -> Terms:
+        """Return the terms to answer by where these stand within others: these, and ``outer`` where they are silent.
+
+        An answer of theirs stands above an ``outer`` handler.
+        """
+        if outer is None or self.answer is not None:
+            return self
+        if self.response_handler is None:
+            return outer
+        terms = copy(self)
+        terms.answer = outer.answer
+        return terms
+
+    def told(self, decision: Decision, now: datetime) -> tuple[Answer, Decision]:
+        """Return the answer that refused clients get by default, and the decision with the seconds they are told."""
+        answer = self.answer or DEFAULT_ANSWER
+        return answer, answer.told(decision, now)
+
+    async def exemption(
+        self, request: Request, path: str, switch: str, state: MaintenanceState, now: datetime, *, is_docs: bool
+    ) -> str | None:
         """Return why a request is exempt, or ``None``; a handler that raises exempts nobody."""
         reason = self.exemptions.of_request(request.scope, path, is_docs=is_docs)
-        if reason is not None or self.exempt_handler is None:
+        if reason is not None:
             return reason
+        bypass = self.exemptions.bypass
+        if bypass is not None and await bypass.admits(request.scope, switch, state, now):
+            return BYPASS
+        if self.exempt_handler is None:
+            return None
         try:
             return "handler" if await _call(self.exempt_handler, request) else None
         except Exception:
             logger.exception("exempt_handler failed: %s %s is not exempt", request.method, path)
             return None
 
+    def default(self, decision: Decision, request: Request) -> Response:
+        """Return the default answer for a blocked request, in the form that its client prefers."""
+        now = datetime.now(UTC)
+        answer, decision = self.told(decision, now)
+        return answer.response(decision, request, now)
+
     async def refusal(self, decision: Decision, request: Request) -> Refusal:
         """Return the answer for a blocked request, over HTTP or a websocket, which can't fail."""
-        return Refusal(await self.response(decision, request), default_response(decision, datetime.now(UTC)))
+        _, decision = self.told(decision, datetime.now(UTC))
+        default = self.default(decision, request)
+        own = await self._own(decision, request)
+        return Refusal(default if own is None else own, default)
 
     async def response(self, decision: Decision, request: Request) -> Response:
         """Return the response for a blocked request; a handler that fails leaves the default one."""
-        default = default_response(decision, datetime.now(UTC))
-        if self.response_handler is None:
-            return default
+        _, decision = self.told(decision, datetime.now(UTC))
+        own = await self._own(decision, request)
+        return self.default(decision, request) if own is None else own
+
+    async def _own(self, decision: Decision, request: Request) -> Response | None:
+        """Return the response of the app's own handler, or ``None`` if there is none or it failed."""
+        handler = self.response_handler
+        if handler is None:
+            return None
+        more = (decision,) if self._handler_takes_decision else ()
         try:
-            response = await _call(self.response_handler, request)
+            response = await _call(handler, request, *more)
         except Exception:
             logger.exception("response_handler failed: the default maintenance response is sent instead")
-            return default
+            return None
         if not isinstance(response, Response):
             logger.error(
                 "response_handler returned %r, which is no Starlette Response: "
                 "the default maintenance response is sent instead",
                 response,
             )
-            return default
+            return None
         return response
 
 
-async def _call(handler: Callable[[Request], Any], request: Request) -> Any:
+async def _call(handler: Callable[..., Any], *arguments: object) -> Any:
     """Call a user's handler, off the event loop unless it is async."""
     function = handler
     while isinstance(function, partial):
         function = function.func
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
-        return await handler(request)
-    result = await run_in_threadpool(handler, request)
+        return await handler(*arguments)
+    result = await run_in_threadpool(handler, *arguments)
     return await result if inspect.isawaitable(result) else result
 
 
@@ -251,7 +305,7 @@ class Gate:
         if request is None:
             request = request_of(scope, recording)
         path = route_path(scope["path"], visit.root_path)
-        exemption = await self.terms.exemption(request, path, is_docs=target.docs)
+        exemption = await self.terms.exemption(request, path, DEFAULT, state, now, is_docs=target.docs)
         decision = decide(replace(facts, exemption=exemption), state, now, instead=self.app.instead)
         return decision, recording.replayed()
 
@@ -342,6 +396,22 @@ async def state_of(app: AppSwitch, switch: str, visit: Visit | None) -> Maintena
         return visit.state
     view = view_of(registry.of_app(app, switch))
     return view.peek() or await view.read()
+
+
+async def answer_to_link(
+    bypass: Bypass, app: AppSwitch, visit: Visit | None, scope: Scope
+) -> Mapping[str, str] | None:
+    """Take a bypass token out of a request's query; return the headers of the redirect that it is good for, if any."""
+    if not bypass.take(scope):
+        return None
+    now = datetime.now(UTC)
+
+    async def blocking(switch: str) -> MaintenanceState | None:
+        state = await state_of(app, switch, visit)
+        instead = app.instead if switch == DEFAULT else None
+        return None if state.mode_at(now, instead=instead) is MaintenanceMode.OFF else state
+
+    return await bypass.answer_to_link(scope, blocking, now)
 
 
 def watch_root(app: ASGIApp, scope: Scope) -> None:

@@ -12,17 +12,30 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
+from starlette.status import HTTP_303_SEE_OTHER
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from .answers import DETAIL, Answer
 from .decorators import mark_of, marked_anywhere
 from .exceptions import InvalidConfiguration, MaintenanceActive, WebSocketMaintenanceActive
 from .exemptions import Exemptions
-from .gate import ExemptHandler, ResponseHandler, Terms, Visit, mark_around, state_of, visit_of
+from .gate import (
+    BYPASS,
+    ExemptHandler,
+    ResponseHandler,
+    Terms,
+    Visit,
+    answer_to_link,
+    mark_around,
+    state_of,
+    visit_of,
+)
 from .policy import Decision, Facts, Mark, Rule, decide
 from .registry import DEFAULT, AppSwitch, checked_name
-from .responses import DETAIL, can_deny, default_headers, request_of
+from .responses import can_deny, request_of
 from .routes import root_of, route_path
+from .state import MaintenanceState
 
 _NO_APP = AppSwitch()
 
@@ -39,6 +52,7 @@ class MaintenanceGuard:
         exemptions: What stays open here; by default preflights.
         exempt_handler: As the middleware's.
         response_handler: As the middleware's, used by ``maintenance_exception_handler``.
+        answer: As the middleware's. It stands above the middleware's own answer and handler.
 
     Raises:
         InvalidConfiguration: An argument can't work.
@@ -52,9 +66,10 @@ class MaintenanceGuard:
         exemptions: Exemptions | None = None,
         exempt_handler: ExemptHandler | None = None,
         response_handler: ResponseHandler | None = None,
+        answer: Answer | None = None,
     ) -> None:
         self.name = checked_name(name)
-        self._terms = Terms(exemptions, exempt_handler, response_handler)
+        self.terms = Terms(exemptions, exempt_handler, response_handler, answer)
 
     def __repr__(self) -> str:
         return f"MaintenanceGuard({self.name!r})"
@@ -64,8 +79,15 @@ class MaintenanceGuard:
 
         Raises:
             MaintenanceActive: It may not.
+            HTTPException: It came by a bypass link: 303 to the same URL without the token.
         """
         visit = visit_of(connection.scope)
+        bypass = self.terms.exemptions.bypass
+        if bypass is not None:
+            app = _NO_APP if visit is None else visit.gate.app
+            headers = await answer_to_link(bypass, app, visit, connection.scope)
+            if headers is not None:
+                raise HTTPException(HTTP_303_SEE_OTHER, headers=dict(headers))
         decision = await self._judge(connection, visit)
         if decision.blocked:
             await self._refuse(connection, visit, decision)
@@ -80,30 +102,36 @@ class MaintenanceGuard:
             state = await state_of(app, switch, visit)
             decision = decide(facts, state, now, switch=switch, instead=instead)
             if decision.blocked and decision.rule is Rule.MODE:
-                facts = replace(facts, exemption=await self._exemption(connection, visit))
-                decision = decide(facts, state, now, switch=switch, instead=instead)
+                exemption = await self._exemption(connection, visit, switch, state, now)
+                decision = decide(replace(facts, exemption=exemption), state, now, switch=switch, instead=instead)
+                if exemption == BYPASS:
+                    continue  # of this switch; what is exempt otherwise is so for both
             if decision.blocked or decision.rule is not Rule.MODE:
                 break
         return decision
 
-    async def _exemption(self, connection: HTTPConnection, visit: Visit | None) -> str | None:
+    async def _exemption(
+        self, connection: HTTPConnection, visit: Visit | None, switch: str, state: MaintenanceState, now: datetime
+    ) -> str | None:
         scope = connection.scope
         request = _request(connection)
         root_path = scope.get("app_root_path", scope.get("root_path", "")) if visit is None else visit.root_path
         path = route_path(scope["path"], root_path)
-        for terms in (self._terms,) if visit is None else (self._terms, visit.gate.terms):
-            exemption = await terms.exemption(request, path, is_docs=False)
+        for terms in (self.terms,) if visit is None else (self.terms, visit.gate.terms):
+            exemption = await terms.exemption(request, path, switch, state, now, is_docs=False)
             if exemption is not None:
                 return exemption
         return None
 
     async def _refuse(self, connection: HTTPConnection, visit: Visit | None, decision: Decision) -> None:
-        terms = self._terms if self._terms.response_handler or visit is None else visit.gate.terms
-        headers = default_headers(decision, datetime.now(UTC))
-        refused = MaintenanceActive(decision, detail=DETAIL, headers=headers, terms=terms)
+        terms = self.terms.within(None if visit is None else visit.gate.terms)
+        answer, decision = terms.told(decision, datetime.now(UTC))
+        refused = MaintenanceActive(
+            decision, detail=answer.detail, headers=answer.headers_of(decision), terms=terms, status=answer.status
+        )
         if isinstance(connection, WebSocket):
             if not can_deny(connection.scope):
-                raise WebSocketMaintenanceActive(decision, detail=DETAIL, headers=headers, terms=terms)
+                raise WebSocketMaintenanceActive(decision, detail=DETAIL, headers=refused.headers or {}, terms=terms)
             if not _starlette_answers_websockets():
                 refusal = await terms.refusal(decision, _request(connection))
                 await refusal(connection.scope, connection.receive, connection.send)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from functools import partial
 
 from starlette.middleware.base import BaseHTTPMiddleware, DispatchFunction, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.status import HTTP_303_SEE_OTHER
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from .answers import Answer
 from .backends.base import BaseStateBackend
 from .exceptions import InvalidConfiguration
 from .exemptions import Exemptions
-from .gate import ExemptHandler, Gate, ResponseHandler, Terms, Visit, visit_of, watch_root
+from .gate import ExemptHandler, Gate, ResponseHandler, Terms, Visit, answer_to_link, visit_of, watch_root
 from .registry import AppSwitch, answering, checked_backend, registry
-from .responses import default_response, request_of, with_fallback
+from .responses import request_of, with_fallback
 from .routes import check_fastapi
 
 
@@ -33,9 +34,11 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
         backend: Where the state of this app's default switch is kept. ``None``: what ``configure_backend`` set.
         exempt_handler: Called with the ``Request`` when it is about to be blocked by the mode; a true answer lets it
             pass. Sync (run off the event loop) or async. One that raises exempts nobody.
-        response_handler: Called with the ``Request`` of a blocked one; returns the Starlette response to send.
+        response_handler: Called with the ``Request`` of a blocked one, and with the ``Decision`` if its second
+            positional parameter has no default or is called ``decision``; returns the Starlette response to send.
             Sync or async. One that raises leaves the default answer.
         exemptions: What stays open otherwise; by default preflights and docs pages.
+        answer: The default answer's status, headers, times and texts.
         dispatch: A function as for ``BaseHTTPMiddleware``, called around the decision: its ``call_next(request)``
             returns the app's answer or the refusal.
 
@@ -53,6 +56,7 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
         response_handler: ResponseHandler | None = None,
         *,
         exemptions: Exemptions | None = None,
+        answer: Answer | None = None,
         dispatch: DispatchFunction | None = None,
     ) -> None:
         super().__init__(app)
@@ -60,7 +64,8 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
             raise InvalidConfiguration(f"enable_maintenance={enable_maintenance!r}: True, False or None is needed")
         switch = AppSwitch(None if backend is None else checked_backend(backend), enable_maintenance)
         registry.add_app(switch)
-        self._gate = Gate(switch, Terms(exemptions, exempt_handler, response_handler))
+        self._gate = Gate(switch, Terms(exemptions, exempt_handler, response_handler, answer))
+        self._bypass = self._gate.terms.exemptions.bypass
         if dispatch is not None:
             self.dispatch_func = partial(self._dispatch_around, dispatch)
         self._is_plain = dispatch is None and type(self).dispatch is MaintenanceModeMiddleware.dispatch
@@ -78,6 +83,11 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
             watch_root(self.app, scope)
             self._is_watching = True
         gate = self._gate
+        if self._bypass is not None:
+            headers = await answer_to_link(self._bypass, gate.app, None, scope)
+            if headers is not None:
+                await Response(status_code=HTTP_303_SEE_OTHER, headers=headers)(scope, receive, send)
+                return
         outer_app = answering.get()
         answering.set(gate.app)
         try:
@@ -100,9 +110,10 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
 
     async def _call_dispatch(self, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
         """Have a user's ``dispatch`` answer; once it has refused the request, nothing turns that into a 500."""
+        terms = self._gate.terms
 
         def fallback() -> Response | None:
-            return None if visit.refused is None else default_response(visit.refused, datetime.now(UTC))
+            return None if visit.refused is None else terms.default(visit.refused, request_of(scope, receive))
 
         await with_fallback(super().__call__, fallback, scope, receive, send)
 

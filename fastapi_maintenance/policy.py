@@ -61,6 +61,8 @@ class Decision:
     until: datetime | None = None
     """When the maintenance is known to end."""
     exemption: str | None = None
+    retry_after: int | None = None
+    """After how many seconds the client is told to come back; a ``response_handler`` always sees it."""
 
 
 Verdict = tuple[bool, Rule]

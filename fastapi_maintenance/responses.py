@@ -1,45 +1,52 @@
-"""What a refused client gets: the default answer, the user's own, and either of them over a websocket."""
+"""How a refusal is sent: over HTTP and websockets, and without ever failing into a 500."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import logging
-import math
+import sys
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.status import HTTP_503_SERVICE_UNAVAILABLE, WS_1013_TRY_AGAIN_LATER
+from starlette.responses import Response
+from starlette.status import WS_1013_TRY_AGAIN_LATER
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .policy import Decision
+from .answers import DETAIL
+
+if sys.version_info >= (3, 14):  # pragma: no cover - not on each Python
+    import annotationlib
 
 logger = logging.getLogger("fastapi_maintenance")
-
-DETAIL = "Service temporarily unavailable due to maintenance"
-RETRY_AFTER_SECONDS = 3600
-"""What clients are told while the end isn't known."""
 
 _DENIAL_EXTENSION = "websocket.http.response"
 
 
-def default_headers(decision: Decision, now: datetime) -> dict[str, str]:
-    """Return the headers of the default answer.
+def takes_decision(handler: Callable[..., Any]) -> bool:
+    """Return whether a ``response_handler`` gets the decision behind the request.
 
-    ``Retry-After`` is in whole seconds (RFC 9110, section 10.2.3), rounded up to the end of the maintenance.
+    It does if its second positional parameter must be filled or is called ``decision``. All others stay as they are:
+    parameters with a default, ``*args`` and keyword-only ones are the handler's own.
     """
-    seconds = RETRY_AFTER_SECONDS
-    if decision.until is not None:
-        seconds = max(0, math.ceil((decision.until - now).total_seconds()))
-    return {"Retry-After": str(seconds), "Cache-Control": "no-store"}
-
-
-def default_response(decision: Decision, now: datetime) -> JSONResponse:
-    """Return the answer for clients when the app has none of its own."""
-    return JSONResponse(
-        {"detail": DETAIL}, status_code=HTTP_503_SERVICE_UNAVAILABLE, headers=default_headers(decision, now)
+    try:
+        parameters = list(_signature(handler).parameters.values())
+    except (TypeError, ValueError):  # a callable from C that doesn't tell
+        return False
+    second = parameters[1:2]
+    return any(
+        parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        and (parameter.default is parameter.empty or parameter.name == "decision")
+        for parameter in second
     )
+
+
+if sys.version_info >= (3, 14):  # pragma: no cover - the same
+    # Annotations may name what exists for type checkers only.
+    _signature = functools.partial(inspect.signature, annotation_format=annotationlib.Format.FORWARDREF)
+else:  # pragma: no cover - the other one
+    _signature = inspect.signature
 
 
 class Refusal:

@@ -299,6 +299,41 @@ class _Walk:
         return Target(False, entries=tuple(self.entries))
 
 
+class Operation(NamedTuple):
+    """A path and its methods, as an app's OpenAPI schema describes them."""
+
+    path: str
+    """With the names of its parameters: ``/items/{item_id}``."""
+    methods: frozenset[str]
+    mark: Mark | None
+    dependencies: tuple[Any, ...]
+    """What is called for them, at any depth."""
+
+
+def operations_of(app: FastAPI) -> Iterator[Operation]:
+    """Yield what an app's OpenAPI schema describes, in the router's order.
+
+    FastAPI builds included routers for it, as it does for the schema; so this is for when somebody asks for that.
+    """
+    for route in app.router.routes:
+        is_included = _IncludedRouter is not None and isinstance(route, _IncludedRouter)
+        described: Any
+        for described in route.effective_route_contexts() if is_included else (route,):  # type: ignore[attr-defined]
+            if isinstance(getattr(described, "original_route", described), APIRoute) and described.include_in_schema:
+                yield Operation(
+                    described.path_format,
+                    frozenset(described.methods),
+                    mark_of(described.endpoint) or mark_of(app),
+                    tuple(_calls(described.dependant)),
+                )
+
+
+def _calls(dependant: Any) -> Iterator[Any]:
+    for dependency in dependant.dependencies:
+        yield dependency.call
+        yield from _calls(dependency)
+
+
 class _Matched(NamedTuple):
     """A route that matched, as FastAPI's ``_match`` tells it."""
 

@@ -65,6 +65,10 @@ class View(ABC):
         """Return the state without I/O, or ``None`` where only ``read`` can tell."""
 
     @abstractmethod
+    def latest(self) -> MaintenanceState:
+        """Return the state without I/O, as it was when it was last read."""
+
+    @abstractmethod
     async def read(self) -> MaintenanceState:
         """Return the state; a store that fails leaves the last known one."""
 
@@ -116,6 +120,10 @@ class MemoryView(View):
     def peek(self) -> MaintenanceState | None:
         """Return the backend's state."""
         return self._backend.peek()
+
+    def latest(self) -> MaintenanceState:
+        """Return the backend's state."""
+        return self.read_blocking()
 
     async def read(self) -> MaintenanceState:
         """Return the backend's state."""
@@ -393,6 +401,10 @@ class BooleanView(View):
         if stored is None and self._fresh_until and time.monotonic() < self._fresh_until:
             stored = self._last_known
         return None if stored is None else self._with_holds(stored)
+
+    def latest(self) -> MaintenanceState:
+        """Return the state, as it was last known where it takes I/O to know it."""
+        return self.peek() or self._with_holds(self._last_known)
 
     async def read(self) -> MaintenanceState:
         """Return the state; when the backend fails, the last known one."""

@@ -12,16 +12,19 @@ import fastapi_maintenance
 PACKAGE = Path(fastapi_maintenance.__file__).parent
 
 LAYERS = (
-    {"exceptions"},
+    {"exceptions", "accept", "page"},
     {"state"},
     {"policy"},
-    {"decorators", "background"},
-    {"routes", "exemptions", "responses", "backends.base"},
+    {"decorators", "background", "answers"},
+    {"routes", "responses", "backends.base"},
     {"backends.env", "backends.file", "backends.memory", "backends.redis", "backends.sqlalchemy"},
     {"backends"},
     {"registry", "snapshot"},
+    {"bypass"},
+    {"exemptions"},
     {"gate", "control"},
     {"guard", "middleware"},
+    {"openapi"},
     {""},
 )
 """Modules of the package, by what they may import: what stands further up in this list. The package is the last."""

@@ -32,7 +32,6 @@ from starlette.types import Receive, Scope, Send
 from fastapi_maintenance import (
     MaintenanceActive,
     MaintenanceGuard,
-    MaintenanceMode,
     MaintenanceModeMiddleware,
     configure_backend,
     force_maintenance_mode_on,
@@ -42,8 +41,6 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from fastapi_maintenance.backends import MemoryBackend
-from fastapi_maintenance.policy import Decision, Rule
-from fastapi_maintenance.responses import default_headers, default_response
 from tests.asgi import call, get, request, scope_of
 from tests.servers import uvicorn_server
 
@@ -51,7 +48,6 @@ pytestmark = pytest.mark.anyio
 
 SECONDS = 10
 DETAIL = "Service temporarily unavailable due to maintenance"
-NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
 Handler = Callable[[Request], Any]
 Face = Callable[[Handler | None], FastAPI]
@@ -135,6 +131,7 @@ async def test_the_default_answer_is_this_to_the_byte() -> None:
         "content-length": "63",
         "retry-after": "3600",
         "cache-control": "no-store",
+        "vary": "Accept",
     }
 
 
@@ -187,25 +184,6 @@ async def test_head_without_a_route_for_it_stays_405() -> None:
 # Retry-After
 
 
-@pytest.mark.parametrize(
-    ("until", "seconds"),
-    [
-        (None, "3600"),
-        (timedelta(seconds=90), "90"),
-        (timedelta(seconds=89, microseconds=1), "90"),
-        (timedelta(microseconds=1), "1"),
-        (timedelta(0), "0"),
-        (timedelta(days=-1), "0"),
-        (timedelta(days=2), "172800"),
-    ],
-)
-def test_retry_after_is_the_whole_seconds_to_the_end_rounded_up(until: timedelta | None, seconds: str) -> None:
-    """Whoever comes back when told so finds the service open; without an end it is an hour."""
-    decision = Decision(True, Rule.MODE, "default", MaintenanceMode.ON, until=None if until is None else NOW + until)
-    assert default_headers(decision, NOW) == {"Retry-After": seconds, "Cache-Control": "no-store"}
-    assert default_response(decision, NOW).headers["retry-after"] == seconds
-
-
 @pytest.mark.parametrize("guarded", [False, True])
 async def test_an_end_that_the_operator_gave_becomes_retry_after(guarded: bool) -> None:
     """``until`` of ``set_maintenance_mode`` reaches clients, in another time zone as well."""
@@ -220,7 +198,7 @@ async def test_an_end_that_the_operator_gave_becomes_retry_after(guarded: bool) 
     for until in (end, end.astimezone(tz=None)):
         await set_maintenance_mode(True, backend, until=until)
         answer = await get(app, "/items/1")
-        assert (answer.status_code, answer.json()) == (503, {"detail": DETAIL})
+        assert (answer.status_code, answer.json()["detail"]) == (503, DETAIL)
         assert 60 < int(answer.headers["retry-after"]) <= 90
 
 

@@ -97,7 +97,17 @@ def difference(verdict: str, ask: Ask, answer: Answer, oracle: Answer, *, of_rou
         return "blocked, but the status is not 503"
     if missing := DEFAULT_HEADERS - set(answer.headers):
         return f"blocked, but without {missing}"
-    return "" if json.loads(answer.body) == DEFAULT_BODY else "blocked, but the body is another"
+    return "" if _is_default_body(answer.body, ask) else "blocked, but the body is another"
+
+
+def _is_default_body(body: bytes, ask: Ask) -> bool:
+    """Return whether a body is that of the default answer: JSON, unless a page was asked for, and none for HEAD."""
+    if not body:
+        return ask.method == "HEAD"
+    if ("accept", "text/html") in ask.headers and body.startswith(b"<!doctype html>"):
+        return DEFAULT_BODY["detail"].encode() in body
+    content: object = json.loads(body)
+    return content == DEFAULT_BODY
 
 
 @dataclass

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router
 from starlette.types import Scope
 
-from fastapi_maintenance import decorators, gate, guard, policy, responses, routes
+from fastapi_maintenance import answers, decorators, gate, guard, policy, responses, routes
 from fastapi_maintenance.policy import Mark
 
 from .plan import FRONTENDS, LAZY_INCLUDES
@@ -371,12 +371,12 @@ def handshakes_are_denied_where_they_can_only_be_closed(monkeypatch: pytest.Monk
 
 @mutant
 def the_answer_has_no_retry_after(monkeypatch: pytest.MonkeyPatch) -> None:
-    def default_response(original: Any, *args: Any) -> Response:
+    def response(original: Any, *args: Any) -> Response:
         response: Response = original(*args)
         del response.headers["retry-after"]
         return response
 
-    _replace(monkeypatch, gate, "default_response", default_response)
+    _replace(monkeypatch, answers.Answer, "response", response)
 
 
 if FRONTENDS:

@@ -1,0 +1,95 @@
+"""Which of several media types a client prefers (RFC 9110, section 12.5.1)."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_QUOTED = r'"(?:[^"\\]|\\.)*+"'
+_ELEMENT = re.compile(rf'(?:[^,"]|{_QUOTED}?)++')
+"""One element of a list; a comma within a quoted string doesn't end it, and one without an end takes all the rest."""
+_MEDIA_RANGE = re.compile(rf"[ \t]*+(\*/\*(?!{_WORD})|(?!\*/){_WORD}/{_WORD})")
+_PARAMETER = re.compile(rf"[ \t]*+;[ \t]*+(?:({_WORD})=({_WORD}|{_QUOTED}))?")
+_WEIGHT = re.compile(r"0(?:\.\d{0,3})?|1(?:\.0{0,3})?", re.ASCII)
+
+
+_LONGEST_KEPT = 512
+"""Characters of a header whose answer is worth keeping: browsers send about 150, and few different ones."""
+
+
+class _Range(NamedTuple):
+    """A media range: ``*/*``, ``text/*`` or ``text/html``."""
+
+    type: str
+    subtype: str
+    quality: float
+
+    @property
+    def specificity(self) -> int:
+        """Return 0 for ``*/*``, 1 for ``text/*``, 2 for ``text/html``."""
+        return (self.type != "*") + (self.subtype != "*")
+
+    def has(self, media_type: str) -> bool:
+        """Return whether a media type is within this range."""
+        main, _, sub = media_type.partition("/")
+        return self.type in ("*", main) and self.subtype in ("*", sub)
+
+
+def preferred(accept: str | None, offered: Sequence[str]) -> str:
+    """Return the media type, out of ``offered``, that the client of an ``Accept`` header prefers.
+
+    The higher weight wins; among equals the one that the client named more precisely (``text/html, */*`` asks for
+    ``text/html``), then the one offered first. Without a header, and where nothing offered is acceptable, it is the
+    first one, too: RFC 9110 lets a server answer then as if there were no header.
+
+    An element that is no media range with a weight as the RFC spells them is left out, and so is one with parameters
+    (``text/html;level=1``), because nothing offered has any; ``charset=utf-8`` fits all of them.
+
+    Args:
+        accept: The header's value; several headers of one request are joined by commas.
+        offered: Lower-case media types without parameters, the server's favourite first.
+    """
+    if not accept or accept == "*/*":
+        return offered[0]
+    choose = _preferred if len(accept) <= _LONGEST_KEPT else _preferred.__wrapped__
+    return choose(accept, tuple(offered))
+
+
+@functools.lru_cache(maxsize=128)
+def _preferred(accept: str, offered: tuple[str, ...]) -> str:
+    best, best_rank = offered[0], (0.0, 2)
+    ranges = list(_ranges(accept))
+    for media_type in offered:
+        rank = _rank(media_type, ranges)
+        if rank > best_rank:
+            best, best_rank = media_type, rank
+    return best
+
+
+def _rank(media_type: str, ranges: Sequence[_Range]) -> tuple[float, int]:
+    """Return weight and specificity of a media type: those of the most specific range that has it."""
+    matching = [(range_.specificity, range_.quality) for range_ in ranges if range_.has(media_type)]
+    specificity, quality = max(matching, default=(0, 0.0))
+    return quality, specificity
+
+
+def _ranges(accept: str) -> Iterator[_Range]:
+    """Yield the well-formed media ranges of a header that could have something offered."""
+    for element in _ELEMENT.findall(accept):
+        start = _MEDIA_RANGE.match(element)
+        if start is None:
+            continue
+        quality, end, fits = "1", start.end(), True
+        while (parameter := _PARAMETER.match(element, end)) is not None:
+            end = parameter.end()
+            name, value = (parameter[1] or "").lower(), parameter[2]
+            if name == "q":  # wherever it stands, and older clients put their extensions behind it
+                quality = value
+            elif name:
+                fits = fits and name == "charset" and value.strip('"').lower() == "utf-8"
+        if fits and not element[end:].strip(" \t") and _WEIGHT.fullmatch(quality):
+            main, _, sub = start[1].lower().partition("/")
+            yield _Range(main, sub, float(quality))
