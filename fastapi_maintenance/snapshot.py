@@ -192,6 +192,10 @@ class FollowedView(View):
             self._follow().result()
         return state
 
+    def latest(self) -> MaintenanceState:
+        """Return the last copy; before the first one, what counts without any."""
+        return self._shown or self._initial()
+
     def _initial(self) -> MaintenanceState:
         return MaintenanceState(mode=self._backend.initial)
 

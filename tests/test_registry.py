@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import traceback
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from fastapi_maintenance import (
     AmbiguousSwitch,
     InvalidConfiguration,
     InvalidSwitchName,
+    Knowledge,
     MaintenanceMode,
     ReadOnlyBackend,
     UnknownBackend,
@@ -31,6 +33,7 @@ from fastapi_maintenance.backends import (
     RedisBackend,
     SQLAlchemyBackend,
 )
+from fastapi_maintenance.backends.base import FollowedBackend
 from fastapi_maintenance.registry import (
     AppSwitch,
     Registry,
@@ -563,3 +566,21 @@ async def test_a_switch_that_can_not_be_set_says_so() -> None:
     """The operator learns which variable it is and what to do."""
     with pytest.raises(ReadOnlyBackend, match="environment variable FASTAPI_MAINTENANCE_MODE_BILLING can't be set"):
         await set_maintenance_mode(True, name="billing")
+
+
+def test_the_documentation_of_backends_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of docs/backends.md in one go, with a path that may be written."""
+    text = (Path(__file__).parent.parent / "docs" / "backends.md").read_text(encoding="utf-8")
+    text = text.replace("/run/shop/maintenance", str(tmp_path / "maintenance"))
+    names: dict[str, Any] = {"__name__": "docs"}
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL)):
+        exec(compile(block, f"docs/backends.md, block {number}", "exec"), names)
+    assert names["status"].knowledge is Knowledge.NOT_READY
+    assert names["is_maintenance_on"]() is False
+
+
+def test_the_documentation_names_every_option_of_followed_backends() -> None:
+    """An option that nobody can find is no option."""
+    text = (Path(__file__).parent.parent / "docs" / "backends.md").read_text(encoding="utf-8")
+    options = list(inspect.signature(FollowedBackend.__init__).parameters)[1:]
+    assert [name for name in options if f"| `{name}` |" not in text] == []
