@@ -13,11 +13,16 @@ from fastapi import FastAPI
 
 from fastapi_maintenance import (
     MaintenanceModeMiddleware,
+    configure_backend,
     force_maintenance_mode_off,
     get_maintenance_mode,
     get_maintenance_status,
     is_maintenance_on,
 )
+
+from .store_scripts import patient
+
+configure_backend(patient(os.environ["FASTAPI_MAINTENANCE_BACKEND"]))
 
 app = FastAPI()
 app.add_middleware(MaintenanceModeMiddleware)

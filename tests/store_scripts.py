@@ -26,9 +26,19 @@ from fastapi_maintenance import (
     is_maintenance_on,
     set_maintenance_mode,
 )
+from fastapi_maintenance.backends.base import FollowedBackend
+from fastapi_maintenance.registry import backend_from_url
 
 from .asgi import status
 from .traffic import wait_until
+
+
+def patient(url: str) -> FollowedBackend:
+    """Return the backend of a URL, with time enough for busy machines: for what is not about time-outs."""
+    backend = backend_from_url(url)
+    assert isinstance(backend, FollowedBackend)
+    backend.timeout_seconds, backend.init_timeout = 10, 30
+    return backend
 
 
 def app() -> FastAPI:
@@ -165,8 +175,8 @@ def leaves_while_changing(_: str) -> object:
 
 def main(name: str, url: str) -> None:
     logging.getLogger("fastapi_maintenance").addHandler(logging.NullHandler())  # else it would go where errors go
-    configure_backend(url)
     script: Any = globals()[name]
+    configure_backend(url if script in (leaves_while_asking, leaves_while_changing) else patient(url))
     print(json.dumps(script(url)))
 
 

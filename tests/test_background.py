@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import concurrent.futures
 import gc
+import importlib.util
 import os
 import threading
 import time
@@ -387,6 +389,14 @@ def test_a_fork_may_happen_at_any_moment(monkeypatch: pytest.MonkeyPatch) -> Non
     running.stop()
 
 
-def test_forks_are_noticed() -> None:
-    """By the hook that Python has for it, which the other tests of forks rely on."""
-    assert hasattr(os, "register_at_fork")
+def test_a_system_without_forks_has_no_hook_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as Windows, where the module can be imported all the same."""
+    monkeypatch.delattr(os, "register_at_fork")
+    monkeypatch.setattr(atexit, "register", lambda function: function)
+    spec = importlib.util.spec_from_file_location("fastapi_maintenance._without_forks", background.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.submit(name_of_thread()).result(20) == "fastapi-maintenance"
+    module.stop()

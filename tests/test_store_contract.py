@@ -555,8 +555,8 @@ def _random_change(random: random.Random, state: MaintenanceState) -> dict[str, 
     """Return a change's arguments, ``expected_version`` relative to the present one."""
     ids = ["a", "b", "c", 'q"', "ü"]
 
-    def some() -> frozenset[str]:
-        return frozenset(random.sample(ids, random.choice([0, 0, 1, 2])))
+    def some() -> list[str]:
+        return random.sample(ids, random.choice([0, 0, 1, 2]))
 
     more: dict[str, Any] = {}
     if random.random() < 0.6:
@@ -567,7 +567,7 @@ def _random_change(random: random.Random, state: MaintenanceState) -> dict[str, 
         id_: hold(random.choice(["", "me"]), kind=random.choice(["on", "off"]), expires_in=random.choice(lives))
         for id_ in some()
     }
-    more["drop_holds"] = some()
+    more["drop_holds"] = frozenset(some())
     if random.random() < 0.2:
         more["required_holds"] = frozenset(random.sample(ids, 1))
     more["break_holds"] = random.random() < 0.1
@@ -815,7 +815,7 @@ def _open_files() -> list[str]:
 async def _tasks() -> set[asyncio.Task[Any]]:
     """Return what goes on, apart from a timer that is left over when it has nothing to close any more."""
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    return {task for task in tasks if task is not None and "_close_when_unused" not in repr(task)}
+    return {task for task in tasks if "_close_when_unused" not in repr(task)}
 
 
 @of(FOLLOWED)

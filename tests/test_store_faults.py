@@ -48,8 +48,9 @@ RECOVERY_SECONDS = 2.0
 """From the store's return, until it is followed again."""
 MOST_TIMES_AS_SLOW = 2.0
 """Requests during a fault, compared with those before it."""
-P99_FLOOR_SECONDS, MEDIAN_FLOOR_SECONDS = 0.003, 0.0005
-"""Are no difference: other threads of this process have their turns. Whoever asked a store would wait for longer."""
+P99_FLOOR_SECONDS, MEDIAN_FLOOR_SECONDS = 0.02, 0.0005
+"""Are no difference: other threads of this process have their turns, and on a busy machine lose the processor then.
+Who waits for a store does for longer, and who asks one that refuses moves the median."""
 MOST_CPU = 0.3
 """Beyond what requests need: nothing spins, whatever the fault."""
 PASSWORD = PostgresServer.password
@@ -177,17 +178,17 @@ def locked_sqlite(directory: Path) -> Iterator[Store]:
 
 @contextmanager
 def spoilt_file(spoil: Callable[[Path], object], directory: Path) -> Iterator[Store]:
-    path, kept = directory / "switch.json", directory / "kept"
+    path, spoilt, kept = (directory / name for name in ("switch.json", "spoilt", "kept"))
     backend, operator = (LocalFileBackend(path) for _ in range(2))
 
+    # At once: in between there would be no file, which means off.
     def fail() -> None:
-        path.rename(kept)
-        spoil(path)
+        shutil.copy2(path, kept)
+        spoil(spoilt)
+        spoilt.replace(path)
 
     def recover() -> None:
-        if path.is_dir():
-            path.rmdir()
-        kept.rename(path)
+        kept.replace(path)
 
     with disconnected(backend, operator):
         yield Store(backend, operator, fail, recover)
@@ -229,7 +230,7 @@ FAULTS: dict[str, Scene] = {
     "file-truncated": partial(spoilt_file, Path.touch),
     "file-cut": partial(spoilt_file, lambda path: path.write_text('{"schema": 1, "epo')),
     "file-garbage": partial(spoilt_file, lambda path: path.write_bytes(os.urandom(1000))),
-    "file-a-directory": partial(spoilt_file, Path.mkdir),
+    "file-a-directory": partial(spoilt_file, lambda path: path.symlink_to(path.parent)),
     "file-unreadable": unreadable_file,
 }
 """Faults in which the store can neither be read nor changed."""
@@ -597,6 +598,7 @@ def test_connections_that_are_lost_without_a_word_are_replaced(
 def test_a_state_that_is_too_old_gives_way_to_what_was_chosen(
     policy: Any, counts: set[tuple[str, int]], caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Each time, and only as long as the store fails."""
     options = {"poll_seconds": 0.2, "timeout_seconds": 0.3, "on_backend_error": policy, "max_stale": 1.0}
     with (
         redis_server() as server,
@@ -613,7 +615,7 @@ def test_a_state_that_is_too_old_gives_way_to_what_was_chosen(
             server.pause()
             time.sleep(0.7)
             assert traffic.answers(since=failed.at) == READ_ONLY
-            traffic.wait_until_seen(counts, 3)
+            traffic.wait_until_seen(counts, 4)
             flipped = time.monotonic() - failed.at
             time.sleep(1)
             during = traffic.figures(failed, Moment.now())
@@ -628,7 +630,8 @@ def test_a_state_that_is_too_old_gives_way_to_what_was_chosen(
                 f"{backend!r} has failed for 1 s: the switch counts as {policy}",
                 f"{backend!r} can be read again",
             ]
-            assert flipped < 1.0 + 0.5
+            # It is noticed when an attempt fails: after the longest pause between two, and a time-out.
+            assert flipped < 1.0 + 1.0 + 0.3 + 0.5
             report(healthy, during, flipped=flipped, recovered=recovered)
 
 

@@ -51,10 +51,10 @@ class Moment(NamedTuple):
 
 
 class Processor:
-    """What Linux knows of the calling thread; elsewhere, nothing."""
+    """What Linux knows of a thread, the calling one or a process's main one; elsewhere, nothing."""
 
-    def __init__(self) -> None:
-        path = Path("/proc/thread-self/schedstat")
+    def __init__(self, process_id: int | None = None) -> None:
+        path = Path(f"/proc/{process_id or 'thread-self'}/schedstat")
         self._descriptor = os.open(path, os.O_RDONLY) if path.exists() else None
 
     def waited_for(self) -> float:

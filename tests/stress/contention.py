@@ -130,8 +130,9 @@ def _line_of(process: subprocess.Popen[str]) -> str:
 
 def _say(process: subprocess.Popen[str], word: str) -> None:
     assert process.stdin is not None
-    process.stdin.write(f"{word}\n")
-    process.stdin.flush()
+    with contextlib.suppress(BrokenPipeError):  # it has ended, and what it does not tell will be missed
+        process.stdin.write(f"{word}\n")
+        process.stdin.flush()
 
 
 def _told_by(process: subprocess.Popen[str]) -> dict[str, Any]:

@@ -16,11 +16,14 @@ import threading
 import time
 from typing import Any
 
-from fastapi_maintenance import BackendUnavailable, DeadlinePassed, MaintenanceState, background
+from fastapi_maintenance import BackendUnavailable, CorruptState, DeadlinePassed, MaintenanceState, background
 from fastapi_maintenance.backends.base import FollowedBackend
 from fastapi_maintenance.snapshot import view_of
 from fastapi_maintenance.state import Change, Hold
 from tests.places import Place
+
+_SECONDS_BETWEEN_READINGS = 0.001
+"""Enough to leave the processors to the writers."""
 
 
 def marker(writer: int, number: int) -> Change:
@@ -45,7 +48,9 @@ async def _write(backend: FollowedBackend, writer: int, count: int) -> dict[str,
         while True:
             try:
                 await view.apply(change)
-            except (BackendUnavailable, DeadlinePassed):
+            except (BackendUnavailable, DeadlinePassed) as error:
+                if not again:
+                    print(error, file=sys.stderr)  # shown if it never succeeds
                 again += 1  # with the same id, so that it is made once whatever became of it
             else:
                 break
@@ -54,14 +59,18 @@ async def _write(backend: FollowedBackend, writer: int, count: int) -> dict[str,
 
 
 async def _read(backend: FollowedBackend, stop: threading.Event) -> dict[str, Any]:
-    """Read the store and what requests would see, both without a pause."""
+    """Read the store and what requests would see, again and again."""
     view, reads, torn, failed, latest, latest_shown = view_of(backend), 0, 0, 0, 0, 0
     view.start()
     while not stop.is_set():
+        await asyncio.sleep(_SECONDS_BETWEEN_READINGS)
         try:
             state = await background.run(backend.load())
         except BackendUnavailable:
             failed += 1
+            continue
+        except CorruptState:
+            torn += 1
             continue
         reads += 1
         if state is not None:
