@@ -469,6 +469,8 @@ class Store(FollowedBackend):
         self.stored = stored
         self.pushes = pushes
         self.loads = self.listens = self.disconnects = 0
+        self.noted = 0
+        """Which reading was the last that the view has taken note of."""
         self.applied: list[Change] = []
         self.apply_fault: Exception | None = None
         self.may_load, self.may_apply, self.is_lost = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -521,10 +523,15 @@ class Store(FollowedBackend):
 
     async def is_read(self) -> None:
         """Have the store read once more, and wait until that was taken note of."""
-        for _ in range(2):  # the second reading begins when the first one is over
-            loads = self.loads
-            await self.push(None)
-            await until(lambda loads=loads: self.loads > loads)  # type: ignore[misc]
+        loads: list[int] = []
+
+        def push() -> None:
+            assert self.heard is not None
+            loads.append(self.loads)
+            self.heard(None)
+
+        await there(push)
+        await until(lambda: self.noted > loads[0])
 
 
 class Clock:
@@ -568,9 +575,17 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @pytest.fixture
-def make() -> Iterator[Callable[..., Store]]:
+def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Store]]:
     """Return what makes stores, which are followed to the end of the test at most."""
     made: list[Store] = []
+    pause = FollowedView._pause
+
+    def noting_pause(view: FollowedView) -> float:
+        backend: Any = view._backend
+        backend.noted = backend.loads
+        return pause(view)
+
+    monkeypatch.setattr(FollowedView, "_pause", noting_pause)
 
     def make(*arguments: Any, **options: Any) -> Store:
         made.append(Store(*arguments, **options))

@@ -48,8 +48,9 @@ RECOVERY_SECONDS = 2.0
 """From the store's return, until it is followed again."""
 MOST_TIMES_AS_SLOW = 2.0
 """Requests during a fault, compared with those before it."""
-P99_FLOOR_SECONDS, MEDIAN_FLOOR_SECONDS = 0.003, 0.0005
-"""Are no difference: other threads of this process have their turns. Whoever asked a store would wait for longer."""
+P99_FLOOR_SECONDS, MEDIAN_FLOOR_SECONDS = 0.02, 0.0005
+"""Are no difference: other threads of this process have their turns, and on a busy machine lose the processor then.
+Who waits for a store does for longer, and who asks one that refuses moves the median."""
 MOST_CPU = 0.3
 """Beyond what requests need: nothing spins, whatever the fault."""
 PASSWORD = PostgresServer.password
