@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _SECONDS_TO_STOP = 3.0
-_SECONDS_BETWEEN_CANCELS = 0.05
+_SECONDS_BETWEEN_CANCELS = 1.0
+"""Long enough for what is closed on the way: a second cancellation would break that off."""
 
 
 class _Background:
@@ -46,7 +47,12 @@ class _Background:
             self._loop.close()
 
     async def _cancel_all(self) -> None:
-        await cancelled(asyncio.all_tasks() - {asyncio.current_task()})
+        me = asyncio.current_task()
+        await cancelled(asyncio.all_tasks() - {me})
+        if closing := asyncio.all_tasks() - {me}:
+            # A driver's, begun by what was cancelled: they end by themselves, and break off nothing if they may.
+            await asyncio.wait(closing, timeout=_SECONDS_BETWEEN_CANCELS)
+            await cancelled(asyncio.all_tasks() - {me})
 
 
 _running: _Background | None = None

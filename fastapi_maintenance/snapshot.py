@@ -263,7 +263,14 @@ class FollowedView(View):
 
     def _pause(self) -> float:
         """Return how many seconds to wait before the store is read again."""
-        return _pause_after(self._failures) if self._failures else self._backend.poll_seconds
+        if not self._failures:
+            return self._backend.poll_seconds
+        pause = min(_pause_after(self._failures), self._backend.poll_seconds)
+        max_stale = self._backend.max_stale
+        if max_stale is None or self._last_contact is None:
+            return pause
+        too_old_in = self._last_contact + max_stale - time.monotonic()
+        return min(pause, too_old_in) if too_old_in > 0 else pause
 
     async def _listen(self) -> None:
         """Take what the store pushes, if it pushes anything; a lost subscription is made again."""
