@@ -137,7 +137,7 @@ class Registry:
 
 def _sibling(backend: BaseStateBackend, name: str) -> BaseStateBackend:
     """Return the backend of a named switch in the same store, always the same one."""
-    siblings: dict[str, BaseStateBackend] = vars(backend).setdefault("_fastapi_maintenance_siblings", {})
+    siblings = backend.siblings_made()
     if name not in siblings:
         sibling = backend.sibling(name)
         if sibling is None:

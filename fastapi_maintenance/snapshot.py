@@ -24,7 +24,7 @@ from pydantic import TypeAdapter
 
 from . import background
 from .backends.base import BaseStateBackend, FollowedBackend, StateBackend
-from .exceptions import EmptiedStore, ReadOnlyBackend, UnsupportedByBackend
+from .exceptions import BackendUnavailable, EmptiedStore, MaintenanceError, ReadOnlyBackend, UnsupportedByBackend
 from .state import Change, Hold, MaintenanceMode, MaintenanceState, as_mode
 
 logger = logging.getLogger("fastapi_maintenance")
@@ -347,8 +347,10 @@ class FollowedView(View):
 
     def _failed(self, error: Exception) -> None:
         """Take note of a failure: the last known state stays, unless it is too old by the backend's policy."""
+        if not isinstance(error, MaintenanceError):  # those name the store
+            error = BackendUnavailable(repr(self._backend), str(error) or repr(error))
         self._failures += 1
-        self._last_error = str(error) or repr(error)
+        self._last_error = str(error)
         if self._failures == 1:
             counts = "the last known one stays"
             if self._last_contact is None:

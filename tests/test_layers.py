@@ -13,7 +13,7 @@ PACKAGE = Path(fastapi_maintenance.__file__).parent
 
 LAYERS = (
     {"exceptions", "accept", "page"},
-    {"state"},
+    {"state", "schedule"},
     {"policy"},
     {"decorators", "background", "answers"},
     {"routes", "responses", "backends.base"},

@@ -458,8 +458,10 @@ def test_a_sqlite_uri_says_itself_how_it_is_opened(tmp_path: Path, make: Make) -
 def proxied(postgres: PostgresServer, make: Make) -> Iterator[tuple[SQLAlchemyBackend, SilentProxy]]:
     """A backend behind a proxy, with a first state and an open connection."""
     with SilentProxy(postgres.port) as proxy:
-        backend = make(postgres.url(port=proxy.port), timeout_seconds=1)
-        done(backend.apply(setting(ON)))
+        backend = make(postgres.url(port=proxy.port), timeout_seconds=2)
+        patient = make(postgres.url(), table=backend.table)
+        done(patient.apply(setting(ON)))
+        done(backend.load())
         yield backend, proxy
         proxy.speak()
         done(backend.disconnect())

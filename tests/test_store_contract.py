@@ -122,10 +122,8 @@ class Store:
 
     def close(self) -> None:
         for backend in self._made:
-            named = vars(backend).get("_fastapi_maintenance_siblings", {})
-            for one in (backend, *named.values()):
-                if isinstance(one, FollowedBackend):
-                    asyncio.run(one.aclose())
+            if isinstance(backend, FollowedBackend):
+                asyncio.run(backend.aclose())
 
 
 @pytest.fixture
@@ -528,7 +526,7 @@ def test_a_block_holds_the_switch(store: Store) -> None:
 # The size
 
 
-@of(FOLLOWED)
+@of(WHOLE)
 @pytest.mark.parametrize("part", ["x", "😀", '"'], ids=["x", "four bytes", "escaped"])
 def test_a_state_that_is_too_large_is_refused(store: Store, part: str) -> None:
     """With its size and the limit; what is stored stays."""
@@ -834,3 +832,14 @@ def test_a_backend_that_is_closed_leaves_nothing_open(store: Store) -> None:
         assert threading.active_count() == before[1]
         assert background.submit(_tasks()).result(20) <= before[2]
     asyncio.run(backend.aclose())
+
+
+@of(FOLLOWED)
+def test_closing_a_backend_closes_what_was_derived_from_it(store: Store) -> None:
+    """Nobody else has a handle to the backends of its named switches."""
+    backend = store.backend()
+    asyncio.run(get_maintenance_mode(backend))
+    asyncio.run(get_maintenance_mode(backend, name="billing"))
+    assert get_maintenance_status(backend, name="billing").knowledge is Knowledge.READY
+    asyncio.run(backend.aclose())
+    assert get_maintenance_status(backend, name="billing").knowledge is Knowledge.NOT_READY

@@ -51,6 +51,12 @@ class BaseStateBackend(ABC):
         """Return the backend of the switch ``name`` in the same store, or ``None`` if the store has room for one."""
         return None
 
+    def siblings_made(self) -> dict[str, BaseStateBackend]:
+        """Return the siblings that are in use, by name; the registry adds to them."""
+        # Not made by a constructor: a user's own backend need not call this class's.
+        siblings: dict[str, BaseStateBackend] = vars(self).setdefault("_fastapi_maintenance_siblings", {})
+        return siblings
+
 
 class StateBackend(BaseStateBackend):
     """A backend that keeps the whole state: modes, reasons, holds."""
@@ -145,10 +151,13 @@ class FollowedBackend(StateBackend):
         """Close the connections that this backend opened. What it was given stays open."""
 
     async def aclose(self) -> None:
-        """Follow the store no longer, and close the connections that this backend opened.
+        """Follow the store no longer, and close the connections that this backend opened; its siblings alike.
 
         A request that needs the switch later begins anew.
         """
+        for sibling in self.siblings_made().values():
+            if isinstance(sibling, FollowedBackend):
+                await sibling.aclose()
         if self.stop_following is not None:
             await background.run(self.stop_following())
         await background.run(self.disconnect())

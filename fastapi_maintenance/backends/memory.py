@@ -38,8 +38,10 @@ class MemoryBackend(StateBackend):
     async def apply(self, change: Change) -> MaintenanceState:
         """Carry out one change and return the state after it."""
         with self._lock:
-            self._state = change.applied_once_to(self._state, datetime.now(UTC))
-            return self._state
+            state = change.applied_once_to(self._state, datetime.now(UTC))
+            state.to_json()  # what is too large for every other store is refused here as well
+            self._state = state
+            return state
 
     def sibling(self, name: str) -> MemoryBackend:
         """Return a backend with a state of its own."""
