@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     BeforeValidator,
@@ -45,6 +46,18 @@ class MaintenanceMode(StrEnum):
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        msg = f"{moment.isoformat()} is out of range"
+        raise ValueError(msg) from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+"""A time in Python's own UTC. Pydantic's timezone crashes a process that frees it at its end (pydantic-core 2.50)."""
+
+
 def _to_milliseconds(moment: datetime) -> int:
     return (moment - _EPOCH) // timedelta(milliseconds=1)
 
@@ -60,7 +73,7 @@ def _from_milliseconds(value: object) -> object:
 
 
 Milliseconds = Annotated[
-    AwareDatetime,
+    Moment,
     BeforeValidator(_from_milliseconds),
     PlainSerializer(_to_milliseconds, return_type=int, when_used="json"),
 ]
@@ -97,11 +110,11 @@ class MaintenanceState(BaseModel):
     """Grows with each change within an epoch."""
     mode: MaintenanceMode = MaintenanceMode.OFF
     reason: str | None = None
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    since: Moment | None = None
+    until: Moment | None = None
     holds: dict[str, Hold] = Field(default_factory=dict)
     updated_by: str | None = None
-    updated_at: AwareDatetime | None = None
+    updated_at: Moment | None = None
     recent_changes: tuple[str, ...] = ()
     """Ids of the last changes, where the store has no better place for them."""
 
