@@ -935,7 +935,7 @@ async def test_whatever_a_store_raises_is_contained(make: Make) -> None:
     one.stored = LookupError()
     await one.is_read()
     assert shown(view) == (ON, 1)
-    assert view.status().last_error == "LookupError()"
+    assert view.status().last_error == "<Store> is not available: LookupError()"
 
 
 async def test_a_store_that_does_not_answer_is_given_up(make: Make) -> None:
@@ -947,7 +947,7 @@ async def test_a_store_that_does_not_answer_is_given_up(make: Make) -> None:
     await there(one.may_load.clear)
     await one.push(None)
     await until(lambda: view.status().knowledge is Knowledge.STALE)
-    assert view.status().last_error == "no answer within 0.02 s"
+    assert view.status().last_error == "<Store> is not available: no answer within 0.02 s"
     one.stored = at(2, OFF)
     await there(one.may_load.set)
     await until(lambda: shown(view) == (OFF, 2))

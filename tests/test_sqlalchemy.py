@@ -513,9 +513,9 @@ def test_a_connection_that_falls_silent_is_left(proxied: tuple[SQLAlchemyBackend
     proxy.fall_silent()
     for coroutine in (backend.load(), backend.apply(setting(OFF))):
         begun = time.monotonic()
-        with pytest.raises(BackendUnavailable, match="no answer within 1 s"):
+        with pytest.raises(BackendUnavailable, match="no answer within 2 s"):
             done(coroutine)
-        assert time.monotonic() - begun < 4
+        assert time.monotonic() - begun < 6
     proxy.speak()
     assert load(backend) == state
 
