@@ -231,9 +231,13 @@ async def _to_its_end(release: Coroutine[Any, Any, object]) -> None:
                 await asyncio.shield(task)
             except asyncio.CancelledError as error:
                 cancellation = error
-    if cancellation is not None:
-        raise cancellation
-    task.result()
+    if cancellation is None:
+        task.result()
+        return
+    failure = task.exception()
+    if failure is not None:
+        logger.error("a hold could not be given back while its block was cancelled", exc_info=failure)
+    raise cancellation
 
 
 def maintenance_mode_on(

@@ -14,12 +14,12 @@ import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from anyio import Lock
-from anyio.lowlevel import RunVar
+import anyio
 from pydantic import TypeAdapter
 
 from . import background
@@ -28,6 +28,8 @@ from .exceptions import BackendUnavailable, EmptiedStore, MaintenanceError, Read
 from .state import Change, Hold, MaintenanceMode, MaintenanceState, as_mode
 
 logger = logging.getLogger("fastapi_maintenance")
+
+_SECONDS_BETWEEN_TRIES = 0.001
 
 _ATTRIBUTE = "_fastapi_maintenance_view"
 
@@ -406,7 +408,7 @@ class BooleanView(View):
         """Until when, by ``time.monotonic()``, what was last read needn't be read again."""
         self._readings = self._last_reading = 0
         """How many readings have begun, and which of them ``_last_known`` is from."""
-        self._locks: RunVar[Lock] = RunVar(f"fastapi_maintenance.{id(self)}")
+        self._changing = threading.Lock()
 
     def peek(self) -> MaintenanceState | None:
         """Return the state, if the backend can tell it without I/O."""
@@ -456,7 +458,7 @@ class BooleanView(View):
 
     async def apply(self, change: Change) -> MaintenanceState:
         """Carry out one change: the mode at the backend, the holds here."""
-        async with self._lock():
+        async with self._changing_alone():
             if change.fields:
                 await self._set_mode(change)
             if change.put_holds or change.drop_holds:
@@ -518,13 +520,15 @@ class BooleanView(View):
             return stored
         return stored.model_copy(update={"mode": self._below if is_ours else stored.mode, "holds": self._holds})
 
-    def _lock(self) -> Lock:
-        """Return the lock that keeps the changes of this event loop apart; locks can't be shared among loops."""
+    @contextlib.asynccontextmanager
+    async def _changing_alone(self) -> AsyncIterator[None]:
+        """Keep the changes apart, those of other event loops and threads as well, which no async lock could."""
+        while not self._changing.acquire(blocking=False):  # noqa: ASYNC110 - an event belongs to one loop as well
+            await anyio.sleep(_SECONDS_BETWEEN_TRIES)
         try:
-            return self._locks.get()
-        except LookupError:
-            self._locks.set(lock := Lock())
-            return lock
+            yield
+        finally:
+            self._changing.release()
 
 
 _BOOL = TypeAdapter(bool)

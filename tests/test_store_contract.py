@@ -829,7 +829,7 @@ def test_a_backend_that_is_closed_leaves_nothing_open(store: Store) -> None:
         asyncio.run(backend.get_value())
         asyncio.run(backend.aclose())
         until(lambda: _open_files() == before[0] or gc.collect() < 0, 5)
-        assert threading.active_count() == before[1]
+        assert threading.active_count() <= before[1]  # those of earlier tests may end meanwhile
         assert background.submit(_tasks()).result(20) <= before[2]
     asyncio.run(backend.aclose())
 
