@@ -608,8 +608,9 @@ def test_a_lock_file_that_was_replaced_meanwhile_is_no_lock(backend: LocalFileBa
         former.enter_context(locked(lock))
         waiting = background.submit(backend.apply(setting(ON)))
         time.sleep(0.05)
-        lock.unlink()
-        present.enter_context(locked(lock))
+        other = path.with_name("other.lock")
+        present.enter_context(locked(other))
+        other.replace(lock)  # at once, so that the one who waits can't come between
         former.close()
         time.sleep(0.05)
         assert not waiting.done()

@@ -29,7 +29,7 @@ WAITING = {
     *("io", "nt", "posix", "select", "socket", "sqlite3", "ssl", "threading", "time"),
 }
 """The modules whose functions in C read, write or wait."""
-HARMLESS = {"fspath", "get_ident", "monotonic", "time"}
+HARMLESS = {"fspath", "get_ident", "monotonic", "perf_counter", "time"}
 """Those that do not."""
 
 GOAL_SECONDS = 5e-6
