@@ -18,7 +18,7 @@ from anyio.lowlevel import current_token
 
 from .backends.base import BaseStateBackend
 from .exceptions import InvalidConfiguration
-from .registry import DEFAULT, answering, registry
+from .registry import DEFAULT, answering, checked_backend, checked_name, registry
 from .snapshot import SwitchStatus, View, view_of
 from .state import Change, Hold, MaintenanceMode, MaintenanceState, as_mode, set_mode
 
@@ -160,6 +160,14 @@ class _Block:
     def __init__(
         self, kind: Literal["on", "off"], backend: BaseStateBackend | None, name: str, reason: str | None
     ) -> None:
+        given: object = backend
+        if callable(given) and not isinstance(given, BaseStateBackend):
+            raise InvalidConfiguration(
+                f"maintenance_mode_{kind} decorates with parentheses: @maintenance_mode_{kind}()"
+            )
+        if backend is not None:
+            checked_backend(backend)
+        checked_name(name)
         _check_reason(reason)
         self._kind = kind
         self._backend = backend

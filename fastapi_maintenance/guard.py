@@ -47,6 +47,9 @@ class MaintenanceGuard:
     makes the middleware's decision where the router already stands: marks, exemptions and modes count alike. Where
     the app has the middleware, that one's exemptions, ``exempt_handler`` and ``enable_maintenance`` count too.
 
+    It guards what FastAPI runs dependencies for. Starlette's own routes (``add_route``, ``HTTPEndpoint``, mounts)
+    have none, so they need the middleware; and FastAPI reads a body first, so one that can't be parsed is a 422.
+
     Args:
         name: The switch.
         exemptions: What stays open here; by default preflights.

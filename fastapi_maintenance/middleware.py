@@ -66,6 +66,8 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
         registry.add_app(switch)
         self._gate = Gate(switch, Terms(exemptions, exempt_handler, response_handler, answer))
         self._bypass = self._gate.terms.exemptions.bypass
+        if dispatch is not None and not callable(dispatch):
+            raise InvalidConfiguration(f"dispatch={dispatch!r}: an async function of request and call_next is needed")
         if dispatch is not None:
             self.dispatch_func = partial(self._dispatch_around, dispatch)
         self._is_plain = dispatch is None and type(self).dispatch is MaintenanceModeMiddleware.dispatch

@@ -967,3 +967,16 @@ async def test_a_dependency_with_yield_may_hold_a_switch() -> None:
 
     assert (await get(app, "/held")).json() is True
     assert await get_maintenance_mode(backend) is False
+
+
+def test_a_block_that_can_not_work_is_refused_where_it_is_made() -> None:
+    """Not when it is entered, which may be in the night of the migration."""
+
+    async def migrate() -> None: ...
+
+    with pytest.raises(InvalidConfiguration, match=r"with parentheses: @maintenance_mode_on\(\)"):
+        maintenance_mode_on(migrate)  # type: ignore[arg-type]
+    with pytest.raises(InvalidConfiguration, match="backend='billing'"):
+        maintenance_mode_on("billing")  # type: ignore[arg-type]
+    with pytest.raises(InvalidSwitchName):
+        maintenance_mode_off(name="Not a name")

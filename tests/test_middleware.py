@@ -1213,3 +1213,9 @@ async def test_a_json_body_is_read_once_by_handler_and_endpoint() -> None:
     answer = await request(app, "POST", "/json", json={"token": "secret"})
     assert (answer.status_code, answer.json()) == (200, "secret")
     assert await status(app, "/json", "POST", json={"token": "wrong"}) == 503
+
+
+def test_a_dispatch_that_can_not_be_called_is_refused() -> None:
+    """Before it makes every request a 500."""
+    with pytest.raises(InvalidConfiguration, match="dispatch=1: an async function"):
+        MaintenanceModeMiddleware(FastAPI(), dispatch=1)  # type: ignore[arg-type]

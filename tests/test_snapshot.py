@@ -1249,3 +1249,11 @@ def test_a_fork_leaves_what_the_parent_used(make: Make) -> None:
     assert snapshot._forgotten.pop() is tasks
     assert not any(task.done() for task in tasks)
     background.submit(background.cancelled(tasks)).result(20)
+
+
+async def test_the_latest_state_needs_no_store(make: Make) -> None:
+    """Before the first answer it is what counts without any."""
+    view = view_of(make(at(1, ON)))
+    assert view.latest().mode is OFF
+    await view.read()
+    assert view.latest().mode is ON

@@ -155,9 +155,8 @@ class FollowedBackend(StateBackend):
 
         A request that needs the switch later begins anew.
         """
-        for sibling in self.siblings_made().values():
-            if isinstance(sibling, FollowedBackend):
-                await sibling.aclose()
+        for sibling in [one for one in self.siblings_made().values() if isinstance(one, FollowedBackend)]:
+            await sibling.aclose()
         if self.stop_following is not None:
             await background.run(self.stop_following())
         await background.run(self.disconnect())
