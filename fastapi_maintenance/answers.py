@@ -109,7 +109,9 @@ class Answer:
         if decision.retry_after is not None:
             return decision
         if decision.until is None:
-            earliest, latest = self.retry_after, self.retry_after + self.jitter_seconds
+            stated = decision.stated_retry_after
+            earliest = self.retry_after if stated is None else stated
+            latest = earliest + self.jitter_seconds
         else:
             left = max(timedelta(0), decision.until - now)
             latest = left // _SECOND + self.jitter_seconds

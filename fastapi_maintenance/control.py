@@ -109,6 +109,30 @@ async def set_maintenance_mode(
         AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
         InvalidSwitchName: The name can't be a switch's.
     """
+    await change_mode(value, backend, name=name, reason=reason, until=until)
+
+
+async def change_mode(
+    value: bool | str,
+    backend: BaseStateBackend | None = None,
+    *,
+    name: str = DEFAULT,
+    reason: str | None = None,
+    until: datetime | None = None,
+    retry_after: int | None = None,
+    **requirements: Any,
+) -> MaintenanceState:
+    """Store the mode of a switch as the operator's tools do, and return the state after it.
+
+    It takes what ``set_maintenance_mode`` takes and raises what that raises, and:
+
+    Args:
+        retry_after: After how many seconds clients are told to come back while the end isn't known.
+        requirements: Members of ``Change``: ``by``, ``refuse_while_held``, ``break_holds``, ``expected_version``.
+
+    Raises:
+        VersionConflict, SwitchIsHeld: What the change requires isn't so.
+    """
     mode, now = as_mode(value), datetime.now(UTC)
     _check_reason(reason)
     if until is not None:
@@ -121,7 +145,10 @@ async def set_maintenance_mode(
             raise InvalidConfiguration(f"until={until.isoformat()}: that is over; a time to come is needed")
         if mode is MaintenanceMode.OFF:
             raise InvalidConfiguration("until goes with a mode that blocks, not with off")
-    await view_of(registry.meant(backend, name)).apply(set_mode(mode, now=now, reason=reason, until=until))
+    if retry_after is not None and (type(retry_after) is not int or retry_after < 0):
+        raise InvalidConfiguration(f"retry_after={retry_after!r}: whole seconds, 0 or more, are needed")
+    change = set_mode(mode, now=now, reason=reason, until=until, retry_after=retry_after, **requirements)
+    return await view_of(registry.meant(backend, name)).apply(change)
 
 
 def _check_reason(reason: str | None) -> None:

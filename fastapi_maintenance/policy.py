@@ -63,6 +63,8 @@ class Decision:
     exemption: str | None = None
     retry_after: int | None = None
     """After how many seconds the client is told to come back; a ``response_handler`` always sees it."""
+    stated_retry_after: int | None = None
+    """What the operator said of that; it counts while the end isn't known."""
 
 
 Verdict = tuple[bool, Rule]
@@ -115,5 +117,5 @@ def decide(
         return Decision(False, rule, switch, mode, exemption=facts.exemption)
     if rule is Rule.FORCED_ON:  # whatever the switch says, so its reason and end are not the endpoint's
         return Decision(True, rule, switch, mode)
-    reason, until = state.explanation_at(now, instead=instead)
-    return Decision(True, rule, switch, mode, reason=reason, until=until)
+    reason, until, retry_after = state.explanation_at(now, instead=instead)
+    return Decision(True, rule, switch, mode, reason, until, stated_retry_after=retry_after)

@@ -474,6 +474,7 @@ class BooleanView(View):
             "read_only": mode is MaintenanceMode.READ_ONLY,
             "a reason": change.fields["reason"] is not None,
             "an end": change.fields["until"] is not None,
+            "a retry_after": change.fields["retry_after"] is not None,
         }
         if any(what.values()):
             raise UnsupportedByBackend(repr(self._backend), " and ".join(word for word in what if what[word]))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
@@ -95,6 +95,16 @@ class Hold(BaseModel):
     """Ids of the on-holds that an off-hold opens: those that enclose it in its own execution context."""
 
 
+class Explanation(NamedTuple):
+    """What clients are told of a maintenance."""
+
+    reason: str | None = None
+    until: datetime | None = None
+    """When it is known to end."""
+    retry_after: int | None = None
+    """After how many seconds to come back while the end isn't known; ``None``: the app's answer says it."""
+
+
 class MaintenanceState(BaseModel):
     """What is known of one switch: immutable, a change makes a new one with the next ``version``.
 
@@ -112,6 +122,8 @@ class MaintenanceState(BaseModel):
     reason: str | None = None
     since: Moment | None = None
     until: Moment | None = None
+    retry_after: int | None = Field(default=None, ge=0)
+    """After how many seconds clients are told to come back while the end isn't known."""
     holds: dict[str, Hold] = Field(default_factory=dict)
     updated_by: str | None = None
     updated_at: Moment | None = None
@@ -137,16 +149,16 @@ class MaintenanceState(BaseModel):
         """Return the holds that have not expired at ``now``."""
         return {id_: hold for id_, hold in self.holds.items() if hold.expires_at is None or now < hold.expires_at}
 
-    def explanation_at(self, now: datetime, *, instead: bool | None = None) -> tuple[str | None, datetime | None]:
-        """Return the reason to tell clients at ``now``, and when the maintenance is known to end.
+    def explanation_at(self, now: datetime, *, instead: bool | None = None) -> Explanation:
+        """Return what to tell clients at ``now``.
 
-        Both belong to what closes: while code holds the switch on, or ``instead`` closes, the end is not known.
+        It belongs to what closes: while code holds the switch on, or ``instead`` closes, the end is not known.
         """
         for hold in _closing(self.holds_at(now)):
-            return hold.reason or self.reason, None
+            return Explanation(hold.reason or self.reason, None, self.retry_after)
         if instead is not None or (self.until is not None and now >= self.until):
-            return None, None
-        return self.reason, self.until
+            return Explanation()
+        return Explanation(self.reason, self.until, self.retry_after)
 
     def to_json(self) -> bytes:
         """Return the document as it is stored.
@@ -285,11 +297,17 @@ def set_mode(
     now: datetime,
     reason: str | None = None,
     until: datetime | None = None,
+    retry_after: int | None = None,
     by: str | None = None,
+    **requirements: Any,
 ) -> Change:
-    """Return the change that stores ``mode``; reason and end belong to it and replace the former ones."""
+    """Return the change that stores ``mode``; reason, end and retry_after belong to it and replace the former ones.
+
+    ``requirements`` are the other members of ``Change``, such as ``expected_version``.
+    """
     since = None if mode is MaintenanceMode.OFF else now
-    return Change(fields={"mode": mode, "reason": reason, "since": since, "until": until}, by=by)
+    fields = {"mode": mode, "reason": reason, "since": since, "until": until, "retry_after": retry_after}
+    return Change(fields=fields, by=by, **requirements)
 
 
 def is_plain(state: MaintenanceState) -> bool:
@@ -299,6 +317,7 @@ def is_plain(state: MaintenanceState) -> bool:
         and not state.holds
         and state.reason is None
         and state.until is None
+        and state.retry_after is None
     )
 
 

@@ -30,6 +30,8 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from fastapi_maintenance import (
+    Answer,
+    InvalidConfiguration,
     MaintenanceActive,
     MaintenanceGuard,
     MaintenanceModeMiddleware,
@@ -41,6 +43,7 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from fastapi_maintenance.backends import MemoryBackend
+from fastapi_maintenance.control import change_mode
 from tests.asgi import call, get, request, scope_of
 from tests.servers import uvicorn_server
 
@@ -745,3 +748,24 @@ async def test_a_guards_503_has_cors_headers() -> None:
     answer = await get(app, "/items/1", headers={"Origin": ORIGIN})
     assert is_default(answer)
     assert answer.headers["access-control-allow-origin"] == ORIGIN
+
+
+async def test_seconds_that_the_operator_gave_become_retry_after() -> None:
+    """Until an end is given, which says more."""
+    backend = MemoryBackend()
+    app = FastAPI()
+    app.add_middleware(MaintenanceModeMiddleware, backend=backend, answer=Answer(retry_after=10))
+
+    @app.get("/x")
+    async def x() -> None: ...
+
+    state = await change_mode(True, backend, reason="moving", retry_after=77)
+    assert (state.version, state.retry_after) == (1, 77)
+    assert (await get(app, "/x")).headers["retry-after"] == "77"
+    await change_mode(True, backend, retry_after=77, until=datetime.now(UTC) + timedelta(seconds=5.9))
+    assert int((await get(app, "/x")).headers["retry-after"]) in {4, 5}
+    await change_mode(True, backend)
+    assert (await get(app, "/x")).headers["retry-after"] == "10"
+    for wrong in (-1, 1.5, True):
+        with pytest.raises(InvalidConfiguration, match="retry_after="):
+            await change_mode(True, backend, retry_after=wrong)  # type: ignore[arg-type]

@@ -136,13 +136,13 @@ def test_a_running_hold_has_its_own_reason_and_no_end() -> None:
     """Nobody knows when the code will be through, whatever end the operator stored."""
     hold = Hold(kind="on", reason="migrating")
     state = MaintenanceState(mode=ON, reason="new disks", until=NOW + timedelta(hours=1), holds={"a": hold})
-    assert state.explanation_at(NOW) == ("migrating", None)
+    assert state.explanation_at(NOW)[:2] == ("migrating", None)
 
 
 def test_a_hold_without_a_reason_tells_the_stored_one() -> None:
     """Some reason is better than none."""
     state = MaintenanceState(reason="new disks", holds={"a": Hold(kind="off"), "b": Hold(kind="on")})
-    assert state.explanation_at(NOW) == ("new disks", None)
+    assert state.explanation_at(NOW)[:2] == ("new disks", None)
 
 
 def test_the_reason_told_is_that_of_a_hold_that_closes() -> None:
@@ -154,14 +154,14 @@ def test_the_reason_told_is_that_of_a_hold_that_closes() -> None:
             "other": Hold(kind="on", reason="migrating"),
         }
     )
-    assert state.explanation_at(NOW) == ("migrating", None)
+    assert state.explanation_at(NOW)[:2] == ("migrating", None)
 
 
 def test_what_is_over_is_not_told() -> None:
     """Neither the reason nor the end of a maintenance that has ended."""
     state = MaintenanceState(mode=ON, reason="new disks", until=NOW)
-    assert state.explanation_at(NOW) == (None, None)
-    assert state.explanation_at(NOW - timedelta(seconds=1)) == ("new disks", NOW)
+    assert state.explanation_at(NOW)[:2] == (None, None)
+    assert state.explanation_at(NOW - timedelta(seconds=1))[:2] == ("new disks", NOW)
 
 
 # Expiry of holds
@@ -174,8 +174,8 @@ def test_a_hold_that_was_not_renewed_counts_no_more() -> None:
         mode=OFF, reason="stored", holds={"a": Hold(kind="on", reason="migrating", expires_at=NOW + second)}
     )
     assert [state.mode_at(NOW + number * second) for number in (0, 1, 2)] == [ON, OFF, OFF]
-    assert state.explanation_at(NOW) == ("migrating", None)
-    assert state.explanation_at(NOW + second) == ("stored", None)
+    assert state.explanation_at(NOW)[:2] == ("migrating", None)
+    assert state.explanation_at(NOW + second)[:2] == ("stored", None)
     assert list(state.holds_at(NOW)) == ["a"]
     assert state.holds_at(NOW + second) == {}
 
@@ -520,6 +520,7 @@ def test_a_change_is_told_to_a_store_as_documents_say_it() -> None:
             "reason": None,
             "since": "2026-11-20T12:00:00Z",
             "until": "2026-11-20T12:00:00Z",
+            "retry_after": None,
             "updated_by": "jürgen",
         },
         "put_holds": {"a": {"kind": "on", "owner": "me", "expires_at": 1795176000000, "masks": ["b"]}},
@@ -531,7 +532,7 @@ def test_a_change_is_told_to_a_store_as_documents_say_it() -> None:
         "is_renewal": False,
     }
     assert json.loads(set_mode(OFF, now=NOW).to_json())["fields"] == dict.fromkeys(
-        ("mode", "reason", "since", "until", "updated_by")
+        ("mode", "reason", "since", "until", "retry_after", "updated_by")
     )
     assert "jürgen" in change.to_json()
 
