@@ -7,8 +7,6 @@ from .control import (
     get_maintenance_state,
     get_maintenance_status,
     is_maintenance_on,
-    maintenance_mode_off,
-    maintenance_mode_on,
     set_maintenance_mode,
 )
 from .decorators import force_maintenance_mode_off, force_maintenance_mode_on
@@ -36,6 +34,7 @@ from .exceptions import (
 )
 from .exemptions import Exemptions
 from .guard import MaintenanceGuard, maintenance_exception_handler, maintenance_guard
+from .holds import MaintenanceBlock, maintenance_mode_off, maintenance_mode_on
 from .middleware import MaintenanceModeMiddleware
 from .openapi import document_maintenance
 from .policy import Decision
@@ -61,6 +60,7 @@ __all__ = [
     "InvalidSwitchName",
     "Knowledge",
     "MaintenanceActive",
+    "MaintenanceBlock",
     "MaintenanceError",
     "MaintenanceGuard",
     "MaintenanceMode",

@@ -143,6 +143,28 @@ async def _result_under_trio(future: concurrent.futures.Future[T]) -> T:
     return future.result()
 
 
+def caller_in_this_loop() -> Callable[[Callable[[], None]], None]:
+    """Return what has a function called in the current event loop, asyncio or trio, from any thread.
+
+    Once the loop has ended, it does nothing.
+    """
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        import trio  # noqa: PLC0415 - whoever calls this runs under it
+
+        call: Callable[..., object] = trio.lowlevel.current_trio_token().run_sync_soon
+        ended: type[Exception] = trio.RunFinishedError
+    else:
+        call, ended = loop.call_soon_threadsafe, RuntimeError
+
+    def call_there(function: Callable[[], None]) -> None:
+        with contextlib.suppress(ended):
+            call(function)
+
+    return call_there
+
+
 def call_after_fork(reset: Callable[[], None]) -> Callable[[], None]:
     """Have ``reset`` called in each forked child, for what a child must not take over."""
     _after_fork.append(reset)

@@ -1,31 +1,18 @@
-"""Changing a switch: set its mode, hold it on or off for the duration of a block, ask what it says."""
+"""Changing a switch: set its mode, ask what it says."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
-import inspect
-import logging
-import uuid
-from collections.abc import Awaitable, Callable, Coroutine
-from contextvars import ContextVar
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Any, Literal, ParamSpec, Self, TypeVar
+from typing import Any, Literal
 
-from anyio import CancelScope
 from anyio.lowlevel import current_token
 
 from .backends.base import BaseStateBackend
 from .exceptions import InvalidConfiguration
-from .registry import DEFAULT, answering, checked_backend, checked_name, registry
-from .snapshot import SwitchStatus, View, view_of
-from .state import Change, Hold, MaintenanceMode, MaintenanceState, as_mode, set_mode
-
-logger = logging.getLogger("fastapi_maintenance")
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from .registry import DEFAULT, answering, registry
+from .snapshot import SwitchStatus, view_of
+from .state import MaintenanceMode, MaintenanceState, as_mode, set_mode
 
 
 async def get_maintenance_mode(backend: BaseStateBackend | None = None, *, name: str = DEFAULT) -> bool:
@@ -134,7 +121,7 @@ async def change_mode(
         VersionConflict, SwitchIsHeld: What the change requires isn't so.
     """
     mode, now = as_mode(value), datetime.now(UTC)
-    _check_reason(reason)
+    check_reason(reason)
     if until is not None:
         end: object = until
         if not isinstance(end, datetime) or end.tzinfo is None:
@@ -151,7 +138,8 @@ async def change_mode(
     return await view_of(registry.meant(backend, name)).apply(change)
 
 
-def _check_reason(reason: str | None) -> None:
+def check_reason(reason: str | None) -> None:
+    """Raise ``InvalidConfiguration`` if a reason can't be stored."""
     try:
         if reason is not None:
             str.encode(reason)
@@ -175,128 +163,3 @@ def _is_on_event_loop() -> bool:
             continue
         return True
     return False
-
-
-_enclosing: ContextVar[tuple[tuple[View, str], ...]] = ContextVar("fastapi_maintenance_enclosing", default=())
-"""The on-holds whose blocks this code is in, outermost first."""
-
-
-class _Block:
-    """A block of code that holds a switch: an async context manager, and a decorator for async functions."""
-
-    def __init__(
-        self, kind: Literal["on", "off"], backend: BaseStateBackend | None, name: str, reason: str | None
-    ) -> None:
-        given: object = backend
-        if callable(given) and not isinstance(given, BaseStateBackend):
-            raise InvalidConfiguration(
-                f"maintenance_mode_{kind} decorates with parentheses: @maintenance_mode_{kind}()"
-            )
-        if backend is not None:
-            checked_backend(backend)
-        checked_name(name)
-        _check_reason(reason)
-        self._kind = kind
-        self._backend = backend
-        self._name = name
-        self._reason = reason
-        self._held: tuple[View, str] | None = None
-
-    async def __aenter__(self) -> Self:
-        if self._held is not None:
-            msg = "this block is entered already; make a new maintenance_mode_on/off(...) for each"
-            raise RuntimeError(msg)
-        view, id_ = view_of(registry.meant(self._backend, self._name)), uuid.uuid4().hex
-        masks = frozenset(enclosing for whose, enclosing in _enclosing.get() if whose is view and self._kind == "off")
-        self._held = view, id_
-        try:
-            await view.apply(Change(put_holds={id_: Hold(kind=self._kind, reason=self._reason, masks=masks)}))
-        except BaseException:
-            self._held = None
-            await _to_its_end(_give_back(view, id_))
-            raise
-        if self._kind == "on":
-            _enclosing.set((*_enclosing.get(), self._held))
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        held = self._held
-        if held is None:
-            msg = "this block was never entered"
-            raise RuntimeError(msg)
-        self._held = None
-        _enclosing.set(tuple(enclosing for enclosing in _enclosing.get() if enclosing != held))
-        await _to_its_end(held[0].apply(Change(drop_holds=frozenset({held[1]}))))
-
-    def __call__(self, function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
-        """Hold the switch whenever ``function`` runs."""
-        if not inspect.iscoroutinefunction(function):
-            msg = f"{function!r} is not an async function; inside a sync one there is no loop to hold a switch from"
-            raise TypeError(msg)
-
-        @functools.wraps(function)
-        async def held(*args: P.args, **kwargs: P.kwargs) -> T:
-            async with type(self)(self._kind, self._backend, self._name, self._reason):
-                return await function(*args, **kwargs)
-
-        return held
-
-
-async def _give_back(view: View, id_: str) -> None:
-    """Release a hold that may or may not have been taken."""
-    try:
-        await view.apply(Change(drop_holds=frozenset({id_})))
-    except Exception:
-        logger.exception("a hold that could not be taken could not be given back either")
-
-
-async def _to_its_end(release: Coroutine[Any, Any, object]) -> None:
-    """Await a release to its end, however often the caller is cancelled meanwhile; that counts afterwards."""
-    with CancelScope(shield=True):
-        try:
-            task = asyncio.create_task(release)
-        except RuntimeError:  # trio, which cancels through scopes only
-            await release
-            return
-        cancellation: asyncio.CancelledError | None = None
-        while not task.done():
-            try:
-                await asyncio.shield(task)
-            except asyncio.CancelledError as error:
-                cancellation = error
-    if cancellation is None:
-        task.result()
-        return
-    failure = task.exception()
-    if failure is not None:
-        logger.error("a hold could not be given back while its block was cancelled", exc_info=failure)
-    raise cancellation
-
-
-def maintenance_mode_on(
-    backend: BaseStateBackend | None = None, *, name: str = DEFAULT, reason: str | None = None
-) -> _Block:
-    """Hold a switch on for the duration of a block, or of each call of a decorated async function.
-
-    Blocks overlap in any order: the switch stays on until the last one leaves, and what an operator stores meanwhile
-    counts after it. A block excludes nobody else's: it is not a lock.
-
-    Args:
-        backend: Whose switch; ``None``: the one that is meant where the block is entered.
-        name: The switch.
-        reason: What to tell clients and colleagues.
-    """
-    return _Block("on", backend, name, reason)
-
-
-def maintenance_mode_off(
-    backend: BaseStateBackend | None = None, *, name: str = DEFAULT, reason: str | None = None
-) -> _Block:
-    """Hold a switch off for the duration of a block, or of each call of a decorated async function.
-
-    It opens what an operator stored, and the ``maintenance_mode_on`` blocks that it is in itself; those of other code
-    stay closed. Takes what ``maintenance_mode_on`` takes.
-    """
-    return _Block("off", backend, name, reason)

@@ -14,10 +14,11 @@ import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import ClassVar
 
 import anyio
 from pydantic import TypeAdapter
@@ -61,6 +62,30 @@ class SwitchStatus:
 
 class View(ABC):
     """The state of one switch, as this process sees it."""
+
+    has_leases: ClassVar[bool] = False
+    """Whether holds expire unless they are renewed: where they outlive this process."""
+    stores_reasons: ClassVar[bool] = True
+    """Whether the store has room for more than on and off."""
+
+    def __init__(self, backend: BaseStateBackend) -> None:
+        self.backend = backend
+        self._watched: dict[str, Callable[[], None]] = {}
+
+    def watch(self, id_: str, missing: Callable[[], None]) -> None:
+        """Have ``missing`` called when a state comes in without that hold; it must not block nor raise."""
+        self._watched[id_] = missing
+
+    def unwatch(self, id_: str) -> None:
+        """Watch a hold no longer."""
+        self._watched.pop(id_, None)
+
+    def _notice(self, holds: Mapping[str, Hold]) -> None:
+        """Tell those whose holds are missing."""
+        for id_ in self._watched.keys() - holds.keys():
+            missing = self._watched.get(id_)
+            if missing is not None:
+                missing()
 
     @abstractmethod
     def peek(self) -> MaintenanceState | None:
@@ -117,6 +142,7 @@ class MemoryView(View):
     """The view of a backend that has its whole state in this process: nothing to add."""
 
     def __init__(self, backend: StateBackend) -> None:
+        super().__init__(backend)
         self._backend = backend
 
     def peek(self) -> MaintenanceState | None:
@@ -141,7 +167,9 @@ class MemoryView(View):
 
     async def apply(self, change: Change) -> MaintenanceState:
         """Carry out one change at the backend."""
-        return await self._backend.apply(change)
+        state = await self._backend.apply(change)
+        self._notice(state.holds)
+        return state
 
     def status(self) -> SwitchStatus:
         """Return that everything is known."""
@@ -155,7 +183,10 @@ class FollowedView(View):
     so its parts never run at the same time.
     """
 
+    has_leases = True
+
     def __init__(self, backend: FollowedBackend) -> None:
+        super().__init__(backend)
         self._backend = backend
         self._lock = threading.Lock()
         self._begin_anew()
@@ -341,6 +372,8 @@ class FollowedView(View):
         self._shown = state
         if self._ready is not None and not self._ready.done():
             self._ready.set_result(None)
+        if self._watched:
+            self._notice(state.holds)
 
     def _in_contact(self) -> None:
         if self._failures:
@@ -358,6 +391,9 @@ class FollowedView(View):
             if self._last_contact is None:
                 counts = f"until it can be, the switch counts as {self._backend.initial}"
             logger.warning("the maintenance state can't be read, %s: %s", counts, self._last_error)
+        if self._shown is not None:
+            # Whether holds are renewed, only the store could tell: until it does, nobody's migration is opened.
+            self._shown = self._shown.for_as_long_as_it_takes(datetime.now(UTC))
         policy, max_stale = self._backend.on_backend_error, self._backend.max_stale
         if max_stale is None or self._last_contact is None or time.monotonic() - self._last_contact < max_stale:
             return
@@ -395,7 +431,10 @@ class BooleanView(View):
     gets its former value back from the last hold to leave, unless somebody else changed it meanwhile.
     """
 
+    stores_reasons = False
+
     def __init__(self, backend: BaseStateBackend) -> None:
+        super().__init__(backend)
         self._backend = backend
         self._holds: dict[str, Hold] = {}
         self._written: MaintenanceMode | None = None
@@ -459,10 +498,12 @@ class BooleanView(View):
     async def apply(self, change: Change) -> MaintenanceState:
         """Carry out one change: the mode at the backend, the holds here."""
         async with self._changing_alone():
+            change.check(self._with_holds(self._last_known), datetime.now(UTC))
             if change.fields:
                 await self._set_mode(change)
-            if change.put_holds or change.drop_holds:
+            if change.put_holds or change.drop_holds or change.break_holds:
                 await self._set_holds(change)
+        self._notice(self._holds)
         return await self.read()
 
     async def _set_mode(self, change: Change) -> None:
@@ -486,16 +527,16 @@ class BooleanView(View):
             raise
 
     async def _set_holds(self, change: Change) -> None:
-        kept = {id_: hold for id_, hold in self._holds.items() if id_ not in change.drop_holds}
+        before = self._holds
         # First here, so that from now on requests are judged by it, then for the other processes.
-        self._holds = kept | dict(change.put_holds)
+        self._holds = change.holds_after(before, datetime.now(UTC))
         if self._backend.read_only:
             return
         try:
             stored = await self._stored_mode()
             await self._write(self._below if stored is self._written else stored, stored=stored)
         except BaseException:
-            self._holds = kept
+            self._holds = {id_: hold for id_, hold in before.items() if id_ not in change.drop_holds}
             raise
 
     async def _write(self, below: MaintenanceMode, *, stored: MaintenanceMode | None = None) -> None:

@@ -160,6 +160,23 @@ class MaintenanceState(BaseModel):
             return Explanation()
         return Explanation(self.reason, self.until, self.retry_after)
 
+    def for_as_long_as_it_takes(self, now: datetime) -> Self:
+        """Return the state with the holds that are alive at ``now``, none of which expires any more."""
+        if not any(hold.expires_at for hold in self.holds.values()):
+            return self
+        holds = {id_: hold.model_copy(update={"expires_at": None}) for id_, hold in self.holds_at(now).items()}
+        return self.model_copy(update={"holds": holds})
+
+    def by_another_clock(self, ahead: timedelta) -> Self:
+        """Return the state with its holds' times by another clock, which is ``ahead`` of the one they are by."""
+        if not ahead or not any(hold.expires_at for hold in self.holds.values()):
+            return self
+        holds = {
+            id_: hold if hold.expires_at is None else hold.model_copy(update={"expires_at": hold.expires_at + ahead})
+            for id_, hold in self.holds.items()
+        }
+        return self.model_copy(update={"holds": holds})
+
     def to_json(self) -> bytes:
         """Return the document as it is stored.
 
@@ -212,13 +229,15 @@ class Change:
 
     fields: Mapping[str, Any] = field(default_factory=dict)
     put_holds: Mapping[str, Hold] = field(default_factory=dict)
+    ttl: timedelta | None = None
+    """For how long the put holds live from now, by the store's clock; ``None``: as they say themselves."""
     drop_holds: frozenset[str] = frozenset()
     break_holds: bool = False
     """Drop all holds."""
     expected_version: int | None = None
     """Refuse unless the state is at this version."""
     required_holds: frozenset[str] = frozenset()
-    """Refuse unless these holds are alive."""
+    """Refuse unless these holds are there, be it that they have expired and nobody has written since."""
     refuse_while_held: bool = False
     """Refuse while an on-hold is alive."""
     is_renewal: bool = False
@@ -228,24 +247,34 @@ class Change:
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     """Makes a retry harmless: a store makes the change with one id once."""
 
+    def check(self, state: MaintenanceState, now: datetime) -> None:
+        """Raise ``VersionConflict``, ``HoldLost`` or ``SwitchIsHeld`` where what the change requires isn't so."""
+        if self.expected_version is not None and self.expected_version != state.version:
+            raise VersionConflict(self.expected_version, state.version)
+        lost = self.required_holds - state.holds.keys()
+        if lost:
+            raise HoldLost(sorted(lost))
+        if self.refuse_while_held:
+            owners = sorted(hold.owner for hold in state.holds_at(now).values() if hold.kind == "on")
+            if owners:
+                raise SwitchIsHeld(owners)
+
+    def holds_after(self, holds: Mapping[str, Hold], now: datetime) -> dict[str, Hold]:
+        """Return the holds that follow ``holds``, which are those that have not expired."""
+        kept = {} if self.break_holds else {id_: hold for id_, hold in holds.items() if id_ not in self.drop_holds}
+        if self.ttl is None:
+            return {**kept, **self.put_holds}
+        expiry = {"expires_at": now + self.ttl}
+        return {**kept, **{id_: hold.model_copy(update=expiry) for id_, hold in self.put_holds.items()}}
+
     def applied_to(self, state: MaintenanceState, now: datetime) -> MaintenanceState:
         """Return the state that follows ``state``; expired holds are dropped.
 
         Raises:
             VersionConflict, HoldLost, SwitchIsHeld: What the change requires isn't so.
         """
-        if self.expected_version is not None and self.expected_version != state.version:
-            raise VersionConflict(self.expected_version, state.version)
-        holds = state.holds_at(now)
-        lost = self.required_holds - holds.keys()
-        if lost:
-            raise HoldLost(sorted(lost))
-        if self.refuse_while_held:
-            owners = sorted(hold.owner for hold in holds.values() if hold.kind == "on")
-            if owners:
-                raise SwitchIsHeld(owners)
-        kept = {} if self.break_holds else {id_: hold for id_, hold in holds.items() if id_ not in self.drop_holds}
-        update: dict[str, Any] = {"holds": {**kept, **self.put_holds}}
+        self.check(state, now)
+        update: dict[str, Any] = {"holds": self.holds_after(state.holds_at(now), now)}
         if not self.is_renewal:
             update |= self.fields
             update |= {
@@ -279,6 +308,7 @@ class Change:
                 "put_holds": {
                     id_: hold.model_dump(mode="json", exclude_defaults=True) for id_, hold in self.put_holds.items()
                 },
+                "ttl": None if self.ttl is None else self.ttl // timedelta(milliseconds=1),
                 "drop_holds": sorted(self.drop_holds),
                 "break_holds": self.break_holds,
                 "expected_version": self.expected_version,

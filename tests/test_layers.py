@@ -23,7 +23,7 @@ LAYERS = (
     {"bypass"},
     {"exemptions"},
     {"gate", "control"},
-    {"guard", "middleware"},
+    {"guard", "middleware", "holds"},
     {"openapi"},
     {""},
 )

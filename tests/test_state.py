@@ -222,13 +222,53 @@ def test_a_change_of_another_version_is_refused() -> None:
 
 
 def test_a_change_that_needs_holds_is_refused_without_them() -> None:
-    """Whether they were dropped or have expired; the error names those that are gone."""
+    """The error names those that are gone; one that has expired is there until the next write drops it."""
     state = held(live=Hold(kind="on"), dead=Hold(kind="on", expires_at=NOW))
-    change = Change(required_holds=frozenset({"live", "dead", "unknown"}))
+    change = Change(required_holds=frozenset({"live", "dead", "unknown", "other"}))
     with pytest.raises(HoldLost) as error:
         change.applied_to(state, NOW)
-    assert error.value.ids == ("dead", "unknown")
-    assert Change(required_holds=frozenset({"live"})).applied_to(state, NOW).version == 4
+    assert error.value.ids == ("other", "unknown")
+    after = Change(required_holds=frozenset({"live", "dead"})).applied_to(state, NOW)
+    assert (after.version, set(after.holds)) == (4, {"live"})
+    with pytest.raises(HoldLost, match="hold dead is gone"):
+        Change(required_holds=frozenset({"dead"})).applied_to(after, NOW)
+
+
+def test_a_store_says_when_what_it_puts_expires() -> None:
+    """By its own clock, whatever time it is elsewhere; a renewal revives what has expired and nobody dropped."""
+    hold = Hold(kind="on", owner="me", expires_at=NOW)
+    taken = Change(put_holds={"a": hold}, ttl=timedelta(seconds=60)).applied_to(MaintenanceState(), NOW)
+    assert taken.holds["a"] == hold.model_copy(update={"expires_at": NOW + timedelta(seconds=60)})
+    later = NOW + timedelta(seconds=90)
+    renewal = Change(
+        put_holds={"a": hold}, required_holds=frozenset({"a"}), ttl=timedelta(seconds=60), is_renewal=True
+    )
+    renewed = renewal.applied_to(taken, later)
+    assert renewed.holds["a"].expires_at == later + timedelta(seconds=60)
+    assert (renewed.version, renewed.updated_at) == (taken.version, taken.updated_at)
+    assert Change(put_holds={"b": hold}).applied_to(taken, NOW).holds["b"] == hold
+
+
+def test_the_times_of_holds_can_be_read_by_another_clock() -> None:
+    """What does not expire is left alone, and so is a state where nothing changes."""
+    state = held(a=Hold(kind="on", expires_at=NOW), b=Hold(kind="off"))
+    hour = timedelta(hours=1)
+    assert state.by_another_clock(hour).holds == {
+        "a": Hold(kind="on", expires_at=NOW + hour),
+        "b": Hold(kind="off"),
+    }
+    assert state.by_another_clock(timedelta()) is state
+    plain = held(b=Hold(kind="off"))
+    assert plain.by_another_clock(hour) is plain
+
+
+def test_holds_can_be_kept_for_as_long_as_it_takes() -> None:
+    """Those that are alive then, while nobody can tell whether they are renewed."""
+    dead, alive = Hold(kind="on", expires_at=NOW), Hold(kind="on", expires_at=NOW + timedelta(seconds=1))
+    state = held(dead=dead, alive=alive, sticky=Hold(kind="off"))
+    kept = state.for_as_long_as_it_takes(NOW)
+    assert kept.holds == {"alive": Hold(kind="on"), "sticky": Hold(kind="off")}
+    assert kept.for_as_long_as_it_takes(NOW) is kept
 
 
 def test_turning_off_can_be_refused_while_code_holds_the_switch_on() -> None:
@@ -259,7 +299,7 @@ def test_a_change_is_made_as_a_whole_or_refused(
     live = state.holds_at(NOW)
     is_refused = (
         version != state.version
-        or not required <= live.keys()
+        or not required <= state.holds.keys()
         or (refuse and any(hold.kind == "on" for hold in live.values()))
     )
     try:
@@ -524,6 +564,7 @@ def test_a_change_is_told_to_a_store_as_documents_say_it() -> None:
             "updated_by": "jürgen",
         },
         "put_holds": {"a": {"kind": "on", "owner": "me", "expires_at": 1795176000000, "masks": ["b"]}},
+        "ttl": None,
         "drop_holds": ["c", "d"],
         "break_holds": False,
         "expected_version": 3,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Literal
 
 from .. import background
@@ -70,6 +70,18 @@ class StateBackend(BaseStateBackend):
             BackendUnavailable: The store did not answer, and nothing was changed.
             OutcomeUnknown: The store did not answer, and something may have been changed.
         """
+
+
+_LEAST_DIFFERENCE = timedelta(milliseconds=250)
+
+
+def clock_difference(store_time: datetime) -> timedelta:
+    """Return how much this host's clock is ahead of a store's, which said just now what time it is.
+
+    What is less than the time that an answer takes is no difference.
+    """
+    ahead = datetime.now(UTC) - store_time
+    return ahead if abs(ahead) > _LEAST_DIFFERENCE else timedelta()
 
 
 OnBackendError = Literal["keep", "open", "closed"]

@@ -24,7 +24,7 @@ from ..exceptions import (
     VersionConflict,
 )
 from ..state import MAX_BYTES, Change, MaintenanceMode, MaintenanceState, checked_size
-from .base import FollowedBackend, OnBackendError
+from .base import FollowedBackend, OnBackendError, clock_difference
 
 if TYPE_CHECKING:
     from redis.asyncio.connection import AbstractConnection
@@ -103,6 +103,8 @@ class RedisBackend(FollowedBackend):
         self.key = DEFAULT_KEY if key is None else key
         self._url = url
         self._connections = _Connections(url, connect_seconds=timeout_seconds)
+        self._clock_ahead = timedelta()
+        """How much this host's clock is ahead of the server's."""
         self._channel = f"{self.key}@{self._connections.db}"  # channels are the same in all databases of a server
         self._script = importlib.resources.files(__package__).joinpath("redis_change.lua").read_bytes()
         self._script_sha = hashlib.sha1(self._script, usedforsecurity=False).hexdigest()
@@ -139,7 +141,8 @@ class RedisBackend(FollowedBackend):
         """
         try:
             async with asyncio.timeout(self.timeout_seconds):
-                [reply] = await self._connections.ask(("GET", self.key))
+                time, reply = await self._connections.ask(("TIME",), ("GET", self.key))
+                self._server_time(time)
         except TimeoutError:
             raise self._unavailable(self._no_answer) from None
         except _Lost as lost:
@@ -222,9 +225,7 @@ class RedisBackend(FollowedBackend):
     async def _looked_at(self, change: Change) -> tuple[datetime, _Unreadable | None]:
         """Return the server's time, and the unreadable document that the change may replace, if there is one."""
         time, reply = await self._connections.ask(("TIME",), ("GET", self.key))
-        self._connections.check(time)
-        seconds, microseconds = time
-        now = datetime.fromtimestamp(int(seconds), UTC) + timedelta(microseconds=int(microseconds))
+        now = self._server_time(time)
         id_ = _ANOTHER_TYPE
         try:
             stored = self._document(reply)
@@ -238,6 +239,14 @@ class RedisBackend(FollowedBackend):
                 ) from None
             return now, _Unreadable(id_, error.problem)
         return now, None
+
+    def _server_time(self, reply: Any) -> datetime:
+        """Return the server's time from its answer to TIME, and take note of how much the clocks differ."""
+        self._connections.check(reply)
+        seconds, microseconds = reply
+        now = datetime.fromtimestamp(int(seconds), UTC) + timedelta(microseconds=int(microseconds))
+        self._clock_ahead = clock_difference(now)
+        return now
 
     async def _made(self, attempt: _Attempt, *arguments: Any) -> Any:
         """Have the server run the script, again on a new connection if one is lost, and return its answer."""
@@ -294,7 +303,7 @@ class RedisBackend(FollowedBackend):
         return stored
 
     def _parsed(self, stored: bytes) -> MaintenanceState:
-        return MaintenanceState.from_json(stored, where=self._where)
+        return MaintenanceState.from_json(stored, where=self._where).by_another_clock(self._clock_ahead)
 
     def _heard(self, document: bytes) -> MaintenanceState | None:
         try:

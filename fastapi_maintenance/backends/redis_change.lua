@@ -119,7 +119,7 @@ for id, hold in pairs(holds) do
 end
 local lost = { 'lost' }
 for _, id in ipairs(change.required_holds) do
-  if not alive[id] then
+  if not holds[id] then
     lost[#lost + 1] = id
   end
 end
@@ -160,6 +160,12 @@ for _, id in ipairs(put_ids) do
     ids[#ids + 1] = id
   end
   hold_texts[id] = put_texts[id]
+  if change.ttl ~= cjson.null then
+    local hold_names, texts_of_hold = members(put_texts[id])
+    hold_names[#hold_names + 1] = 'expires_at'
+    texts_of_hold.expires_at = string.format('%.0f', now + change.ttl)
+    hold_texts[id] = object_of(hold_names, texts_of_hold)
+  end
 end
 if not texts.holds then
   names[#names + 1] = 'holds'

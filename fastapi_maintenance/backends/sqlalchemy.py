@@ -39,10 +39,10 @@ from ..exceptions import (
     OutcomeUnknown,
 )
 from ..state import Change, MaintenanceMode, MaintenanceState
-from .base import FollowedBackend, OnBackendError
+from .base import FollowedBackend, OnBackendError, clock_difference
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL, CursorResult
+    from sqlalchemy import URL, CursorResult, Row
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 DEFAULT_TABLE = "fastapi_maintenance"
@@ -264,10 +264,10 @@ class SQLAlchemyBackend(FollowedBackend):
             CorruptState: The row has something else.
         """
         try:
-            document = await background.bounded(self._document(), self.timeout_seconds)
+            row = await background.bounded(self._row(), self.timeout_seconds)
         except Exception as error:  # noqa: BLE001 - drivers raise what they like
             raise BackendUnavailable(repr(self), self._database.told(error)) from None
-        return None if document is None else self._state(document)
+        return None if row is None else self._by_our_clock(self._state(row.document), row.clock)
 
     async def apply(self, change: Change) -> MaintenanceState:
         """Carry out one change in one transaction and return the state after it.
@@ -291,7 +291,8 @@ class SQLAlchemyBackend(FollowedBackend):
         """Close the connections, unless the backend of another switch in the same database uses them."""
         await self._database.disconnect(self)
 
-    async def _document(self) -> str | None:
+    async def _row(self) -> Row[Any] | None:
+        """Return the document and the database's time, or ``None`` if there is no row or no table."""
         if self._database.is_nowhere():
             return None
         async with self._database.connected(self) as connection:
@@ -300,14 +301,15 @@ class SQLAlchemyBackend(FollowedBackend):
             if not self._table_seen and not await _value(reading, self._sql(self._family.exists or "")):
                 return None
             try:
-                document: str | None = await _value(reading, self._select("document"), name=self.key)
+                select = self._select(f"document, {self._family.clock} AS clock")
+                row = (await _execute(reading, select, name=self.key)).first()
             except Exception as error:
                 if not _is_missing_table(error):
                     raise
                 self._table_seen = self._family.exists is None
                 return None
             self._table_seen = True
-            return document
+            return row
 
     async def _apply(self, change: Change, limit: _Limit) -> MaintenanceState:
         """Make a change, and the table before it if there is none."""
@@ -355,10 +357,10 @@ class SQLAlchemyBackend(FollowedBackend):
             version, before = await self._locked(connection)
             after = change.applied_once_to(before, clock.now())
             if after is before:
-                return before
+                return self._by_our_clock(before, clock.milliseconds)
             await self._update(connection, version, after, clock.at(limit.until))
             await self._commit(connection, limit)
-            return after
+            return self._by_our_clock(after, clock.at(time.monotonic()))
 
     async def _begin(self, connection: AsyncConnection, limit: _Limit) -> _Clock:
         """Begin a transaction that ends by itself when there is no time left; return the database's clock."""
@@ -422,6 +424,11 @@ class SQLAlchemyBackend(FollowedBackend):
 
     def _state(self, document: str) -> MaintenanceState:
         return MaintenanceState.from_json(document, where=repr(self))
+
+    @staticmethod
+    def _by_our_clock(state: MaintenanceState, milliseconds: int) -> MaintenanceState:
+        """Return a stored state as it is by this host's clock, while the database's says so many milliseconds."""
+        return state.by_another_clock(clock_difference(_EPOCH + timedelta(milliseconds=int(milliseconds))))
 
 
 @dataclass(eq=False)
