@@ -67,15 +67,24 @@ class _Lease:
 
     async def take(self) -> None:
         """Hold the switch, and look after the hold from now on."""
+        self.view.start()  # before, so that the state after the change is known here, whatever becomes of the store
         await self.view.apply(self._change(put_holds={self.id: self._hold}))
         if self.view.has_leases:
-            self.view.start()
             self._heartbeat = background.submit(self._beat())
             self.view.watch(self.id, self._look)
         else:
             self.view.watch(self.id, self._lose)
             if self.id not in self.view.latest().holds:  # broken before it was watched
                 self._lose()
+
+    async def renew(self) -> None:
+        """Let the hold live for another time to live; one that has expired comes alive again if it is still there.
+
+        Raises:
+            HoldLost: It is not there any more.
+        """
+        change = self._change(put_holds={self.id: self._hold}, required_holds=frozenset({self.id}), is_renewal=True)
+        await self.view.apply(change)
 
     async def give_back(self, fields: Mapping[str, Any] | None = None) -> None:
         """Drop the hold, and store ``fields`` in the same change; a lost one is left alone.
@@ -132,11 +141,8 @@ class _Lease:
                 async with asyncio.timeout(pause):
                     await self._look_now.wait()
             self._look_now.clear()
-            renewal = self._change(
-                put_holds={self.id: self._hold}, required_holds=frozenset({self.id}), is_renewal=True
-            )
             try:
-                await self.view.apply(renewal)
+                await self.renew()
             except HoldLost:
                 self._lose()
                 return
@@ -256,8 +262,8 @@ class MaintenanceBlock:
         try:
             await _to_its_end(self._give_back(leases, exc))
         finally:
-            was_cancelled = scope is not None and scope.__exit__(exc_type, exc, traceback)
-        if was_cancelled:
+            swallows = scope is not None and scope.__exit__(exc_type, exc, traceback)
+        if swallows and exc is not None:
             raise HoldLost([lease.id for lease in leases])
 
     def __call__(self, function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
@@ -417,6 +423,8 @@ def _block(  # noqa: PLR0917
     if not names:
         raise InvalidConfiguration(f"name={name!r}: at least one switch is needed")
     check_reason(reason)
+    if owner is not None and not isinstance(owner, str):
+        raise InvalidConfiguration(f"owner={owner!r}: a text is needed")
     for flag, value in flags.items():
         if not isinstance(value, bool):
             raise InvalidConfiguration(f"{flag}={value!r}: True or False is needed")

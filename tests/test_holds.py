@@ -1,0 +1,590 @@
+"""Blocks that hold a switch in a store: leases, and what becomes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from fastapi_maintenance import (
+    BackendUnavailable,
+    HoldLost,
+    MaintenanceMode,
+    MaintenanceState,
+    ReadOnlyBackend,
+    SwitchIsHeld,
+    configure_backend,
+    get_maintenance_mode,
+    get_maintenance_state,
+    maintenance_mode_off,
+    maintenance_mode_on,
+    set_maintenance_mode,
+)
+from fastapi_maintenance.backends import EnvVarBackend, LocalFileBackend, MemoryBackend, RedisBackend
+from fastapi_maintenance.control import change_mode
+from fastapi_maintenance.snapshot import view_of
+from fastapi_maintenance.state import Change
+
+from .hold_machine import run_machine
+from .places import Place, TwoMethods, file_place, postgres_place, python, redis_place, sqlite_place
+from .stores import PostgresServer, RedisServer
+
+pytestmark = pytest.mark.anyio
+
+both_loops = pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+
+SECONDS = 20
+"""How long a test waits for what has to come; the machine may be busy."""
+
+
+@pytest.fixture(scope="module")
+def redis_server() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def postgres_server() -> Iterator[PostgresServer]:
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """Return a place in the store that the test names."""
+    match request.param:
+        case "memory":
+            return Place("MemoryBackend")
+        case "two methods":
+            return Place("TwoMethods", {"path": str(tmp_path / "switch")})
+        case "file":
+            return file_place(tmp_path, timeout_seconds=SECONDS)
+        case "sqlite":
+            return sqlite_place(tmp_path, timeout_seconds=SECONDS)
+        case "redis":
+            return redis_place(request.getfixturevalue("redis_server"), timeout_seconds=SECONDS)
+        case _:
+            return postgres_place(request.getfixturevalue("postgres_server"), timeout_seconds=SECONDS)
+
+
+def of(*stores: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("place", stores, indirect=True)
+
+
+SHARED = of("file", "redis", "postgresql", "sqlite")
+
+
+async def until(is_so: Callable[[], Any], what: str) -> None:
+    """Wait until something is so."""
+    end = time.monotonic() + SECONDS
+    while True:
+        result = is_so()
+        if await result if asyncio.iscoroutine(result) else result:
+            return
+        assert time.monotonic() < end, what
+        await anyio.sleep(0.02)
+
+
+@contextlib.asynccontextmanager
+async def opened(place: Place) -> AsyncIterator[Any]:
+    """Give a backend that is closed afterwards."""
+    backend = place.backend()
+    try:
+        yield backend
+    finally:
+        if hasattr(backend, "aclose"):
+            await backend.aclose()
+
+
+async def stored(place: Place) -> MaintenanceState:
+    """Return the state as a process would that has just started."""
+    async with opened(place) as backend:
+        return await get_maintenance_state(backend)
+
+
+# Overlap, operators, clocks: the model
+
+
+@of("memory", "two methods", "file", "redis", "postgresql", "sqlite")
+def test_holds_operators_and_clocks_in_any_order(place: Place) -> None:
+    """The switch says what a model says; `make stress` makes ten thousand steps."""
+    logging.getLogger("fastapi_maintenance").setLevel(logging.ERROR)
+    try:
+        assert run_machine(place, 300) >= 300
+    finally:
+        logging.getLogger("fastapi_maintenance").setLevel(logging.NOTSET)
+
+
+# Cancellation
+
+
+@of("memory", "file", "redis")
+async def test_of_many_cancelled_blocks_none_is_left_behind(place: Place) -> None:
+    """Cancelled up to three times each, at whatever they are doing."""
+    count = 800 if place.kind == "MemoryBackend" else 120
+    async with opened(place) as backend:
+
+        async def work() -> None:
+            async with maintenance_mode_on(backend, ttl=300):
+                await asyncio.sleep(0.01)
+
+        async def cancelled(number: int) -> None:
+            task = asyncio.create_task(work())
+            for cancellation in range(number % 4):
+                await asyncio.sleep(((number * 7 + cancellation * 3) % 23) / 1000)
+                task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        limit = anyio.CapacityLimiter(40)
+
+        async def one(number: int) -> None:
+            async with limit:
+                await cancelled(number)
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(count):
+                tasks.start_soon(one, number)
+        await until(lambda: nothing_held(place if place.kind != "MemoryBackend" else backend), "a hold is left")
+
+
+async def nothing_held(where: Any) -> bool:
+    state = await (stored(where) if isinstance(where, Place) else get_maintenance_state(where))
+    return not state.holds
+
+
+# Processes
+
+
+@SHARED
+def test_a_hold_of_a_killed_process_is_gone_after_its_time_to_live(place: Place) -> None:
+    """With the time until this process reads the store again; before that it stays."""
+    ttl = 2.0
+    holder = python("-m", "tests.hold_process", place.to_json(), str(ttl))
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+
+    async def wait() -> float:
+        async with opened(place) as backend:
+            assert await get_maintenance_mode(backend) is True
+            killed = time.monotonic()
+            holder.send_signal(signal.SIGKILL)
+            holder.wait(SECONDS)
+            await until(lambda: nobody_closes(backend), "the hold stays")
+            return time.monotonic() - killed
+
+    try:
+        assert asyncio.run(wait()) < ttl + place.backend().poll_seconds + 1  # the machine may be busy
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
+async def nobody_closes(backend: Any) -> bool:
+    return not await get_maintenance_mode(backend)
+
+
+@SHARED
+def test_a_hold_is_kept_while_its_block_runs_blocking_code(place: Place) -> None:
+    """For three times as long as it would live: another process never sees the switch open."""
+    ttl = 2.0
+    holder = python("-m", "tests.hold_process", place.to_json(), str(ttl))
+    assert holder.stdin is not None
+    assert holder.stdout is not None
+
+    async def watch() -> list[bool]:
+        seen = []
+        async with opened(place) as backend:
+            end = time.monotonic() + 3 * ttl
+            while time.monotonic() < end:
+                seen.append(await get_maintenance_mode(backend))
+                await asyncio.sleep(0.02)
+        return seen
+
+    try:
+        assert holder.stdout.readline() == "held\n"
+        holder.stdin.write(f"block {3 * ttl}\nleave\n")
+        holder.stdin.flush()
+        seen = asyncio.run(watch())
+        assert len(seen) > 50
+        assert all(seen)
+        assert holder.stdout.read() == "blocked\nleft\n"
+        assert holder.wait(SECONDS) == 0
+        assert asyncio.run(stored(place)).holds == {}
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
+def test_overlapping_processes_close_until_the_last_has_left(redis_server: RedisServer) -> None:
+    """The first to leave does not open what the second closes, and both leave nothing behind."""
+    place = redis_place(redis_server)
+    first, second = (python("-m", "tests.hold_process", place.to_json(), "60") for _ in range(2))
+
+    async def check() -> None:
+        async with opened(place) as backend:
+            assert await get_maintenance_mode(backend) is True
+            first.communicate("leave\n", SECONDS)
+            for _ in range(20):
+                assert await get_maintenance_mode(backend) is True
+                await asyncio.sleep(0.02)
+            second.communicate("leave\n", SECONDS)
+            await until(lambda: nobody_closes(backend), "the switch stays closed")
+            state = await get_maintenance_state(backend)
+            assert (state.mode, state.holds) == (MaintenanceMode.OFF, {})
+
+    try:
+        for process in first, second:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n"
+        asyncio.run(check())
+        assert (first.returncode, second.returncode) == (0, 0)
+    finally:
+        for process in first, second:
+            process.kill()
+            process.communicate()
+
+
+@SHARED
+def test_an_operator_can_break_a_hold_of_another_process_which_learns_of_it(place: Place) -> None:
+    """Off is refused first, and names the owner."""
+    holder = python("-m", "tests.hold_process", place.to_json(), "6")
+    assert holder.stdin is not None
+    assert holder.stdout is not None
+
+    async def operate() -> None:
+        async with opened(place) as backend:
+            with pytest.raises(SwitchIsHeld, match=r"held on by the process, nothing was changed: .* break") as error:
+                await change_mode(False, backend, refuse_while_held=True)
+            assert error.value.owners == ("the process",)
+            assert await get_maintenance_mode(backend) is True
+            await change_mode(False, backend, break_holds=True)
+            assert await get_maintenance_mode(backend) is False
+
+    try:
+        assert holder.stdout.readline() == "held\n"
+        asyncio.run(operate())
+        version = asyncio.run(stored(place)).version
+        holder.stdin.write("block 4\nleave\n")  # a third of its time to live and more
+        holder.stdin.flush()
+        assert holder.stdout.read().splitlines()[-3:] == ["blocked", "lost", "left"]
+        assert asyncio.run(stored(place)).version == version, "the block has written when it left"
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
+# Operators
+
+
+@of("memory", "two methods", "file", "redis", "sqlite")
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("change", [False, True])
+async def test_what_an_operator_sets_during_a_block_counts_after_it(place: Place, before: bool, change: bool) -> None:
+    async with opened(place) as backend:
+        await set_maintenance_mode(before, backend)
+        async with maintenance_mode_on(backend):
+            await set_maintenance_mode(change, backend)
+            assert await get_maintenance_mode(backend) is True
+        assert await get_maintenance_mode(backend) is change
+
+
+@both_loops
+@of("memory", "two methods", "file", "redis")
+async def test_a_block_can_be_cancelled_when_its_hold_is_lost(place: Place) -> None:
+    """It raises what happened, wherever it waited; others go on."""
+    async with opened(place) as backend:
+        went_on = False
+        block = maintenance_mode_on(backend, cancel_when_lost=True)
+
+        async def work() -> None:
+            nonlocal went_on
+            async with block:
+                await change_mode(False, backend, break_holds=True)
+                await anyio.sleep(SECONDS)
+                went_on = True
+
+        with pytest.raises(HoldLost, match="an operator broke it"):
+            await work()
+        assert block.lost.is_set()
+        assert not went_on
+        assert await get_maintenance_mode(backend) is False
+        async with maintenance_mode_on(backend, cancel_when_lost=True):
+            assert await get_maintenance_mode(backend) is True
+
+
+async def test_a_block_that_lost_its_hold_goes_on_unless_it_is_to_be_cancelled(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It can ask, it is logged, and leaving is no error."""
+    backend = MemoryBackend()
+    async with maintenance_mode_on(backend, owner="the night shift") as block:
+        assert not block.lost.is_set()
+        await change_mode(False, backend, break_holds=True)
+        assert block.lost.is_set()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "the hold of the night shift on" in caplog.text
+
+
+async def test_a_hold_that_is_lost_while_it_is_taken_cancels_the_block_at_once() -> None:
+    """Between taking and looking after it."""
+
+    class BrokenAtOnce(MemoryBackend):
+        async def apply(self, change: Any) -> MaintenanceState:
+            state = await super().apply(change)
+            if change.put_holds:
+                await super().apply(Change(break_holds=True))
+            return state
+
+    with pytest.raises(HoldLost):
+        async with maintenance_mode_on(BrokenAtOnce(), cancel_when_lost=True):
+            await anyio.sleep(SECONDS)
+
+
+# The end of a block
+
+
+@of("memory", "two methods", "file", "redis")
+@pytest.mark.parametrize("error", [ZeroDivisionError, asyncio.CancelledError])
+async def test_a_block_can_keep_its_mode_when_it_fails(place: Place, error: type[BaseException]) -> None:
+    """In the same change that drops the hold, with its reason where the store has room; a success lets go."""
+    async with opened(place) as backend:
+        with pytest.raises(error):
+            async with maintenance_mode_on(backend, keep_on_error=True, reason="migration"):
+                raise error
+        state = await get_maintenance_state(backend)
+        assert (state.mode, state.holds) == (MaintenanceMode.ON, {})
+        assert state.reason == ("migration" if view_of(backend).stores_reasons else None)
+        with pytest.raises(error):
+            async with maintenance_mode_off(backend, keep_on_error=True):
+                raise error
+        assert await get_maintenance_mode(backend) is False
+        async with maintenance_mode_on(backend, keep_on_error=True):
+            pass
+        assert await get_maintenance_mode(backend) is False
+
+
+async def test_a_mode_can_not_be_kept_where_none_can_be_set() -> None:
+    """It is refused before the block runs."""
+    with pytest.raises(ReadOnlyBackend, match="keep_on_error needs a backend that can be set"):
+        async with maintenance_mode_on(EnvVarBackend(), keep_on_error=True):
+            raise AssertionError
+
+
+async def test_a_mode_that_can_not_be_kept_leaves_the_hold() -> None:
+    """The service stays closed for as long as the process lives."""
+    with RedisServer(persistent=True) as server:
+        place = redis_place(server, timeout_seconds=0.5)
+        async with opened(place) as backend:
+
+            async def fail() -> None:
+                async with maintenance_mode_on(backend, keep_on_error=True, ttl=3):
+                    server.kill()
+                    raise ZeroDivisionError
+
+            with pytest.raises(BackendUnavailable) as error:
+                await fail()
+            assert isinstance(error.value.__context__, ZeroDivisionError)
+            server.start()
+            await asyncio.sleep(4)
+            assert await get_maintenance_mode(backend) is True
+            assert len((await stored(place)).holds) == 1
+
+
+async def test_a_hold_survives_that_its_store_is_away_for_longer_than_it_lives(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nobody opens the service meanwhile; when the store is back, the hold is renewed. Logged once each way."""
+    with RedisServer(persistent=True) as server:
+        place = redis_place(server, timeout_seconds=0.5)
+        async with opened(place) as backend, opened(place) as other:
+            assert await get_maintenance_mode(other) is False
+            async with maintenance_mode_on(backend, ttl=1.5, owner="this test") as block:
+                await until(lambda: get_maintenance_mode(other), "the hold is not seen")
+                server.kill()
+                for _ in range(60):
+                    await asyncio.sleep(0.05)
+                    assert await get_maintenance_mode(backend) is True
+                    assert await get_maintenance_mode(other) is True
+                server.start()
+                await until(lambda: "this test is renewed again" in caplog.text, "the hold is not renewed")
+                assert await get_maintenance_mode(backend) is True
+                assert not block.lost.is_set()
+                state = await stored(place)
+                assert [hold.expires_at > datetime.now(UTC) for hold in state.holds.values() if hold.expires_at] == [
+                    True
+                ]
+            await until(lambda: nobody_closes(other), "the hold stays")
+    assert caplog.text.count("hold of this test can't be renewed at the moment") == 1
+    assert caplog.text.count("hold of this test is renewed again") == 1
+
+
+async def test_a_hold_that_can_not_be_given_back_is_when_the_store_is_back(caplog: pytest.LogCaptureFixture) -> None:
+    """Long before it would expire; leaving the block is no error."""
+    with RedisServer(persistent=True) as server:
+        place = redis_place(server, timeout_seconds=0.5)
+        async with opened(place) as backend:
+            async with maintenance_mode_on(backend, ttl=300):
+                server.kill()
+            assert "can't be given back, it expires within 0:05:00" in caplog.text
+            server.start()
+            await until(lambda: nothing_held(place), "the hold stays")
+
+
+async def test_a_hold_that_never_expires_says_so_when_it_can_not_be_given_back() -> None:
+    """Nobody else would take it away."""
+    with RedisServer(persistent=True) as server:
+        place = redis_place(server, timeout_seconds=0.5)
+        async with opened(place) as backend:
+
+            async def work() -> None:
+                async with maintenance_mode_on(backend, ttl=None):
+                    assert [hold.expires_at for hold in (await stored(place)).holds.values()] == [None]
+                    server.kill()
+
+            with pytest.raises(BackendUnavailable):
+                await work()
+            server.start()
+            assert len((await stored(place)).holds) == 1
+
+
+async def test_of_several_switches_that_can_not_be_given_back_each_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """One is raised, the others are logged, and those that can be given back are."""
+
+    class Stuck(MemoryBackend):
+        async def apply(self, change: Any) -> MaintenanceState:
+            if change.drop_holds:
+                raise ConnectionError("stuck")
+            return await super().apply(change)
+
+    stuck, also_stuck, fine = Stuck(), Stuck(), MemoryBackend()
+    for name, backend in {"a": stuck, "b": fine, "c": also_stuck}.items():
+        configure_backend(backend, name=name)
+    with pytest.raises(ConnectionError, match="stuck"):
+        async with maintenance_mode_on(name=["a", "b", "c"]):
+            assert await get_maintenance_mode(name="b") is True
+    assert await get_maintenance_mode(name="b") is False
+    assert caplog.text.count("a hold could not be given back, so it stays") == 1
+
+
+async def test_a_block_that_ends_does_not_write_to_a_store_that_was_emptied(redis_server: RedisServer) -> None:
+    """Or everybody would take what is missing for an "off"."""
+    place = redis_place(redis_server)
+    async with opened(place) as backend:
+        await set_maintenance_mode(True, backend)
+        async with maintenance_mode_on(backend) as block:
+            redis_server.run("DEL", backend.key)
+        assert block.lost.is_set()
+        assert redis_server.run("EXISTS", backend.key) == 0
+
+
+# What a hold says
+
+
+async def test_a_hold_says_whose_it_is() -> None:
+    """The code that made it, the process and the host; or what was given."""
+    backend = MemoryBackend()
+
+    @maintenance_mode_on(backend)
+    async def migrate() -> str:
+        [hold] = (await get_maintenance_state(backend)).holds.values()
+        return hold.owner
+
+    assert "test_a_hold_says_whose_it_is.<locals>.migrate in process" in await migrate()
+    async with maintenance_mode_on(backend), maintenance_mode_off(backend, owner="me", reason="test"):
+        mine, other = (await get_maintenance_state(backend)).holds.values()
+        assert "tests.test_holds.test_a_hold_says_whose_it_is in process" in mine.owner
+        assert (other.owner, other.reason, other.masks) == ("me", "test", frozenset(await ids_of(backend, "on")))
+    assert repr(maintenance_mode_on(name=["a", "b"])) == "<maintenance_mode_on of a, b>"
+
+
+async def ids_of(backend: Any, kind: str) -> list[str]:
+    return [id_ for id_, hold in (await get_maintenance_state(backend)).holds.items() if hold.kind == kind]
+
+
+async def test_a_hold_expires_by_the_clock_of_its_store(redis_server: RedisServer, tmp_path: Path) -> None:
+    """Read by a host whose clock is an hour ahead, it is as far from its end as for everybody else."""
+    hour = timedelta(hours=1)
+    for place in redis_place(redis_server), sqlite_place(tmp_path):
+        async with opened(place) as backend, maintenance_mode_on(backend, ttl=300):
+            [hold] = (await stored(place)).holds.values()
+            assert hold.expires_at is not None
+            assert timedelta(seconds=250) < hold.expires_at - datetime.now(UTC) < timedelta(seconds=310)
+            with pytest.MonkeyPatch.context() as patch:
+                for module in "redis", "sqlalchemy":
+                    patch.setattr(f"fastapi_maintenance.backends.{module}.clock_difference", lambda _: hour)
+                [seen] = (await stored(place)).holds.values()
+                assert seen.expires_at is not None
+                assert abs(seen.expires_at - hold.expires_at - hour) < timedelta(seconds=5)
+
+
+async def test_several_switches_are_held_all_or_none() -> None:
+    """One that can't be held gives the others back."""
+
+    class Full(MemoryBackend):
+        async def apply(self, change: Any) -> MaintenanceState:
+            raise ConnectionError("full")
+
+    backends = {name: configure_backend(MemoryBackend(), name=name) for name in ("a", "b")}
+    async with maintenance_mode_on(name=["a", "b", "a"]):
+        assert [await get_maintenance_mode(name=name) for name in backends] == [True, True]
+        async with maintenance_mode_off(name=["a", "b"]):
+            assert [await get_maintenance_mode(name=name) for name in backends] == [False, False]
+    assert [await get_maintenance_mode(name=name) for name in backends] == [False, False]
+    configure_backend(Full(), name="c")
+    with pytest.raises(ConnectionError, match="full"):
+        async with maintenance_mode_on(name=["a", "c", "b"]):
+            raise AssertionError
+    assert [len((await get_maintenance_state(name=name)).holds) for name in ("a", "b")] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ttl": 0.5}, "ttl=0.5: seconds or a timedelta are needed, from 1 s to 366 days"),
+        ({"ttl": True}, "ttl=True"),
+        ({"ttl": "60"}, "ttl='60'"),
+        ({"ttl": float("nan")}, "ttl=nan"),
+        ({"ttl": 1e300}, "ttl=1e"),
+        ({"ttl": timedelta(days=400)}, "ttl=datetime.timedelta"),
+        ({"name": []}, "at least one switch"),
+        ({"name": ["a", "B"]}, "invalid switch name 'B'"),
+        ({"keep_on_error": 1}, "keep_on_error=1: True or False is needed"),
+        ({"cancel_when_lost": None}, "cancel_when_lost=None"),
+        ({"reason": 1}, "reason=1"),
+        ({"owner": 1}, "owner=1: a text is needed"),
+    ],
+)
+def test_what_can_not_work_is_refused_where_the_block_is_made(options: Any, message: str) -> None:
+    for make in maintenance_mode_on, maintenance_mode_off:
+        with pytest.raises(ValueError, match=message):
+            make(MemoryBackend(), **options)
+
+
+async def test_a_time_to_live_may_be_a_duration(tmp_path: Path) -> None:
+    place = file_place(tmp_path)
+    async with opened(place) as backend, maintenance_mode_on(backend, ttl=timedelta(minutes=5)):
+        [hold] = (await stored(place)).holds.values()
+        assert hold.expires_at is not None
+        assert hold.expires_at > datetime.now(UTC) + timedelta(minutes=4)
+
+
+async def test_memory_environment_and_two_methods_start_no_thread(tmp_path: Path) -> None:
+    """Their holds live in this process, which needs no heart for them."""
+    import threading
+
+    before = threading.active_count()
+    for backend in MemoryBackend(), EnvVarBackend(), TwoMethods(str(tmp_path / "switch")):
+        async with maintenance_mode_on(backend):
+            assert await get_maintenance_mode(backend) is True
+    assert threading.active_count() <= before
+    assert isinstance(view_of(LocalFileBackend(tmp_path / "x")).has_leases, bool)
+    assert view_of(RedisBackend()).has_leases
