@@ -973,3 +973,66 @@ def test_nothing_stays_open_at_the_end_of_a_process(url: str, make: Make, postgr
     # Development mode also tells what is slow, which is no leak.
     assert [line for line in ended.stderr.splitlines() if not line.startswith("Executing ")] == []
     assert "unexpected EOF on client connection" not in postgres.log[logged:]
+
+
+@pytest.mark.parametrize("what", ["reading", "changing"])
+def test_what_is_cancelled_leaves_no_lock_behind(tmp_path: Path, make: Make, what: str) -> None:
+    """At any point of it, a heartbeat at the end of its block for example: the next change need not wait."""
+    backend = make(sqlite_url(tmp_path), timeout_seconds=5)
+
+    async def cancel_after(seconds: float) -> None:
+        work: Coroutine[Any, Any, Any] = backend.load() if what == "reading" else backend.apply(holding("a"))
+        task = asyncio.create_task(work)
+        await asyncio.sleep(seconds)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await backend.apply(holding("b"))  # or the file is locked
+
+    async def cancel() -> None:
+        await backend.apply(holding())
+        for hundreds_of_microseconds in range(60):
+            await cancel_after(hundreds_of_microseconds / 10_000)
+
+    done(cancel())
+
+
+def test_a_disk_that_does_not_answer_is_given_up_on(tmp_path: Path, make: Make) -> None:
+    """Or a cancellation would wait for it for ever."""
+    database = make(sqlite_url(tmp_path), timeout_seconds=0.2)._database
+    was_cancelled = False
+
+    async def never_ends() -> None:
+        nonlocal was_cancelled
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            was_cancelled = True
+            raise
+
+    async def give_up() -> None:
+        task = asyncio.create_task(database.unbroken(never_ends()))
+        await asyncio.sleep(0)
+        await background.cancelled([task])
+
+    done(give_up())
+    assert was_cancelled
+
+
+def test_what_fails_after_it_was_cancelled_is_no_surprise(
+    tmp_path: Path, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody is left to be told."""
+    database = make(sqlite_url(tmp_path))._database
+
+    async def fails_later() -> None:
+        await asyncio.sleep(0.05)
+        raise ZeroDivisionError
+
+    async def cancel() -> None:
+        task = asyncio.create_task(database.unbroken(fails_later()))
+        await asyncio.sleep(0)
+        await background.cancelled([task])
+
+    done(cancel())
+    gc.collect()
+    assert caplog.records == []

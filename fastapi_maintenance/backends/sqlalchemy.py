@@ -21,12 +21,12 @@ import random
 import re
 import time
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import quote, quote_plus
 
 from .. import background
@@ -40,6 +40,8 @@ from ..exceptions import (
 )
 from ..state import Change, MaintenanceMode, MaintenanceState
 from .base import FollowedBackend, OnBackendError, clock_difference
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, CursorResult, Row
@@ -264,7 +266,7 @@ class SQLAlchemyBackend(FollowedBackend):
             CorruptState: The row has something else.
         """
         try:
-            row = await background.bounded(self._row(), self.timeout_seconds)
+            row = await background.bounded(self._database.unbroken(self._row()), self.timeout_seconds)
         except Exception as error:  # noqa: BLE001 - drivers raise what they like
             raise BackendUnavailable(repr(self), self._database.told(error)) from None
         return None if row is None else self._by_our_clock(self._state(row.document), row.clock)
@@ -280,7 +282,7 @@ class SQLAlchemyBackend(FollowedBackend):
         """
         limit = _Limit(self.timeout_seconds)
         try:
-            return await background.bounded(self._apply(change, limit), self.timeout_seconds)
+            return await background.bounded(self._database.unbroken(self._apply(change, limit)), self.timeout_seconds)
         except MaintenanceError:
             raise
         except Exception as error:  # noqa: BLE001 - drivers raise what they like
@@ -486,6 +488,29 @@ class _Database:
                 yield connection
         finally:
             pool.tasks.discard(task)
+
+    async def unbroken(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do some work; where it would leave a lock behind, a cancellation waits for the statement to end.
+
+        SQLite runs in a thread. A statement whose caller has gone away ends there all the same, and keeps the file
+        locked until Python happens to collect its cursor. Statements take no longer than they may wait for locks, so
+        only a disk that does not answer is given up on.
+        """
+        if self.kind != "sqlite":
+            return await work
+        task = asyncio.create_task(work)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            until = time.monotonic() + self._timeout_seconds
+            while not task.done():
+                if time.monotonic() >= until:
+                    task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait({task}, timeout=self._timeout_seconds / 10)
+            if not task.cancelled():
+                task.exception()  # or asyncio would complain that nobody asked
+            raise
 
     async def disconnect(self, user: SQLAlchemyBackend) -> None:
         """Close the connections once nobody uses them."""

@@ -38,9 +38,7 @@ PLACES: Mapping[str, Callable[[], AbstractContextManager[Place]]] = {
 
 def main(*names: str) -> None:
     """Run the model against the stores, all or those that are named, and print a row of each."""
-    logging.getLogger("fastapi_maintenance").setLevel(
-        logging.ERROR
-    )
+    logging.getLogger("fastapi_maintenance").setLevel(logging.ERROR)
     print("| store | steps | time | wrong states |\n|---|---|---|---|", flush=True)
     for name in names or PLACES:
         begin = time.perf_counter()
