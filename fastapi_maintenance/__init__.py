@@ -10,12 +10,14 @@ from .control import (
     set_maintenance_mode,
 )
 from .decorators import force_maintenance_mode_off, force_maintenance_mode_on
+from .drain import InFlight, in_flight
 from .exceptions import (
     AmbiguousSwitch,
     BackendUnavailable,
     ChangeRejected,
     CorruptState,
     DeadlinePassed,
+    DrainTimeout,
     EmptiedStore,
     HoldLost,
     InvalidConfiguration,
@@ -53,9 +55,11 @@ __all__ = [
     "CorruptState",
     "DeadlinePassed",
     "Decision",
+    "DrainTimeout",
     "EmptiedStore",
     "Exemptions",
     "HoldLost",
+    "InFlight",
     "InvalidConfiguration",
     "InvalidSwitchName",
     "Knowledge",
@@ -83,6 +87,7 @@ __all__ = [
     "get_maintenance_mode",
     "get_maintenance_state",
     "get_maintenance_status",
+    "in_flight",
     "is_maintenance_on",
     "maintenance_exception_handler",
     "maintenance_guard",

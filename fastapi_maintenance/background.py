@@ -143,6 +143,34 @@ async def _result_under_trio(future: concurrent.futures.Future[T]) -> T:
     return future.result()
 
 
+def starter_in_this_loop() -> Callable[[Callable[[], Coroutine[Any, Any, None]]], None]:
+    """Return what starts an async function in the current event loop, asyncio or trio, from any thread.
+
+    The function must not raise. Once the loop has ended, nothing is started.
+    """
+    call_there = caller_in_this_loop()
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        import trio  # noqa: PLC0415 - whoever calls this runs under it
+
+        def start_system_task(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
+            trio.lowlevel.spawn_system_task(function)
+
+        return lambda function: call_there(lambda: start_system_task(function))
+
+    def start(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        task = asyncio.create_task(function())
+        _started.add(task)
+        task.add_done_callback(_started.discard)
+
+    return lambda function: call_there(lambda: start(function))
+
+
+_started: set[asyncio.Task[None]] = set()
+"""Tasks of the app's loops, of which those have weak references only."""
+
+
 def caller_in_this_loop() -> Callable[[Callable[[], None]], None]:
     """Return what has a function called in the current event loop, asyncio or trio, from any thread.
 

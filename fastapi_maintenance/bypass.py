@@ -23,7 +23,7 @@ from starlette.types import Scope
 
 from .backends.base import BaseStateBackend, StateBackend
 from .exceptions import InvalidConfiguration, MissingExtra, NotUnderMaintenance
-from .registry import DEFAULT, answering, registry
+from .registry import DEFAULT, answering_app, registry
 from .snapshot import view_of
 from .state import MaintenanceMode, MaintenanceState
 
@@ -377,7 +377,7 @@ async def _state_under_maintenance(switch: str, backend: BaseStateBackend | None
     meant = registry.meant(backend, switch)
     view = view_of(meant)
     state = view.peek() or await view.read()
-    app = answering.get()
+    app = answering_app()
     instead = app.instead if app is not None and backend is None and switch == DEFAULT else None
     if isinstance(meant, StateBackend) and state.mode_at(now, instead=instead) is MaintenanceMode.OFF:
         raise NotUnderMaintenance(switch)

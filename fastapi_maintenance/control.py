@@ -10,7 +10,7 @@ from anyio.lowlevel import current_token
 
 from .backends.base import BaseStateBackend
 from .exceptions import InvalidConfiguration
-from .registry import DEFAULT, answering, registry
+from .registry import DEFAULT, answering_app, registry
 from .snapshot import SwitchStatus, view_of
 from .state import MaintenanceMode, MaintenanceState, as_mode, set_mode
 
@@ -149,7 +149,7 @@ def check_reason(reason: str | None) -> None:
 
 def _is_on(state: MaintenanceState, backend: BaseStateBackend | None, name: str) -> bool:
     """Return whether a state blocks anything now, for the app that is answering if that is what a call means."""
-    app = answering.get()
+    app = answering_app()
     instead = app.instead if app is not None and backend is None and name == DEFAULT else None
     return state.mode_at(datetime.now(UTC), instead=instead) is not MaintenanceMode.OFF
 

@@ -18,6 +18,7 @@
     │   └── OutcomeUnknown       it did not answer a change, which may have been made or not
     ├── CorruptState             the store has something that is no state
     ├── EmptiedStore             the store lost the state that it had
+    ├── DrainTimeout             requests are still running; maintenance is on
     ├── NotUnderMaintenance      a token was asked for, and there is no maintenance that it could be bound to
     ├── MissingExtra             (also ImportError)  an optional dependency isn't installed
     └── UnsupportedFastAPI       this FastAPI's router can't be read exactly
@@ -26,7 +27,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fastapi import HTTPException, WebSocketException
@@ -35,6 +37,8 @@ from starlette.status import HTTP_503_SERVICE_UNAVAILABLE, WS_1013_TRY_AGAIN_LAT
 
 if TYPE_CHECKING:
     from .policy import Decision
+
+_MOST_NAMED = 10
 
 
 class MaintenanceError(Exception):
@@ -183,6 +187,27 @@ class NotUnderMaintenance(MaintenanceError):
         super().__init__(
             f"switch {switch!r} is not under maintenance, no token was made: a token opens one maintenance, "
             "and not the next; turn the switch on first"
+        )
+
+
+class DrainTimeout(MaintenanceError):
+    """Requests that began before the maintenance are still running, and maintenance is on.
+
+    It stays on for the ``ttl`` of the block that was not entered, without one until ``await error.release()``.
+    """
+
+    def __init__(self, seconds: float, requests: Iterable[tuple[str, str]]) -> None:
+        self.requests = tuple(requests)
+        """Method and route of each."""
+        self.count = len(self.requests)
+        self.release: Callable[[], Awaitable[None]] | None = None
+        """Ends the maintenance at once."""
+        counted = Counter(f"{method} {route}" for method, route in self.requests)
+        named = ", ".join(f"{count} × {request}" for request, count in counted.most_common(_MOST_NAMED))
+        more = len(counted) - _MOST_NAMED
+        super().__init__(
+            f"after {seconds:g} s {self.count} requests that began before are still running: {named}"
+            f"{f' and of {more} more routes' if more > 0 else ''}; maintenance is still on"
         )
 
 

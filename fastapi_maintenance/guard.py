@@ -18,6 +18,7 @@ from starlette.websockets import WebSocket
 
 from .answers import DETAIL, Answer
 from .decorators import mark_of, marked_anywhere
+from .drain import count_guarded
 from .exceptions import InvalidConfiguration, MaintenanceActive, WebSocketMaintenanceActive
 from .exemptions import Exemptions
 from .gate import (
@@ -32,9 +33,10 @@ from .gate import (
     visit_of,
 )
 from .policy import Decision, Facts, Mark, Rule, decide
-from .registry import DEFAULT, AppSwitch, checked_name
+from .registry import DEFAULT, AppSwitch, checked_name, registry
 from .responses import can_deny, request_of
 from .routes import root_of, route_path
+from .snapshot import view_of
 from .state import MaintenanceState
 
 _NO_APP = AppSwitch()
@@ -91,9 +93,18 @@ class MaintenanceGuard:
             headers = await answer_to_link(bypass, app, visit, connection.scope)
             if headers is not None:
                 raise HTTPException(HTTP_303_SEE_OTHER, headers=dict(headers))
+        self._count(connection.scope, visit)
         decision = await self._judge(connection, visit)
         if decision.blocked:
             await self._refuse(connection, visit, decision)
+
+    def _count(self, scope: Scope, visit: Visit | None) -> None:
+        """Count the request before the switch is asked; the middleware sees when it ends."""
+        view = view_of(registry.of_app(_NO_APP if visit is None else visit.gate.app, self.name))
+        if visit is None:
+            view.has_uncounted_requests = True
+        else:
+            count_guarded(view, scope)
 
     async def _judge(self, connection: HTTPConnection, visit: Visit | None) -> Decision:
         scope = connection.scope

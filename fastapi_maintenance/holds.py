@@ -25,12 +25,14 @@ from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, Self, TypeVar
 
+import anyio
 from anyio import CancelScope
 
 from . import background
 from .backends.base import BaseStateBackend
 from .control import check_reason
-from .exceptions import HoldLost, InvalidConfiguration, ReadOnlyBackend
+from .drain import checked_seconds, drained
+from .exceptions import DrainTimeout, HoldLost, InvalidConfiguration, ReadOnlyBackend
 from .registry import DEFAULT, checked_backend, checked_name, registry
 from .snapshot import View, view_of
 from .state import Change, Hold, MaintenanceMode, set_mode
@@ -198,6 +200,8 @@ class _Terms:
     ttl: timedelta | None
     keep_on_error: bool
     cancel_when_lost: bool
+    drain: float | None
+    close_websockets: bool
     owner: str | None
     code: str
     """The name of the code that holds, for people."""
@@ -230,6 +234,16 @@ class MaintenanceBlock:
         try:
             for lease in self._leases:
                 await lease.take()
+            if self._terms.drain is not None:
+                await drained(
+                    [lease.view for lease in self._leases],
+                    self._terms.drain,
+                    close_websockets=self._terms.close_websockets,
+                )
+        except DrainTimeout as error:
+            leases, self._leases = self._leases, []
+            error.release = _left_to_expire(leases, self._terms.ttl)
+            raise
         except BaseException:
             leases, self._leases = self._leases, []
             await _to_its_end(_release_quietly(leases))
@@ -322,6 +336,24 @@ class MaintenanceBlock:
         return set_mode(mode, now=datetime.now(UTC), reason=reason).fields
 
 
+def _left_to_expire(leases: list[_Lease], ttl: timedelta | None) -> Callable[[], Awaitable[None]]:
+    """Leave holds to their time to live; return what drops them earlier."""
+    local = [lease for lease in leases if not lease.view.has_leases]
+    for lease in leases:
+        lease.abandon()
+
+    async def release() -> None:
+        await _to_its_end(_release_quietly(leases))
+
+    async def release_later() -> None:
+        await anyio.sleep((ttl or timedelta()).total_seconds())
+        await _release_quietly(local)  # nobody else would: they live in this process
+
+    if local and ttl is not None:
+        background.starter_in_this_loop()(release_later)
+    return release
+
+
 async def _release_quietly(leases: list[_Lease]) -> None:
     for lease in leases:
         await lease.release_quietly()
@@ -356,8 +388,10 @@ def maintenance_mode_on(
     name: str | Iterable[str] = DEFAULT,
     reason: str | None = None,
     ttl: float | timedelta | None = DEFAULT_TTL,
+    drain: float | timedelta | None = None,
     keep_on_error: bool = False,
     cancel_when_lost: bool = False,
+    close_websockets: bool = False,
     owner: str | None = None,
 ) -> MaintenanceBlock:
     """Hold a switch on for the duration of a block, or of each call of a decorated async function.
@@ -371,20 +405,34 @@ def maintenance_mode_on(
         reason: What to tell clients and colleagues.
         ttl: After how many seconds a hold is gone whose process has died; it is renewed every third of that, also
             while the block runs blocking code. ``None``: never, until an operator breaks it.
+        drain: For how many seconds at most to wait, before the block begins, until the requests are done that this
+            process has begun to answer; the one that the block is in does not count.
         keep_on_error: Whether to store the mode for good when the block raises.
         cancel_when_lost: Whether to cancel the block when its hold is lost, as by an operator who breaks it. It then
             raises ``HoldLost``. Either way the block's ``lost``, a ``threading.Event``, is set.
+        close_websockets: Whether draining closes websockets, with code 1012; else they have to end by themselves.
         owner: Whose the hold is, for people; by default code, process and host.
 
     Raises:
         InvalidConfiguration: An argument can't work.
         InvalidSwitchName: A name can't be a switch's.
 
-    Entering raises what ``set_maintenance_mode`` raises. Where the store fails when the block ends, a hold without
-    ``ttl`` would stay for ever: that raises ``BackendUnavailable``; another one expires.
+    Entering raises what ``set_maintenance_mode`` raises, and ``DrainTimeout`` where requests are still running after
+    ``drain`` seconds: maintenance then stays on for ``ttl``, or until ``await error.release()``. Where the store fails
+    when the block ends, a hold without ``ttl`` would stay for ever: that raises ``BackendUnavailable``; another one
+    expires.
     """
     return _block(
-        "on", backend, name, reason, ttl, owner, keep_on_error=keep_on_error, cancel_when_lost=cancel_when_lost
+        "on",
+        backend,
+        name,
+        reason,
+        ttl,
+        owner,
+        drain,
+        keep_on_error=keep_on_error,
+        cancel_when_lost=cancel_when_lost,
+        close_websockets=close_websockets,
     )
 
 
@@ -401,7 +449,7 @@ def maintenance_mode_off(
     """Hold a switch off for the duration of a block, or of each call of a decorated async function.
 
     It opens what an operator stored, and the ``maintenance_mode_on`` blocks that it is in itself; those of other code
-    stay closed. Takes what ``maintenance_mode_on`` takes.
+    stay closed. Takes what ``maintenance_mode_on`` takes, but for draining.
     """
     return _block(
         "off", backend, name, reason, ttl, owner, keep_on_error=keep_on_error, cancel_when_lost=cancel_when_lost
@@ -415,6 +463,7 @@ def _block(  # noqa: PLR0917
     reason: str | None,
     ttl: float | timedelta | None,
     owner: str | None,
+    drain: float | timedelta | None = None,
     **flags: bool,
 ) -> MaintenanceBlock:
     if callable(backend) and not isinstance(backend, BaseStateBackend):
@@ -425,6 +474,8 @@ def _block(  # noqa: PLR0917
     check_reason(reason)
     if owner is not None and not isinstance(owner, str):
         raise InvalidConfiguration(f"owner={owner!r}: a text is needed")
+    if flags.get("close_websockets") and drain is None:
+        raise InvalidConfiguration("close_websockets=True goes with drain=..., which closes them")
     for flag, value in flags.items():
         if not isinstance(value, bool):
             raise InvalidConfiguration(f"{flag}={value!r}: True or False is needed")
@@ -436,7 +487,8 @@ def _block(  # noqa: PLR0917
         ttl=_checked_ttl(ttl),
         owner=owner,
         code=_caller(),
-        **flags,
+        drain=None if drain is None else checked_seconds(drain),
+        **{"close_websockets": False, **flags},
     )
     return MaintenanceBlock(terms)
 

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .answers import Answer
 from .backends.base import BaseStateBackend
+from .drain import Socket, leave
 from .exceptions import InvalidConfiguration
 from .exemptions import Exemptions
 from .gate import ExemptHandler, Gate, ResponseHandler, Terms, Visit, answer_to_link, visit_of, watch_root
@@ -90,25 +91,40 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
             if headers is not None:
                 await Response(status_code=HTTP_303_SEE_OTHER, headers=headers)(scope, receive, send)
                 return
-        outer_app = answering.get()
-        answering.set(gate.app)
+        outer = answering.get()
+        answering.set((gate.app, scope, outer))
+        # Counted before the switch is asked: whoever changes it and then looks misses no request that did not see it.
+        counts = gate.view().in_flight
+        is_first = id(scope) not in counts  # and not that of an app which this one is mounted in
+        if is_first:
+            counts[id(scope)] = scope
+        if kind == "websocket":
+            socket = Socket(scope, receive, send)
+            receive, send = socket.receive, socket.send
         try:
             if self._is_plain and gate.passes_at_once(scope):
                 await self.app(scope, receive, send)
-                return
-            visit = gate.arrive(scope)
-            if kind == "http" and not self._is_plain:
-                await self._call_dispatch(visit, scope, receive, send)
-                return
-            decision, receive = await gate.judge(visit, self.app, None, scope, receive)
-            if decision.blocked:
-                refusal = await gate.terms.refusal(decision, request_of(scope, receive))
-                await refusal(scope, receive, send)
             else:
-                await self.app(scope, receive, send)
+                await self._answer(scope, receive, send)
         finally:
             # Not `reset(token)`: a request that is thrown away ends in another context, where that raises.
-            answering.set(outer_app)
+            answering.set(outer)
+            if is_first:
+                leave(counts, scope)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Judge a connection, then pass it on or refuse it."""
+        gate = self._gate
+        visit = gate.arrive(scope)
+        if scope["type"] == "http" and not self._is_plain:
+            await self._call_dispatch(visit, scope, receive, send)
+            return
+        decision, receive = await gate.judge(visit, self.app, None, scope, receive)
+        if decision.blocked:
+            refusal = await gate.terms.refusal(decision, request_of(scope, receive))
+            await refusal(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
     async def _call_dispatch(self, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
         """Have a user's ``dispatch`` answer; once it has refused the request, nothing turns that into a 500."""

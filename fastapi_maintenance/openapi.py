@@ -17,7 +17,7 @@ from .guard import MaintenanceGuard
 from .middleware import MaintenanceModeMiddleware
 from .page import legible
 from .policy import Decision, Facts, Mark, decide
-from .registry import DEFAULT, AppSwitch, answering, registry
+from .registry import DEFAULT, AppSwitch, answering_app, registry
 from .routes import Operation, operations_of
 from .snapshot import view_of
 from .state import MaintenanceMode
@@ -181,7 +181,7 @@ class _Documentation:
 
     def _blocking(self) -> Iterator[Decision]:
         """Yield what blocks at least some requests to the app's switches now, the default one first."""
-        app = answering.get() or _switch_of(self.options)
+        app = answering_app() or _switch_of(self.options)
         facts, now = Facts(runs=True, mark=None, method=None), datetime.now(UTC)
         for name in dict.fromkeys((DEFAULT, *self._switches())):
             state = view_of(registry.of_app(app, name)).latest()

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
+from starlette.types import Scope
+
 from .backends.base import BaseStateBackend
 from .backends.env import EnvVarBackend
 from .backends.file import LocalFileBackend
@@ -47,8 +49,14 @@ class AppSwitch:
     """Its ``enable_maintenance``, which stands in for the stored mode."""
 
 
-answering: ContextVar[AppSwitch | None] = ContextVar("fastapi_maintenance_answering", default=None)
-"""The app that is answering the current request."""
+answering: ContextVar[tuple[AppSwitch, Scope, Any] | None] = ContextVar("fastapi_maintenance_answering", default=None)
+"""The app that is answering the current request, the request's scope, and the same of the app around it."""
+
+
+def answering_app() -> AppSwitch | None:
+    """Return the app that is answering the current request, if there is one."""
+    current = answering.get()
+    return None if current is None else current[0]
 
 
 class Registry:
@@ -97,7 +105,7 @@ class Registry:
         checked_name(name)
         if backend is not None:
             return checked_backend(backend) if name == DEFAULT else _sibling(checked_backend(backend), name)
-        app = answering.get()
+        app = answering_app()
         if app is not None:
             return self.of_app(app, name)
         with self._lock:

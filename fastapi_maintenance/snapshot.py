@@ -22,6 +22,7 @@ from typing import ClassVar
 
 import anyio
 from pydantic import TypeAdapter
+from starlette.types import Scope
 
 from . import background
 from .backends.base import BaseStateBackend, FollowedBackend, StateBackend
@@ -70,6 +71,10 @@ class View(ABC):
 
     def __init__(self, backend: BaseStateBackend) -> None:
         self.backend = backend
+        self.in_flight: dict[int, Scope] = {}
+        """The requests of this process that the switch governs, by the ``id`` of their scopes."""
+        self.has_uncounted_requests = False
+        """Whether there are some of which nobody sees the end."""
         self._watched: dict[str, Callable[[], None]] = {}
 
     def watch(self, id_: str, missing: Callable[[], None]) -> None:

@@ -22,7 +22,7 @@ LAYERS = (
     {"registry", "snapshot"},
     {"bypass"},
     {"exemptions"},
-    {"gate", "control"},
+    {"gate", "control", "drain"},
     {"guard", "middleware", "holds"},
     {"openapi"},
     {""},

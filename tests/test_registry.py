@@ -539,10 +539,10 @@ def test_inside_a_request_the_answering_app_is_meant() -> None:
     configured = configure_backend("memory")
     for app in apps:
         registry.add_app(app)
-    token = answering.set(apps[1])
+    token = answering.set((apps[1], {}, None))
     try:
         assert registry.meant() is apps[1].backend
-        answering.set(apps[2])
+        answering.set((apps[2], {}, None))
         assert registry.meant() is configured
     finally:
         answering.reset(token)
