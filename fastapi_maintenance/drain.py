@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import NamedTuple
 
 import anyio
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Message, Scope, Send
 
 from . import background
 from .backends.base import BaseStateBackend
@@ -180,10 +180,10 @@ def _own_requests() -> set[int]:
 def checked_seconds(drain: float | timedelta) -> float:
     """Return the seconds to wait at most, or raise ``InvalidConfiguration``."""
     try:
-        seconds = drain.total_seconds() if isinstance(drain, timedelta) else float(drain)
-        if not isinstance(drain, bool) and 0 < seconds < math.inf:
+        seconds = drain.total_seconds() if isinstance(drain, timedelta) else drain
+        if not isinstance(seconds, bool) and 0 < seconds < math.inf:
             return seconds
-    except (TypeError, ValueError):
+    except TypeError:
         pass
     raise InvalidConfiguration(f"drain={drain!r}: seconds or a timedelta above 0 are needed")
 
@@ -192,56 +192,50 @@ def checked_seconds(drain: float | timedelta) -> float:
 
 
 class Socket:
-    """One websocket connection, between the server and the app, that can be closed from outside."""
+    """One websocket connection, between the app and the server, that can be closed from outside."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._receive = receive
+    def __init__(self, scope: Scope, send: Send) -> None:
         self._send = send
-        self._lock = anyio.Lock()
         self._start = background.starter_in_this_loop()
+        self._sending = 0
+        """How many messages of the app are just being sent."""
         self._is_accepted = False
-        self._is_closing = False
+        self._is_to_close = False
         self._is_closed = False
         scope[_SOCKET] = self
 
-    async def receive(self) -> Message:
-        """Receive for the app; after the connection was closed, the server says so."""
-        return await self._receive()
-
     async def send(self, message: Message) -> None:
-        """Send for the app.
+        """Send for the app. What passes is sent as it comes: a server may mind even a moment in between.
 
         Raises:
-            OSError: The connection was closed from outside (as ASGI has it for a client that is gone).
+            OSError: The connection was closed from outside (which ASGI has for a client that is gone).
         """
-        async with self._lock:
-            if self._is_closed:
-                if message["type"] == "websocket.close":
-                    return
-                msg = "the connection was closed for maintenance"
-                raise OSError(msg)
+        kind = message["type"]
+        if self._is_closed:
+            if kind == "websocket.close":
+                return
+            msg = "the connection was closed for maintenance"
+            raise OSError(msg)
+        self._sending += 1
+        try:
             await self._send(message)
-            if message["type"] == "websocket.accept":
-                self._is_accepted = True
-            elif message["type"] == "websocket.close":
-                self._is_closed = True
-        if self._is_closing and self._is_accepted:
+        finally:
+            self._sending -= 1
+        if kind == "websocket.accept":
+            self._is_accepted = True
+        elif kind == "websocket.close":
+            self._is_closed = True
+        if self._is_to_close:
             await self._close()
 
     def close_soon(self) -> None:
-        """Close the connection with 1012, or as soon as the app has accepted it; from any thread."""
-        self._start(self._close_if_accepted)
-
-    async def _close_if_accepted(self) -> None:
-        self._is_closing = True
-        if self._is_accepted:
-            await self._close()
+        """Close the connection with 1012, from any thread: at once, or as soon as the app has accepted it."""
+        self._is_to_close = True
+        self._start(self._close)
 
     async def _close(self) -> None:
-        async with self._lock:
-            if self._is_closed:
-                return
-            self._is_closed = True
-            # The client may be gone already.
-            with contextlib.suppress(Exception):
-                await self._send({"type": "websocket.close", "code": SERVICE_RESTART, "reason": "maintenance"})
+        if self._is_closed or self._sending or not self._is_accepted:
+            return  # or the app's own send will do it
+        self._is_closed = True
+        with contextlib.suppress(Exception):  # the client may be gone
+            await self._send({"type": "websocket.close", "code": SERVICE_RESTART, "reason": "maintenance"})

@@ -99,8 +99,7 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
         if is_first:
             counts[id(scope)] = scope
         if kind == "websocket":
-            socket = Socket(scope, receive, send)
-            receive, send = socket.receive, socket.send
+            send = Socket(scope, send).send
         try:
             if self._is_plain and gate.passes_at_once(scope):
                 await self.app(scope, receive, send)
