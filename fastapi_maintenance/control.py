@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from anyio.lowlevel import current_token
+from starlette.concurrency import run_in_threadpool
 
 from .backends.base import BaseStateBackend
 from .exceptions import InvalidConfiguration
@@ -33,7 +34,7 @@ async def get_maintenance_mode(backend: BaseStateBackend | None = None, *, name:
 
 
 async def get_maintenance_state(backend: BaseStateBackend | None = None, *, name: str = DEFAULT) -> MaintenanceState:
-    """Return the state of a switch: its stored mode, reason, end and holds.
+    """Return the state of a switch: its stored mode, reason, end, holds and windows.
 
     Raises:
         AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
@@ -142,7 +143,8 @@ async def schedule_maintenance(
     """
     now = datetime.now(UTC)
     check_reason(reason)
-    window = plan(start, end, now=now, mode=as_mode(mode).value, reason=reason, rrule=rrule, zone=zone)
+    more: dict[str, Any] = {"mode": as_mode(mode).value, "reason": reason, "rrule": rrule, "zone": zone}
+    window = await run_in_threadpool(plan, start, end, now=now, **more)  # some rules take seconds to be refused
     view = view_of(registry.meant(backend, name))
     await view.apply(Change(put_windows={window.id: window}, drop_windows=await _long_over(view, now), by=by))
     return window
@@ -173,8 +175,12 @@ async def cancel_maintenance(
 
 async def _long_over(view: View, now: datetime) -> frozenset[str]:
     """Return the ids of the windows that are over by the clock of any host."""
-    state = view.peek() or await view.read()
-    return frozenset(id_ for id_, window in state.windows.items() if is_over(window, now - _CLOCKS_DIFFER))
+    windows = (view.peek() or await view.read()).windows
+
+    def long_over() -> frozenset[str]:
+        return frozenset(id_ for id_, window in windows.items() if is_over(window, now - _CLOCKS_DIFFER))
+
+    return await run_in_threadpool(long_over)
 
 
 async def change_mode(

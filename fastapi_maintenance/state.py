@@ -122,6 +122,7 @@ class Explanation(NamedTuple):
 
 
 _STRENGTH = {MaintenanceMode.OFF: 0, MaintenanceMode.READ_ONLY: 1, MaintenanceMode.ON: 2}
+_MODES = {mode.value: mode for mode in MaintenanceMode}
 
 
 class MaintenanceState(BaseModel):
@@ -212,7 +213,7 @@ class MaintenanceState(BaseModel):
         It belongs to what closes: while code holds the switch on, or ``instead`` closes, the end is not known. Of a
         stored mode and windows it is the end of all that follow each other without a gap.
         """
-        for hold in _closing(self.holds_at(now)):
+        for hold in _closing(self.holds_at(now)) if self.holds else ():
             return Explanation(hold.reason or self.reason, None, self.retry_after)
         if instead is not None:
             return Explanation()
@@ -235,11 +236,12 @@ class MaintenanceState(BaseModel):
         if self.until is None or mode is MaintenanceMode.OFF:
             return self.until
         # It stays the same, and to look ahead takes microseconds per window.
-        facts = self.windows, self.until, mode
-        known: tuple[tuple[object, ...], datetime | None] | None = self.__dict__.get(_END)
-        if known is None or any(former is not fact for former, fact in zip(known[0], facts, strict=True)):
-            known = self.__dict__[_END] = facts, self.timetable.closed_until(self.until, mode)
-        return known[1]
+        windows, until, end = self.__dict__.get(_END, (None, None, None))
+        if windows is not self.windows or until != (self.until, mode):
+            end = self.timetable.closed_until(self.until, mode)
+            self.__dict__[_END] = self.windows, (self.until, mode), end
+        known: datetime | None = end
+        return known
 
     def next_change_at(self, now: datetime) -> datetime | None:
         """Return when another mode will count, unless somebody changes the state before.
@@ -323,7 +325,7 @@ def _closing(holds: Mapping[str, Hold]) -> list[Hold]:
 
 def _mode_of(segment: Segment) -> MaintenanceMode:
     """Return the mode of the window that counts."""
-    return MaintenanceMode.OFF if segment.occurrence is None else MaintenanceMode(segment.occurrence.window.mode)
+    return MaintenanceMode.OFF if segment.occurrence is None else _MODES[segment.occurrence.window.mode]
 
 
 def checked_size(document: bytes) -> bytes:
