@@ -3,10 +3,12 @@
 from .answers import Answer
 from .bypass import Bypass
 from .control import (
+    cancel_maintenance,
     get_maintenance_mode,
     get_maintenance_state,
     get_maintenance_status,
     is_maintenance_on,
+    schedule_maintenance,
     set_maintenance_mode,
 )
 from .decorators import force_maintenance_mode_off, force_maintenance_mode_on
@@ -30,6 +32,7 @@ from .exceptions import (
     ReadOnlyBackend,
     SwitchIsHeld,
     UnknownBackend,
+    UnknownWindow,
     UnsupportedByBackend,
     UnsupportedFastAPI,
     VersionConflict,
@@ -41,6 +44,7 @@ from .middleware import MaintenanceModeMiddleware
 from .openapi import document_maintenance
 from .policy import Decision
 from .registry import configure_backend
+from .schedule import Occurrence, Window
 from .snapshot import Knowledge, SwitchStatus
 from .state import MaintenanceMode, MaintenanceState
 
@@ -72,14 +76,18 @@ __all__ = [
     "MaintenanceState",
     "MissingExtra",
     "NotUnderMaintenance",
+    "Occurrence",
     "OutcomeUnknown",
     "ReadOnlyBackend",
     "SwitchIsHeld",
     "SwitchStatus",
     "UnknownBackend",
+    "UnknownWindow",
     "UnsupportedByBackend",
     "UnsupportedFastAPI",
     "VersionConflict",
+    "Window",
+    "cancel_maintenance",
     "configure_backend",
     "document_maintenance",
     "force_maintenance_mode_off",
@@ -93,5 +101,6 @@ __all__ = [
     "maintenance_guard",
     "maintenance_mode_off",
     "maintenance_mode_on",
+    "schedule_maintenance",
     "set_maintenance_mode",
 ]

@@ -51,9 +51,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 def maintenance_ids(state: MaintenanceState, now: datetime) -> list[str]:
     """Return what tells the maintenance that a switch is under from those before and after it.
 
-    It is the time since when the mode is stored, and the blocks that hold the switch on; a new token is bound to the
-    first of these, and good for as long as that one is there. A store of on or off only (an environment variable, a
-    backend of two methods) has none: there it is always the same.
+    It is the time since when the mode is stored, the occurrences of windows that go on, and the blocks that hold the
+    switch on; a new token is bound to the first of these, and good for as long as that one is there. So one for
+    tonight does not open next week's occurrence of the same window. A store of on or off only (an environment
+    variable, a backend of two methods) has none: there it is always the same.
     """
     epoch = state.epoch  # the life of the stored document
     if state.version == 0:
@@ -61,8 +62,10 @@ def maintenance_ids(state: MaintenanceState, now: datetime) -> list[str]:
     since = None
     if state.mode is not MaintenanceMode.OFF and (state.until is None or now < state.until):
         since = f"{epoch} since {'' if state.since is None else state.since.astimezone(UTC).isoformat()}"
+    planned = state.timetable.all_at(now) if state.windows else []
+    windows = [f"{epoch} window {going_on.window.id} {going_on.start.isoformat()}" for going_on in planned]
     held = [f"{epoch} held {id_}" for id_, hold in state.holds_at(now).items() if hold.kind == "on"]
-    return [*([] if since is None else [since]), *held] or [f"{epoch} since "]
+    return [*([] if since is None else [since]), *windows, *held] or [f"{epoch} since "]
 
 
 def _digests(switch: str, state: MaintenanceState, now: datetime) -> list[str]:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from anyio.lowlevel import current_token
+from starlette.concurrency import run_in_threadpool
 
 from .backends.base import BaseStateBackend
 from .exceptions import InvalidConfiguration
 from .registry import DEFAULT, answering_app, registry
-from .snapshot import SwitchStatus, view_of
-from .state import MaintenanceMode, MaintenanceState, as_mode, set_mode
+from .schedule import Window, check_aware, is_over, plan
+from .snapshot import SwitchStatus, View, view_of
+from .state import Change, MaintenanceMode, MaintenanceState, as_mode, set_mode
+
+_CLOCKS_DIFFER = timedelta(days=1)
+"""By how much at most, so that a window that is over for one host is not forgotten while it goes on for another."""
 
 
 async def get_maintenance_mode(backend: BaseStateBackend | None = None, *, name: str = DEFAULT) -> bool:
@@ -29,7 +34,7 @@ async def get_maintenance_mode(backend: BaseStateBackend | None = None, *, name:
 
 
 async def get_maintenance_state(backend: BaseStateBackend | None = None, *, name: str = DEFAULT) -> MaintenanceState:
-    """Return the state of a switch: its stored mode, reason, end and holds.
+    """Return the state of a switch: its stored mode, reason, end, holds and windows.
 
     Raises:
         AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
@@ -99,6 +104,85 @@ async def set_maintenance_mode(
     await change_mode(value, backend, name=name, reason=reason, until=until)
 
 
+async def schedule_maintenance(
+    start: datetime,
+    end: datetime,
+    backend: BaseStateBackend | None = None,
+    *,
+    name: str = DEFAULT,
+    mode: MaintenanceMode | Literal["on", "read_only"] = "on",
+    reason: str | None = None,
+    rrule: str | None = None,
+    zone: str | None = None,
+    by: str | None = None,
+) -> Window:
+    """Plan a maintenance, once or again and again, and return it: its ``id`` cancels it.
+
+    Nothing runs when it begins or ends: what the clock of a host says when a request comes is what counts. To store
+    the mode "off" meanwhile ends what is going on, and a recurring one comes again.
+
+    Args:
+        start: When it begins, an aware datetime. Of a recurring one it is the first time.
+        end: When it ends.
+        backend: Whose state to change; ``None``: the one that is meant here, see ``get_maintenance_mode``.
+        name: The switch.
+        mode: What it does to requests.
+        reason: What to tell clients and colleagues.
+        rrule: By which rule it recurs (RFC 5545), such as ``"FREQ=WEEKLY;BYDAY=SU"``. Needs the extra ``schedule``.
+        zone: In which zone's local time it recurs, such as ``"Europe/Berlin"``; by default the ``ZoneInfo`` of
+            ``start``.
+        by: Who plans it, for people.
+
+    Raises:
+        InvalidConfiguration: It can't be what was meant, and why; or the state would become too large.
+        MissingExtra: A recurring window needs python-dateutil.
+        ReadOnlyBackend: The state can't be set from here, as with an environment variable.
+        UnsupportedByBackend: The backend stores on or off only.
+        AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
+        InvalidSwitchName: The name can't be a switch's.
+    """
+    now = datetime.now(UTC)
+    check_reason(reason)
+    more: dict[str, Any] = {"mode": as_mode(mode).value, "reason": reason, "rrule": rrule, "zone": zone}
+    window = await run_in_threadpool(plan, start, end, now=now, **more)  # some rules take seconds to be refused
+    view = view_of(registry.meant(backend, name))
+    await view.apply(Change(put_windows={window.id: window}, drop_windows=await _long_over(view, now), by=by))
+    return window
+
+
+async def cancel_maintenance(
+    window_id: str, backend: BaseStateBackend | None = None, *, name: str = DEFAULT, by: str | None = None
+) -> None:
+    """Cancel a planned maintenance, also while it goes on.
+
+    Args:
+        window_id: The ``id`` of what ``schedule_maintenance`` returned, as ``get_maintenance_state().windows`` has it.
+        backend: Whose state to change; ``None``: the one that is meant here, see ``get_maintenance_mode``.
+        name: The switch.
+        by: Who cancels it, for people.
+
+    Raises:
+        UnknownWindow: There is none of that id; the error names those that there are.
+        ReadOnlyBackend: The state can't be set from here, as with an environment variable.
+        UnsupportedByBackend: The backend stores on or off only.
+        AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
+        InvalidSwitchName: The name can't be a switch's.
+    """
+    view, cancelled = view_of(registry.meant(backend, name)), frozenset({window_id})
+    dropped = cancelled | await _long_over(view, datetime.now(UTC))
+    await view.apply(Change(drop_windows=dropped, required_windows=cancelled, by=by))
+
+
+async def _long_over(view: View, now: datetime) -> frozenset[str]:
+    """Return the ids of the windows that are over by the clock of any host."""
+    windows = (view.peek() or await view.read()).windows
+
+    def long_over() -> frozenset[str]:
+        return frozenset(id_ for id_, window in windows.items() if is_over(window, now - _CLOCKS_DIFFER))
+
+    return await run_in_threadpool(long_over)
+
+
 async def change_mode(
     value: bool | str,
     backend: BaseStateBackend | None = None,
@@ -123,11 +207,7 @@ async def change_mode(
     mode, now = as_mode(value), datetime.now(UTC)
     check_reason(reason)
     if until is not None:
-        end: object = until
-        if not isinstance(end, datetime) or end.tzinfo is None:
-            raise InvalidConfiguration(
-                f"until={until!r}: an aware datetime is needed, such as datetime.now(UTC) + ..."
-            )
+        _check_end(until)
         if until <= now:
             raise InvalidConfiguration(f"until={until.isoformat()}: that is over; a time to come is needed")
         if mode is MaintenanceMode.OFF:
@@ -145,6 +225,17 @@ def check_reason(reason: str | None) -> None:
             str.encode(reason)
     except (TypeError, UnicodeEncodeError):
         raise InvalidConfiguration(f"reason={reason!r}: a text is needed") from None
+
+
+def _check_end(until: datetime) -> None:
+    """Raise ``InvalidConfiguration`` if an end is no moment that can be stored."""
+    try:
+        check_aware(until, "until")
+        until.astimezone(UTC)
+    except ValueError as error:
+        raise InvalidConfiguration(f"{error}; nothing was changed") from None
+    except OverflowError:
+        raise InvalidConfiguration(f"until={until}: that is outside of the years 1 to 9999") from None
 
 
 def _is_on(state: MaintenanceState, backend: BaseStateBackend | None, name: str) -> bool:

@@ -13,6 +13,7 @@
     │   ├── VersionConflict      somebody else changed the state first
     │   ├── SwitchIsHeld         running code holds the switch on
     │   ├── HoldLost             the hold is gone: expired, or broken by an operator
+    │   ├── UnknownWindow        there is no such window
     │   └── DeadlinePassed       the change came to the store too late
     ├── BackendUnavailable       the store did not answer, nothing was changed
     │   └── OutcomeUnknown       it did not answer a change, which may have been made or not
@@ -133,6 +134,18 @@ class HoldLost(ChangeRejected):
     def __init__(self, ids: Iterable[str]) -> None:
         self.ids = tuple(ids)
         super().__init__(f"hold {', '.join(self.ids)} is gone: it expired, or an operator broke it")
+
+
+class UnknownWindow(ChangeRejected):
+    """There is no window of that id: it was cancelled, or it is long over."""
+
+    def __init__(self, ids: Iterable[str], known: Iterable[str]) -> None:
+        self.ids = tuple(ids)
+        self.known = tuple(known)
+        super().__init__(
+            f"no window {', '.join(map(repr, self.ids))}, nothing was changed; "
+            f"there is {', '.join(map(repr, self.known)) or 'none'}"
+        )
 
 
 class DeadlinePassed(ChangeRejected):

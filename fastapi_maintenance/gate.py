@@ -311,7 +311,7 @@ class Gate:
 
     def is_off(self, state: MaintenanceState) -> bool:
         """Return whether a state blocks nothing by itself."""
-        if not state.holds and self.app.instead is None and state.mode is MaintenanceMode.OFF:
+        if not state.holds and not state.windows and self.app.instead is None and state.mode is MaintenanceMode.OFF:
             return True
         return state.mode_at(datetime.now(UTC), instead=self.app.instead) is MaintenanceMode.OFF
 

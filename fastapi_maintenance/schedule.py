@@ -76,8 +76,10 @@ here is concerned, what does not occur for so long does not occur again.
 """
 
 
-def check_aware(moment: datetime, name: str) -> None:
-    """Raise ``ValueError``, with the way out, if a time has no time zone."""
+def check_aware(moment: object, name: str) -> None:
+    """Raise ``ValueError``, with the way out, unless it is a time with a time zone."""
+    if not isinstance(moment, datetime):
+        raise ValueError(f"{name}={moment!r}: an aware datetime is needed")  # noqa: TRY004 - one error for all of it
     if moment.utcoffset() is None:
         example = f"datetime({moment.year}, {moment.month}, {moment.day}, {moment.hour}, {moment.minute}"
         raise ValueError(
@@ -99,16 +101,20 @@ Moment = Annotated[datetime, AfterValidator(_in_utc)]
 """An aware time, kept in UTC."""
 
 
+class UnknownZone(ValueError):
+    """This host knows no such time zone."""
+
+
 def zone_named(name: str) -> ZoneInfo:
     """Return the IANA time zone of that name.
 
     Raises:
-        ValueError: This host knows none, with what may help.
+        UnknownZone: This host knows none, with what may help.
     """
     try:
         return ZoneInfo(name)
     except (LookupError, OSError, ValueError):  # a path, a directory of zones, a name of no known zone
-        raise ValueError(
+        raise UnknownZone(
             f"unknown time zone {name!r}: give an IANA name such as 'Europe/Berlin' or 'UTC' "
             "(where the host has no time zones: pip install tzdata)"
         ) from None
@@ -436,15 +442,24 @@ def _utc(value: str) -> datetime:
     return datetime.strptime(value, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
 
 
+def dateutil(what: str = "a recurring window") -> Any:
+    """Return what follows recurrence rules.
+
+    Raises:
+        MissingExtra: It isn't installed; ``what`` needs it.
+    """
+    try:
+        from dateutil import rrule  # noqa: PLC0415 - an optional dependency
+    except ImportError:
+        raise MissingExtra(what, "schedule") from None
+    return rrule
+
+
 class _Recurrence:
     """When a recurring window begins: found in local time without a zone, then placed in the zone."""
 
     def __init__(self, window: Window) -> None:
-        try:
-            from dateutil import rrule  # noqa: PLC0415 - an optional dependency
-        except ImportError:
-            raise MissingExtra("a recurring window", "schedule") from None
-        self._dateutil = rrule
+        dateutil()
         self.zone = zone_named(window.zone or "")
         self._first = window.start
         self.start = window.start.astimezone(self.zone).replace(tzinfo=None)
@@ -467,7 +482,7 @@ class _Recurrence:
         says = rule.numbers.keys() & {"BYWEEKNO", "BYYEARDAY", "BYMONTHDAY"}
         if rule.days:
             options["byweekday"] = tuple(
-                self._dateutil.weekday(day, nth) if nth else self._dateutil.weekday(day) for nth, day in rule.days
+                dateutil().weekday(day, nth) if nth else dateutil().weekday(day) for nth, day in rule.days
             )
         elif rule.frequency == "WEEKLY" or says == {"BYWEEKNO"}:
             options["byweekday"] = (self.start.weekday(),)
@@ -527,8 +542,8 @@ class _Recurrence:
         period += (self._period(since) - period) // self._interval * self._interval
         first_day = self._first_day(period)
         eras = (_CALENDAR_ENDS - first_day.year) // _ERA_YEARS * _ERA
-        rule = self._dateutil.rrule(
-            getattr(self._dateutil, self._frequency),
+        rule = dateutil().rrule(
+            getattr(dateutil(), self._frequency),
             dtstart=datetime.combine(first_day, time()) + eras,
             interval=self._interval,
             wkst=self._rule.week_start,
@@ -683,7 +698,9 @@ class Timetable:
         if segment.occurrence is not None:
             known = last.ends is not None and last.since <= now < last.ends
             goes_on = known and _rank(last.occurrence) == _rank(segment.occurrence)
-            segment = replace(segment, ends=last.ends if goes_on else self._end_of(segment.occurrence))
+            occurrence = segment.occurrence
+            ends = last.ends if goes_on else self.closed_until(occurrence.end, occurrence.window.mode)
+            segment = replace(segment, ends=ends)
         self._segment = segment
         return segment
 
@@ -704,6 +721,25 @@ class Timetable:
             until = following.until
         return None
 
+    def closed_until(self, now: datetime, mode: str) -> datetime | None:
+        """Return when no window of at least ``mode`` goes on any more: ``now`` if none does then.
+
+        ``None``: that is not in sight.
+        """
+        rank, end = _RANK[mode], _now_in_utc(now)
+        for _ in range(_LOOKAHEAD):
+            following = (line.at(end).occurrence for line in self._lines)
+            later = max((other.end for other in following if other is not None and _rank(other) >= rank), default=end)
+            if later == end:
+                return end
+            end = later
+        return None
+
+    def all_at(self, now: datetime) -> list[Occurrence]:
+        """Return all occurrences that go on at ``now``."""
+        now = _now_in_utc(now)
+        return [going_on for line in self._lines if (going_on := line.at(now).occurrence) is not None]
+
     def upcoming(self, now: datetime, limit: int) -> list[Occurrence]:
         """Return the next occurrences, at most ``limit``, that have not begun at ``now``; the earliest first."""
         now = _now_in_utc(now)
@@ -721,17 +757,6 @@ class Timetable:
                 default=None,
             ),
         )
-
-    def _end_of(self, occurrence: Occurrence) -> datetime | None:
-        """Return when no window of at least its mode goes on any more, ``None`` if that is not in sight."""
-        rank, end = _rank(occurrence), occurrence.end
-        for _ in range(_LOOKAHEAD):
-            following = (line.at(end).occurrence for line in self._lines)
-            later = max((other.end for other in following if other is not None and _rank(other) >= rank), default=end)
-            if later == end:
-                return end
-            end = later
-        return None
 
 
 def current(windows: Iterable[Window], now: datetime) -> Occurrence | None:

@@ -374,6 +374,7 @@ class FollowedView(View):
 
     def _show(self, state: MaintenanceState) -> None:
         """Have requests read ``state`` from the next one on."""
+        state.prepare(datetime.now(UTC), self._shown)
         self._shown = state
         if self._ready is not None and not self._ready.done():
             self._ready.set_result(None)
@@ -403,7 +404,7 @@ class FollowedView(View):
         if max_stale is None or self._last_contact is None or time.monotonic() - self._last_contact < max_stale:
             return
         mode, shown = MaintenanceMode.OFF if policy == "open" else MaintenanceMode.ON, self._shown
-        if shown is not None and (shown.mode, shown.holds, shown.until) != (mode, {}, None):
+        if shown is not None and (shown.mode, shown.holds, shown.windows, shown.until) != (mode, {}, {}, None):
             logger.warning("%r has failed for %g s: the switch counts as %s", self._backend, max_stale, policy)
             self._show(MaintenanceState(mode=mode))
 
@@ -502,6 +503,9 @@ class BooleanView(View):
 
     async def apply(self, change: Change) -> MaintenanceState:
         """Carry out one change: the mode at the backend, the holds here."""
+        if change.put_windows or change.required_windows:
+            await self._check_writable()
+            raise UnsupportedByBackend(repr(self._backend), "windows")
         async with self._changing_alone():
             change.check(self._with_holds(self._last_known), datetime.now(UTC))
             if change.fields:
@@ -513,9 +517,7 @@ class BooleanView(View):
 
     async def _set_mode(self, change: Change) -> None:
         mode: MaintenanceMode = change.fields["mode"]
-        if self._backend.read_only:
-            await self._backend.set_value(mode is not MaintenanceMode.OFF)  # raises, and says how to go about it
-            raise ReadOnlyBackend(repr(self._backend), "it says itself that it is read-only")
+        await self._check_writable(mode)
         what = {
             "read_only": mode is MaintenanceMode.READ_ONLY,
             "a reason": change.fields["reason"] is not None,
@@ -530,6 +532,11 @@ class BooleanView(View):
         except BaseException:
             self._below = below
             raise
+
+    async def _check_writable(self, mode: MaintenanceMode = MaintenanceMode.ON) -> None:
+        if self._backend.read_only:
+            await self._backend.set_value(mode is not MaintenanceMode.OFF)  # raises, and says how to go about it
+            raise ReadOnlyBackend(repr(self._backend), "it says itself that it is read-only")
 
     async def _set_holds(self, change: Change) -> None:
         before = self._holds

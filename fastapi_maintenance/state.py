@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -23,15 +23,31 @@ from pydantic import (
     PlainSerializer,
     TypeAdapter,
     ValidationError,
+    field_validator,
 )
 
-from .exceptions import CorruptState, HoldLost, InvalidConfiguration, SwitchIsHeld, VersionConflict
+from .exceptions import (
+    CorruptState,
+    HoldLost,
+    InvalidConfiguration,
+    MissingExtra,
+    SwitchIsHeld,
+    UnknownWindow,
+    VersionConflict,
+)
+from .schedule import Occurrence, Segment, Timetable, UnknownZone, Window, dateutil, ended_early
 
 MAX_BYTES = 64 * 1024
 """The largest document that is stored or read."""
 
 _MOST_RECENT_CHANGES = 64
 """How many changes a document remembers, so that none is made twice."""
+
+_LOOKAHEAD = 100
+"""How many starts and ends ahead the next change is looked for."""
+
+_TIMETABLE, _END = "_known_timetable", "_known_end"
+"""Where a state keeps what it has worked out of its windows: beside the fields, so neither compared nor stored."""
 
 
 class MaintenanceMode(StrEnum):
@@ -105,6 +121,10 @@ class Explanation(NamedTuple):
     """After how many seconds to come back while the end isn't known; ``None``: the app's answer says it."""
 
 
+_STRENGTH = {MaintenanceMode.OFF: 0, MaintenanceMode.READ_ONLY: 1, MaintenanceMode.ON: 2}
+_MODES = {mode.value: mode for mode in MaintenanceMode}
+
+
 class MaintenanceState(BaseModel):
     """What is known of one switch: immutable, a change makes a new one with the next ``version``.
 
@@ -125,25 +145,63 @@ class MaintenanceState(BaseModel):
     retry_after: int | None = Field(default=None, ge=0)
     """After how many seconds clients are told to come back while the end isn't known."""
     holds: dict[str, Hold] = Field(default_factory=dict)
+    windows: dict[str, Window] = Field(default_factory=dict)
+    """The planned periods of maintenance, by their ids."""
     updated_by: str | None = None
     updated_at: Moment | None = None
     recent_changes: tuple[str, ...] = ()
     """Ids of the last changes, where the store has no better place for them."""
 
+    @field_validator("windows")
+    @classmethod
+    def _by_their_ids(cls, windows: dict[str, Window]) -> dict[str, Window]:
+        for id_, window in windows.items():
+            if id_ != window.id:
+                msg = f"window {window.id!r} is stored as {id_!r}"
+                raise ValueError(msg)
+        return windows
+
+    @property
+    def timetable(self) -> Timetable:
+        """The windows, made ready to be asked."""
+        made: tuple[dict[str, Window], Timetable] | None = self.__dict__.get(_TIMETABLE)
+        if made is None or made[0] is not self.windows:  # a copy takes along what was made of the former windows
+            made = self.__dict__[_TIMETABLE] = self.windows, Timetable(self.windows.values())
+        return made[1]
+
+    def prepare(self, now: datetime, former: MaintenanceState | None = None) -> None:
+        """Work out what the windows say at ``now``: the first time it takes longer, and no request should wait.
+
+        What ``former`` has worked out is taken over if it has the same windows.
+
+        Raises:
+            MissingExtra: A recurring window needs python-dateutil.
+        """
+        if not self.windows:
+            return
+        if former is not None and former.windows == self.windows:
+            self.__dict__[_TIMETABLE] = self.windows, former.timetable
+        self.timetable.at(now)
+
     def mode_at(self, now: datetime, *, instead: bool | None = None) -> MaintenanceMode:
         """Return the mode that counts at ``now``.
 
-        An on-hold that no off-hold masks wins; then any off-hold opens; then the stored mode until its end.
-        ``instead`` (an app's ``enable_maintenance``) stands in for the stored mode.
+        An on-hold that no off-hold masks wins; then any off-hold opens; then the stored mode until its end, or a
+        window, whichever blocks more. ``instead`` (an app's ``enable_maintenance``) stands in for these two.
         """
         if self.holds and (live := self.holds_at(now)):
             # Where no on-hold closes, there is an off-hold: alone, or masking the others.
             return MaintenanceMode.ON if _closing(live) else MaintenanceMode.OFF
         if instead is not None:
             return MaintenanceMode.ON if instead else MaintenanceMode.OFF
-        if self.until is not None and now >= self.until:
-            return MaintenanceMode.OFF
-        return self.mode
+        mode = self._stored_mode_at(now)
+        if self.windows:
+            planned = _mode_of(self.timetable.at(now))
+            return planned if _STRENGTH[planned] > _STRENGTH[mode] else mode
+        return mode
+
+    def _stored_mode_at(self, now: datetime) -> MaintenanceMode:
+        return MaintenanceMode.OFF if self.until is not None and now >= self.until else self.mode
 
     def holds_at(self, now: datetime) -> dict[str, Hold]:
         """Return the holds that have not expired at ``now``."""
@@ -152,13 +210,60 @@ class MaintenanceState(BaseModel):
     def explanation_at(self, now: datetime, *, instead: bool | None = None) -> Explanation:
         """Return what to tell clients at ``now``.
 
-        It belongs to what closes: while code holds the switch on, or ``instead`` closes, the end is not known.
+        It belongs to what closes: while code holds the switch on, or ``instead`` closes, the end is not known. Of a
+        stored mode and windows it is the end of all that follow each other without a gap.
         """
-        for hold in _closing(self.holds_at(now)):
+        for hold in _closing(self.holds_at(now)) if self.holds else ():
             return Explanation(hold.reason or self.reason, None, self.retry_after)
-        if instead is not None or (self.until is not None and now >= self.until):
+        if instead is not None:
             return Explanation()
-        return Explanation(self.reason, self.until, self.retry_after)
+        mode = self._stored_mode_at(now)
+        until, reason = self.until, self.reason
+        if self.windows:
+            segment = self.timetable.at(now)
+            if segment.occurrence is not None:
+                planned, of_window = _mode_of(segment), segment.occurrence.window.reason
+                if _STRENGTH[planned] > _STRENGTH[mode]:
+                    return Explanation(of_window, segment.ends)
+                reason = reason or (of_window if planned is mode else None)
+            until = self._end(mode)
+        if self.until is not None and now >= self.until:
+            return Explanation()
+        return Explanation(reason, until, self.retry_after)
+
+    def _end(self, mode: MaintenanceMode) -> datetime | None:
+        """Return when neither the stored mode goes on, which is ``mode``, nor a window that blocks as much."""
+        if self.until is None or mode is MaintenanceMode.OFF:
+            return self.until
+        # It stays the same, and to look ahead takes microseconds per window.
+        windows, until, end = self.__dict__.get(_END, (None, None, None))
+        if windows is not self.windows or until != (self.until, mode):
+            end = self.timetable.closed_until(self.until, mode)
+            self.__dict__[_END] = self.windows, (self.until, mode), end
+        known: datetime | None = end
+        return known
+
+    def next_change_at(self, now: datetime) -> datetime | None:
+        """Return when another mode will count, unless somebody changes the state before.
+
+        ``None``: never, or not with the next hundred starts and ends.
+        """
+        mode, moment = self.mode_at(now), now
+        for _ in range(_LOOKAHEAD):
+            ends = [self.until, *(hold.expires_at for hold in self.holds.values())]
+            if self.windows:
+                ends.append(self.timetable.at(moment).until)
+            following = min((end for end in ends if end is not None and end > moment), default=None)
+            if following is None:
+                return None
+            if self.mode_at(following) is not mode:
+                return following
+            moment = following
+        return None
+
+    def upcoming(self, now: datetime, limit: int) -> list[Occurrence]:
+        """Return the next occurrences of windows that have not begun at ``now``, at most ``limit``, in order."""
+        return self.timetable.upcoming(now, limit)
 
     def for_as_long_as_it_takes(self, now: datetime) -> Self:
         """Return the state with the holds that are alive at ``now``, none of which expires any more."""
@@ -193,6 +298,7 @@ class MaintenanceState(BaseModel):
 
         Raises:
             CorruptState: It is no document, one of another schema, or larger than one may be.
+            MissingExtra: It can't be understood here: of a window that recurs, this host lacks the rules or the zone.
         """
         if len(raw) > MAX_BYTES:
             raise CorruptState(where, f"more than {MAX_BYTES} bytes")
@@ -200,10 +306,14 @@ class MaintenanceState(BaseModel):
             state = cls.model_validate_json(raw, strict=True)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
+            if isinstance(first.get("ctx", {}).get("error"), UnknownZone):
+                raise MissingExtra(f"{where}, with its {first['ctx']['error']},", "schedule") from None
             place = ".".join(str(part) for part in first["loc"])
             raise CorruptState(where, f"{place}: {first['msg']}" if place else first["msg"]) from None
         if "schema_" not in state.model_fields_set:
             raise CorruptState(where, "it does not say which schema it has")
+        if any(window.rrule is not None for window in state.windows.values()):
+            dateutil(f"{where}, with its recurring windows,")
         return state
 
 
@@ -213,19 +323,24 @@ def _closing(holds: Mapping[str, Hold]) -> list[Hold]:
     return [hold for id_, hold in holds.items() if hold.kind == "on" and id_ not in masked]
 
 
+def _mode_of(segment: Segment) -> MaintenanceMode:
+    """Return the mode of the window that counts."""
+    return MaintenanceMode.OFF if segment.occurrence is None else _MODES[segment.occurrence.window.mode]
+
+
 def checked_size(document: bytes) -> bytes:
     """Return a document, or raise ``InvalidConfiguration`` if it is too large to be stored."""
     if len(document) > MAX_BYTES:
         raise InvalidConfiguration(
             f"the state would have {len(document)} bytes, nothing was changed: at most {MAX_BYTES} are stored; "
-            "shorten the reason"
+            "shorten the reasons, or plan fewer windows"
         )
     return document
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """A write, carried out at the store as a whole or not at all: plain fields to set, holds to put and to drop."""
+    """A write, carried out at the store as a whole or not at all: fields to set, holds and windows to put and drop."""
 
     fields: Mapping[str, Any] = field(default_factory=dict)
     put_holds: Mapping[str, Hold] = field(default_factory=dict)
@@ -234,10 +349,18 @@ class Change:
     drop_holds: frozenset[str] = frozenset()
     break_holds: bool = False
     """Drop all holds."""
+    put_windows: Mapping[str, Window] = field(default_factory=dict)
+    drop_windows: frozenset[str] = frozenset()
+    ended_windows: Mapping[str, datetime] = field(default_factory=dict)
+    """By the ids of windows that are there: up to which start their occurrences are over."""
+    ends_windows_at: datetime | None = None
+    """End the occurrences that go on then, by the clock of who asks: windows are judged by that, not by a store's."""
     expected_version: int | None = None
     """Refuse unless the state is at this version."""
     required_holds: frozenset[str] = frozenset()
     """Refuse unless these holds are there, be it that they have expired and nobody has written since."""
+    required_windows: frozenset[str] = frozenset()
+    """Refuse unless these windows are there."""
     refuse_while_held: bool = False
     """Refuse while an on-hold is alive."""
     is_renewal: bool = False
@@ -248,12 +371,15 @@ class Change:
     """Makes a retry harmless: a store makes the change with one id once."""
 
     def check(self, state: MaintenanceState, now: datetime) -> None:
-        """Raise ``VersionConflict``, ``HoldLost`` or ``SwitchIsHeld`` where what the change requires isn't so."""
+        """Raise the ``ChangeRejected`` that says so where what the change requires isn't so."""
         if self.expected_version is not None and self.expected_version != state.version:
             raise VersionConflict(self.expected_version, state.version)
         lost = self.required_holds - state.holds.keys()
         if lost:
             raise HoldLost(sorted(lost))
+        unknown = self.required_windows - state.windows.keys()
+        if unknown:
+            raise UnknownWindow(sorted(unknown), sorted(state.windows))
         if self.refuse_while_held:
             owners = sorted(hold.owner for hold in state.holds_at(now).values() if hold.kind == "on")
             if owners:
@@ -267,14 +393,30 @@ class Change:
         expiry = {"expires_at": now + self.ttl}
         return {**kept, **{id_: hold.model_copy(update=expiry) for id_, hold in self.put_holds.items()}}
 
+    def resolved(self, state: MaintenanceState) -> Change:
+        """Return the change with ``ended_windows`` in place of ``ends_windows_at``.
+
+        For a store that carries out changes by itself and knows no recurrence: what goes on is worked out from the
+        state that it had just before. A window that comes in between was planned after this change was asked for.
+        """
+        if self.ends_windows_at is None:
+            return self
+        before = state.windows.values()
+        after = ended_early(before, self.ends_windows_at)
+        ended = {new.id: new.ended for old, new in zip(before, after, strict=True) if new.ended and new is not old}
+        return replace(self, ended_windows={**self.ended_windows, **ended}, ends_windows_at=None)
+
     def applied_to(self, state: MaintenanceState, now: datetime) -> MaintenanceState:
         """Return the state that follows ``state``; expired holds are dropped.
 
         Raises:
-            VersionConflict, HoldLost, SwitchIsHeld: What the change requires isn't so.
+            VersionConflict, HoldLost, UnknownWindow, SwitchIsHeld: What the change requires isn't so.
         """
         self.check(state, now)
-        update: dict[str, Any] = {"holds": self.holds_after(state.holds_at(now), now)}
+        update: dict[str, Any] = {
+            "holds": self.holds_after(state.holds_at(now), now),
+            "windows": self._windows_after(state),
+        }
         if not self.is_renewal:
             update |= self.fields
             update |= {
@@ -284,6 +426,17 @@ class Change:
                 "updated_at": now,
             }
         return state.model_copy(update=update)
+
+    def _windows_after(self, state: MaintenanceState) -> dict[str, Window]:
+        ended_windows = self.resolved(state).ended_windows
+        if not (self.put_windows or self.drop_windows or ended_windows):
+            return state.windows
+        windows = {
+            id_: _ended(window, ended_windows.get(id_))
+            for id_, window in state.windows.items()
+            if id_ not in self.drop_windows
+        }
+        return {**windows, **self.put_windows}
 
     def applied_once_to(self, state: MaintenanceState, now: datetime) -> MaintenanceState:
         """Return the state that follows ``state``, which is ``state`` itself if this change is in it already.
@@ -296,7 +449,7 @@ class Change:
         return self.applied_to(state, now).model_copy(update={"recent_changes": recent})
 
     def to_json(self) -> str:
-        """Return the change for a store that carries it out by itself, its values as they stand in documents.
+        """Return the change, ``resolved``, for a store that carries it out by itself, its values as in documents.
 
         A field that is to be cleared is ``null``; a default value is not stored either way.
         """
@@ -311,14 +464,31 @@ class Change:
                 "ttl": None if self.ttl is None else self.ttl // timedelta(milliseconds=1),
                 "drop_holds": sorted(self.drop_holds),
                 "break_holds": self.break_holds,
+                "put_windows": {
+                    id_: window.model_dump(mode="json", exclude_defaults=True)
+                    for id_, window in self.put_windows.items()
+                },
+                "drop_windows": sorted(self.drop_windows),
+                "ended_windows": {
+                    id_: start.astimezone(UTC).isoformat().replace("+00:00", "Z")
+                    for id_, start in self.ended_windows.items()
+                },
                 "expected_version": self.expected_version,
                 "required_holds": sorted(self.required_holds),
+                "required_windows": sorted(self.required_windows),
                 "refuse_while_held": self.refuse_while_held,
                 "is_renewal": self.is_renewal,
             },
             ensure_ascii=False,
             separators=(",", ":"),
         )
+
+
+def _ended(window: Window, start: datetime | None) -> Window:
+    """Return a window whose occurrences up to ``start`` are over."""
+    if start is None or (window.ended is not None and window.ended >= start):
+        return window
+    return window.model_copy(update={"ended": start})
 
 
 def set_mode(
@@ -333,11 +503,13 @@ def set_mode(
 ) -> Change:
     """Return the change that stores ``mode``; reason, end and retry_after belong to it and replace the former ones.
 
+    To store "off" also ends the occurrences of windows that go on: who opens a service wants it open.
     ``requirements`` are the other members of ``Change``, such as ``expected_version``.
     """
     since = None if mode is MaintenanceMode.OFF else now
     fields = {"mode": mode, "reason": reason, "since": since, "until": until, "retry_after": retry_after}
-    return Change(fields=fields, by=by, **requirements)
+    ends_windows_at = now if mode is MaintenanceMode.OFF else None
+    return Change(fields=fields, ends_windows_at=ends_windows_at, by=by, **requirements)
 
 
 def is_plain(state: MaintenanceState) -> bool:
@@ -345,6 +517,7 @@ def is_plain(state: MaintenanceState) -> bool:
     return (
         state.mode is not MaintenanceMode.READ_ONLY
         and not state.holds
+        and not state.windows
         and state.reason is None
         and state.until is None
         and state.retry_after is None

@@ -40,10 +40,13 @@ from fastapi_maintenance import (
     MaintenanceState,
     MissingExtra,
     NotUnderMaintenance,
+    cancel_maintenance,
     configure_backend,
     force_maintenance_mode_on,
+    get_maintenance_state,
     maintenance_mode_off,
     maintenance_mode_on,
+    schedule_maintenance,
     set_maintenance_mode,
 )
 from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, MemoryBackend
@@ -482,6 +485,28 @@ async def test_a_new_block_ends_the_tokens_of_the_last(backend: BaseStateBackend
         assert await status_with(app, inner) == 200, "it is the outer block's as well"
     async with maintenance_mode_on():
         assert await status_with(app, token) == 503
+
+
+async def test_another_occurrence_of_a_window_is_another_maintenance(backend: BaseStateBackend) -> None:
+    """A token for tonight opens tonight, and not next week; one that was ended early is over."""
+    now = datetime.now(UTC)
+    window = await schedule_maintenance(now - timedelta(hours=1), now + timedelta(hours=1), rrule="FREQ=WEEKLY")
+    bypass = Bypass(SECRET)
+    claims = bypass.claims_of(await bypass.token(), now)
+    assert claims is not None
+    state = await get_maintenance_state()
+    week = timedelta(weeks=1)
+    for moment, is_admitted in ((now, True), (window.end, False), (now + week, False), (now - week, False)):
+        assert claims.admit("default", state, moment) is is_admitted
+    other = await schedule_maintenance(now - timedelta(hours=2), now + timedelta(hours=2), mode="on")
+    state = await get_maintenance_state()
+    assert claims.admit("default", state, now), "whatever else goes on at the same time"
+    assert len(maintenance_ids(state, now)) == 2
+    await cancel_maintenance(window.id)
+    assert not claims.admit("default", await get_maintenance_state(), now)
+    await set_maintenance_mode(False)
+    assert maintenance_ids(await get_maintenance_state(), now) == [f"{state.epoch} since "]
+    assert other.id in (await get_maintenance_state()).windows
 
 
 async def revoked_later(revoked: set[str], holder: str) -> bool:

@@ -8,7 +8,7 @@ import inspect
 import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,8 @@ async def test_maintenance_ends_by_itself() -> None:
     [
         ("maybe", {}, "maintenance mode 'maybe': accepted are True, False, 'off', 'on', 'read_only'"),
         (1, {}, "maintenance mode 1: accepted"),
-        (True, {"until": datetime(2100, 1, 1)}, "an aware datetime is needed"),  # noqa: DTZ001 - naive on purpose
+        (True, {"until": datetime(2100, 1, 1)}, "until 2100-01-01 00:00:00 has no time zone"),  # noqa: DTZ001
+        (True, {"until": datetime.max.replace(tzinfo=timezone(-timedelta(hours=1)))}, "outside of the years 1 to"),
         (True, {"until": datetime(2020, 1, 1, tzinfo=UTC)}, "that is over"),
         (True, {"until": 3600}, "until=3600: an aware datetime is needed"),
         (False, {"until": datetime(2100, 1, 1, tzinfo=UTC)}, "until goes with a mode that blocks"),

@@ -27,6 +27,7 @@ from fastapi_maintenance.exceptions import (
     ReadOnlyBackend,
     SwitchIsHeld,
     UnknownBackend,
+    UnknownWindow,
     UnsupportedByBackend,
     UnsupportedFastAPI,
     VersionConflict,
@@ -67,6 +68,7 @@ def test_the_tree_is_the_one_that_is_drawn() -> None:
         (VersionConflict(3, 4), {"expected": 3, "actual": 4}, "at version 4, not 3, nothing was changed"),
         (SwitchIsHeld(["a", "b"]), {"owners": ("a", "b")}, "held on by a, b, nothing was changed"),
         (HoldLost(["a", "b"]), {"ids": ("a", "b")}, "hold a, b is gone: it expired, or an operator broke it"),
+        (UnknownWindow(["a"], ["b", "c"]), {"ids": ("a",), "known": ("b", "c")}, "changed; there is 'b', 'c'"),
         (DeadlinePassed(), {}, "too late, nothing was changed: try again"),
         (BackendUnavailable("B()", "no"), {"backend": "B()", "problem": "no"}, "B() is not available: no"),
         (OutcomeUnknown("B()", "no"), {"backend": "B()", "problem": "no"}, "B() did not say whether the change was"),
@@ -82,7 +84,9 @@ def test_errors_carry_their_facts(error: MaintenanceError, facts: dict[str, obje
     assert told in str(error)
 
 
-@pytest.mark.parametrize("error", [VersionConflict(3, 4), SwitchIsHeld(["a"]), HoldLost(["a"]), DeadlinePassed()])
+@pytest.mark.parametrize(
+    "error", [VersionConflict(3, 4), SwitchIsHeld(["a"]), HoldLost(["a"]), UnknownWindow(["a"], []), DeadlinePassed()]
+)
 def test_whoever_only_wants_to_know_that_a_change_was_refused_catches_one_error(error: MaintenanceError) -> None:
     """The store answered, so it is none of the errors of a store that does not."""
     assert isinstance(error, ChangeRejected)

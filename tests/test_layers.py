@@ -13,7 +13,8 @@ PACKAGE = Path(fastapi_maintenance.__file__).parent
 
 LAYERS = (
     {"exceptions", "accept", "page"},
-    {"state", "schedule"},
+    {"schedule"},
+    {"state"},
     {"policy"},
     {"decorators", "background", "answers"},
     {"routes", "responses", "backends.base"},

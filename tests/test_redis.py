@@ -294,7 +294,7 @@ def test_the_script_does_what_applied_to_says(
 
 def test_members_that_the_script_does_not_know_stay(backend: RedisBackend, server: RedisServer) -> None:
     """Text by text: a newer version of this package may have put them there."""
-    more = '"windows":[{"a":[]},{"b":{}},1.50,12345678901234567890,"}]"]'
+    more = '"plans":[{"a":[]},{"b":{}},1.50,12345678901234567890,"}]"]'
     server.run("SET", backend.key, '{"schema":1,"mode":"on",' + more + "}")
     keys = (backend.key, "sign", "aside")
     deadline = 10**13

@@ -19,6 +19,7 @@ from fastapi_maintenance.exceptions import (
     SwitchIsHeld,
     VersionConflict,
 )
+from fastapi_maintenance.schedule import Window
 from fastapi_maintenance.state import (
     MAX_BYTES,
     Change,
@@ -386,6 +387,19 @@ any_states = st.builds(
         ),
         max_size=3,
     ),
+    windows=st.dictionaries(
+        st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20),
+        st.builds(
+            Window,
+            id=st.just("w"),
+            start=moments.filter(lambda moment: moment.year < 8990),
+            end=st.just(datetime(9001, 1, 1, tzinfo=UTC)),
+            mode=st.sampled_from(["on", "read_only"]),
+            reason=st.none() | texts,
+            ended=st.none() | moments,
+        ),
+        max_size=3,
+    ).map(lambda windows: {id_: window.model_copy(update={"id": id_}) for id_, window in windows.items()}),
     updated_by=st.none() | texts,
     updated_at=st.none() | moments,
     recent_changes=st.lists(texts, max_size=3).map(tuple),
@@ -548,8 +562,12 @@ def test_a_change_is_told_to_a_store_as_documents_say_it() -> None:
         fields={**set_mode(READ_ONLY, now=NOW, until=NOW).fields, "reason": None},
         put_holds={"a": Hold(kind="on", owner="me", expires_at=NOW, masks=frozenset({"b"}))},
         drop_holds=frozenset({"d", "c"}),
+        put_windows={"w": Window(id="w", start=NOW, end=NOW + timedelta(hours=1))},
+        drop_windows=frozenset({"h", "g"}),
+        ended_windows={"i": NOW + timedelta(milliseconds=100)},
         expected_version=3,
         required_holds=frozenset({"f", "e"}),
+        required_windows=frozenset({"k", "j"}),
         by="jürgen",
         id="x",
     )
@@ -567,8 +585,12 @@ def test_a_change_is_told_to_a_store_as_documents_say_it() -> None:
         "ttl": None,
         "drop_holds": ["c", "d"],
         "break_holds": False,
+        "put_windows": {"w": {"id": "w", "start": "2026-11-20T12:00:00Z", "end": "2026-11-20T13:00:00Z"}},
+        "drop_windows": ["g", "h"],
+        "ended_windows": {"i": "2026-11-20T12:00:00.100000Z"},
         "expected_version": 3,
         "required_holds": ["e", "f"],
+        "required_windows": ["j", "k"],
         "refuse_while_held": False,
         "is_renewal": False,
     }

@@ -12,6 +12,8 @@ import json
 import logging
 import os
 import random
+import re
+import sys
 import threading
 import time
 import traceback
@@ -36,16 +38,21 @@ from fastapi_maintenance import (
     MaintenanceMode,
     MaintenanceModeMiddleware,
     MaintenanceState,
+    MissingExtra,
     ReadOnlyBackend,
     SwitchIsHeld,
+    UnknownWindow,
     UnsupportedByBackend,
     VersionConflict,
+    Window,
     background,
+    cancel_maintenance,
     get_maintenance_mode,
     get_maintenance_state,
     get_maintenance_status,
     is_maintenance_on,
     maintenance_mode_on,
+    schedule_maintenance,
     set_maintenance_mode,
 )
 from fastapi_maintenance.backends import BaseStateBackend, MemoryBackend
@@ -53,7 +60,7 @@ from fastapi_maintenance.backends.base import FollowedBackend
 from fastapi_maintenance.snapshot import view_of
 from fastapi_maintenance.state import MAX_BYTES, Change, Hold
 
-from .asgi import client, status
+from .asgi import client, get, status
 from .places import Place, file_place, postgres_place, python, redis_place, sql_place, sqlite_place
 from .stores import PostgresServer, RedisServer, free_port
 
@@ -523,6 +530,187 @@ def test_a_block_holds_the_switch(store: Store) -> None:
     asyncio.run(scenario())
 
 
+# Windows
+
+
+def window(id_: str, starts_in: timedelta = -SOON, *, lasts: timedelta = 2 * SOON, **more: Any) -> Window:
+    start = datetime.now(UTC) + starts_in
+    return Window.model_validate({"id": id_, "start": start, "end": start + lasts, **more})
+
+
+def planned(*windows: Window, **more: Any) -> Change:
+    return Change(put_windows={one.id: one for one in windows}, **more)
+
+
+@of(WHOLE)
+def test_a_planned_maintenance_counts_while_it_goes_on(store: Store) -> None:
+    """For whoever comes to the store, also the first time; until it is cancelled."""
+    backend, now = store.backend(), datetime.now(UTC)
+    reason = 'Größe "😀" \\ }'
+    going_on = asyncio.run(schedule_maintenance(now - SOON, now + SOON, backend, reason=reason))
+    weekly = asyncio.run(
+        schedule_maintenance(
+            now + SOON, now + 2 * SOON, backend, mode="read_only", rrule="FREQ=WEEKLY", zone="Asia/Kathmandu"
+        )
+    )
+    others = store.seen_by_others(backend)
+    for state in (
+        stored(others),
+        asyncio.run(get_maintenance_state(backend)),
+        asyncio.run(get_maintenance_state(others)),
+    ):
+        assert state.windows == {going_on.id: going_on, weekly.id: weekly}
+        assert list(state.windows) == [going_on.id, weekly.id]
+        assert state.explanation_at(now)[:2] == (reason, now + SOON)
+        assert state.next_change_at(now) == now + SOON
+        assert state.mode_at(weekly.start + timedelta(weeks=3)) == "read_only"
+    for one in (backend, others):
+        assert asyncio.run(get_maintenance_mode(one)) is True
+        assert asyncio.run(one.get_value()) is True
+        answer = asyncio.run(get(guarded(one)))
+        assert answer.status_code == 503
+        assert 0 < int(answer.headers["retry-after"]) <= 3600
+    asyncio.run(cancel_maintenance(going_on.id, backend))
+    assert stored(others).windows == {weekly.id: weekly}
+    assert asyncio.run(status(guarded(backend))) == 200
+
+
+@of(WHOLE)
+@pytest.mark.parametrize("by", ["set_maintenance_mode", "set_value"])
+def test_off_ends_what_goes_on_and_not_the_next_time(store: Store, by: str) -> None:
+    backend, now = store.backend(eager=True), datetime.now(UTC)
+    daily = asyncio.run(schedule_maintenance(now - SOON, now + SOON, backend, rrule="FREQ=DAILY", zone="UTC"))
+    later = asyncio.run(schedule_maintenance(now + 3 * SOON, now + 4 * SOON, backend))
+    asyncio.run(backend.set_value(False) if by == "set_value" else set_maintenance_mode(False, backend))
+    until(lambda: asyncio.run(status(guarded(backend))) == 200)
+    for state in (stored(store.seen_by_others(backend)), asyncio.run(get_maintenance_state(backend))):
+        assert state.windows == {daily.id: daily.model_copy(update={"ended": daily.start}), later.id: later}
+        assert state.mode_at(now) == "off"
+        assert state.next_change_at(now) == later.start
+        assert state.mode_at(now + timedelta(days=1)) == "on"
+    before = stored(backend)
+    asyncio.run(set_maintenance_mode(True, backend))
+    asyncio.run(set_maintenance_mode(False, backend))
+    assert stored(backend).windows == before.windows
+
+
+@of(WHOLE)
+def test_windows_are_put_ended_and_dropped(store: Store) -> None:
+    """Their order, what is stored beside them, and windows that others have dropped included."""
+    backend = store.backend()
+    ids = ["a", 'q"\\{', "ü"]
+    windows = {id_: window(id_, zone="UTC", rrule="FREQ=DAILY") for id_ in ids}
+    changed(backend, planned(*windows.values(), put_holds={"h": hold()}))
+    first, second = windows["a"].start, windows["a"].start + timedelta(days=1, microseconds=1)
+    for start, is_now in ((second, second), (first, second), (second + SOON, second + SOON)):
+        state = changed(backend, Change(ended_windows={'q"\\{': start, "unknown": start}))
+        assert state == stored(store.seen_by_others(backend))
+        assert state.windows['q"\\{'].ended == is_now
+    assert list(state.windows) == ids
+    assert {id_: one for id_, one in state.windows.items() if id_ != 'q"\\{'} == {
+        id_: one for id_, one in windows.items() if id_ != 'q"\\{'
+    }
+    again = window("a", reason="again")
+    state = changed(backend, planned(again, drop_windows=frozenset({"a", "ü", "unknown"})))
+    assert list(state.windows) == ['q"\\{', "a"]
+    assert state.windows["a"] == stored(backend).windows["a"] == again
+    state = changed(backend, Change(drop_windows=frozenset(state.windows)))
+    assert (state.windows, stored(backend).windows, list(state.holds)) == ({}, {}, ["h"])
+
+
+@of(WHOLE)
+def test_a_window_that_is_not_there_can_not_be_cancelled(store: Store) -> None:
+    """Those that are there are named; nothing is changed."""
+    backend = store.backend()
+    with pytest.raises(UnknownWindow, match="there is none"):
+        asyncio.run(cancel_maintenance("a", backend))
+    changed(backend, planned(window("b"), window("ü")))
+    before = stored(backend)
+    with pytest.raises(UnknownWindow, match="nothing was changed") as error:
+        changed(backend, set_to_off_if("a", "b", "c"))
+    assert (error.value.ids, error.value.known) == (("a", "c"), ("b", "ü"))
+    assert stored(backend) == before
+    assert changed(backend, set_to_off_if("b")).version > before.version
+
+
+def set_to_off_if(*windows: str) -> Change:
+    return replace(set_to("off"), required_windows=frozenset(windows))
+
+
+@of(["environment", "two methods"])
+def test_what_has_no_room_for_windows_says_so(store: Store) -> None:
+    """Or that it can't be set at all."""
+    backend, now = store.backend(), datetime.now(UTC)
+    error = ReadOnlyBackend if store.place.kind == "EnvVarBackend" else UnsupportedByBackend
+    for refused in (schedule_maintenance(now, now + SOON, backend), cancel_maintenance("a", backend)):
+        with pytest.raises(error, match="nothing was changed"):
+            asyncio.run(refused)
+    assert asyncio.run(get_maintenance_mode(backend)) is False
+
+
+_AFTER_A_RESTART = """
+import asyncio, sys
+from fastapi_maintenance import get_maintenance_mode, get_maintenance_state
+from tests.places import Place
+
+backend = Place.from_json(sys.argv[1]).backend()
+
+async def main():
+    print(await get_maintenance_mode(backend), list((await get_maintenance_state(backend)).windows))
+
+asyncio.run(main())
+"""
+
+
+@of(FOLLOWED)
+def test_windows_count_right_after_a_restart(store: Store) -> None:
+    """Those that go on and no others, in a process that saw none of them begin."""
+    backend, now = store.backend(), datetime.now(UTC)
+    week = timedelta(weeks=1)
+    changed(
+        backend,
+        planned(
+            window("over", -2 * SOON, lasts=SOON),
+            window("to come", SOON),
+            window("not now", SOON - 9 * week, lasts=SOON, rrule="FREQ=WEEKLY", zone="Europe/Berlin"),
+        ),
+    )
+    start = now - SOON - 9 * week
+    for more, answer in (
+        (None, "False"),
+        (Window(id="x", start=start, end=start + 3 * SOON, rrule="FREQ=WEEKLY", zone="UTC"), "True"),
+    ):
+        if more is not None:
+            changed(backend, planned(more))
+        with python("-c", _AFTER_A_RESTART, store.place.to_json()) as process:
+            told, problems = process.communicate(timeout=60)
+        assert told.startswith(answer), problems
+        assert "'over', 'to come', 'not now'" in told
+
+
+@of(FOLLOWED)
+def test_a_host_that_knows_no_recurrence_keeps_what_it_knows(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    """No request gets a 500, the reason is logged once, and nobody there replaces what can't be read there."""
+    backend = store.backend()
+    changed(backend, planned(window("w", SOON, lasts=SOON, rrule="FREQ=DAILY", zone="UTC")))
+    before = stored(backend)
+    install = r"with its recurring windows, needs an extra: pip install 'fastapi-maintenance\[schedule\]'"
+    blind = store.backend(eager=True, initial=True)
+    app = guarded(blind)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "dateutil", None)
+        until(lambda: asyncio.run(status(app)) == 503)
+        assert re.search(install, get_maintenance_status(blind).last_error or "")
+        for change in (set_to("off"), Change(drop_holds=frozenset({"h"}))):
+            with pytest.raises(MissingExtra, match=install):
+                changed(blind, change)
+        time.sleep(0.05)
+        assert asyncio.run(status(app)) == 503
+    assert stored(backend) == before
+    until(lambda: asyncio.run(status(app)) == 200)
+    assert caplog.text.count("can't be read") == 1
+
+
 # The size
 
 
@@ -568,6 +756,27 @@ def _random_change(random: random.Random, state: MaintenanceState) -> dict[str, 
     more["drop_holds"] = frozenset(some())
     if random.random() < 0.2:
         more["required_holds"] = frozenset(random.sample(ids, 1))
+    names = ["v", "w", 'q"', "ü"]
+    if random.random() < 0.4:
+        recurs: list[dict[str, Any]] = [{}, {"rrule": "FREQ=DAILY", "zone": "UTC"}]
+        lasting = [
+            window(
+                name,
+                reason=random.choice([None, '{"[ü']),
+                mode=random.choice(["on", "read_only"]),
+                **random.choice(recurs),
+            )
+            for name in random.sample(names, 2)
+        ]
+        more["put_windows"] = {one.id: one for one in lasting}
+    more["drop_windows"] = frozenset(random.sample(names, random.choice([0, 0, 1])))
+    if random.random() < 0.3:
+        starts = [datetime.now(UTC) + random.choice([-1, 0, 1]) * SOON for _ in names]
+        more["ended_windows"] = dict(zip(random.sample(names, 2), starts, strict=False))
+    if random.random() < 0.3:
+        more["ends_windows_at"] = datetime.now(UTC)
+    if random.random() < 0.1:
+        more["required_windows"] = frozenset(random.sample(names, 1))
     more["break_holds"] = random.random() < 0.1
     more["refuse_while_held"] = random.random() < 0.2
     if random.random() < 0.2:
@@ -601,7 +810,8 @@ def test_a_store_does_what_memory_does(store: Store, seed: int) -> None:
         assert answers[0] == answers[1], arguments
         refused += answers[0] != "made"
         ours, theirs = (
-            (one.mode, one.reason, one.until, one.holds, list(one.holds)) for one in (model.peek(), stored(backend))
+            (one.mode, one.reason, one.until, one.holds, list(one.holds), one.windows, list(one.windows))
+            for one in (model.peek(), stored(backend))
         )
         assert ours == theirs, arguments
     assert refused > 5

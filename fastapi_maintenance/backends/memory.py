@@ -38,7 +38,9 @@ class MemoryBackend(StateBackend):
     async def apply(self, change: Change) -> MaintenanceState:
         """Carry out one change and return the state after it."""
         with self._lock:
-            state = change.applied_once_to(self._state, datetime.now(UTC))
+            now = datetime.now(UTC)
+            state = change.applied_once_to(self._state, now)
+            state.prepare(now, self._state)
             state.to_json()  # what is too large for every other store is refused here as well
             self._state = state
             return state

@@ -21,6 +21,7 @@ from ..exceptions import (
     MissingExtra,
     OutcomeUnknown,
     SwitchIsHeld,
+    UnknownWindow,
     VersionConflict,
 )
 from ..state import MAX_BYTES, Change, MaintenanceMode, MaintenanceState, checked_size
@@ -164,11 +165,10 @@ class RedisBackend(FollowedBackend):
             InvalidConfiguration: The document would become too large; nothing was changed.
         """
         attempt = _Attempt()
-        wanted = change.to_json().encode()
         give_up = asyncio.get_running_loop().time() + self.timeout_seconds
         try:
             async with asyncio.timeout_at(give_up):
-                now, replaceable = await self._looked_at(change)
+                now, change, replaceable = await self._looked_at(change)
                 left = timedelta(seconds=give_up - asyncio.get_running_loop().time())
                 reply = await self._made(
                     attempt,
@@ -177,7 +177,7 @@ class RedisBackend(FollowedBackend):
                     self.key,
                     f"{self.key}:made:{change.id}",
                     f"{self.key}:unreadable",
-                    wanted,
+                    change.to_json().encode(),
                     # By the server's clock, which may differ from the one here.
                     _milliseconds(now + left * (1 - _SHARE_FOR_THE_ANSWER)),
                     # Of the server's clock a moment ago: scripts have no calendar.
@@ -222,23 +222,23 @@ class RedisBackend(FollowedBackend):
         """Close the idle connections; siblings that use them as well get new ones."""
         await self._connections.close_idle()
 
-    async def _looked_at(self, change: Change) -> tuple[datetime, _Unreadable | None]:
-        """Return the server's time, and the unreadable document that the change may replace, if there is one."""
+    async def _looked_at(self, change: Change) -> tuple[datetime, Change, _Unreadable | None]:
+        """Return the server's time, the change by what is stored, and the unreadable document that it may replace."""
         time, reply = await self._connections.ask(("TIME",), ("GET", self.key))
         now = self._server_time(time)
-        id_ = _ANOTHER_TYPE
+        id_, state = _ANOTHER_TYPE, MaintenanceState()
         try:
             stored = self._document(reply)
             if stored is not None:
                 id_ = hashlib.sha1(stored, usedforsecurity=False).hexdigest()
-                self._parsed(stored)
+                state = self._parsed(stored)
         except CorruptState as error:
             if not _can_replace(change):
                 raise CorruptState(
                     error.where, f"{error.problem}; nothing was changed, set a mode to replace it"
                 ) from None
-            return now, _Unreadable(id_, error.problem)
-        return now, None
+            return now, change.resolved(state), _Unreadable(id_, error.problem)
+        return now, change.resolved(state), None
 
     def _server_time(self, reply: Any) -> datetime:
         """Return the server's time from its answer to TIME, and take note of how much the clocks differ."""
@@ -277,6 +277,9 @@ class RedisBackend(FollowedBackend):
                 raise VersionConflict(change.expected_version or 0, int(details[0]))
             case b"lost":
                 raise HoldLost([id_.decode() for id_ in details])
+            case b"no window":
+                known = {id_.decode() for id_ in details}
+                raise UnknownWindow(sorted(change.required_windows - known), sorted(known))
             case b"held":
                 raise SwitchIsHeld(sorted(owner.decode() for owner in details))
             case b"large":
@@ -308,7 +311,7 @@ class RedisBackend(FollowedBackend):
     def _heard(self, document: bytes) -> MaintenanceState | None:
         try:
             return self._parsed(document)
-        except CorruptState:
+        except (CorruptState, MissingExtra):
             return None  # what the key has will be read, and complained about
 
     def _unavailable(self, problem: object, *, sent: bool = False) -> BackendUnavailable:
@@ -349,6 +352,7 @@ def _can_replace(change: Change) -> bool:
         "mode" in change.fields
         and change.expected_version is None
         and not change.required_holds
+        and not change.required_windows
         and not change.refuse_while_held
     )
 

@@ -77,6 +77,36 @@ local function object_of(names, texts)
   return '{' .. table.concat(parts, ',') .. '}'
 end
 
+-- Puts members into an object; a new one goes to its end.
+local function put(names, texts, put_names, put_texts)
+  for _, name in ipairs(put_names) do
+    if not texts[name] then
+      -- Where it stood before it was dropped, there is nothing to write any more.
+      for place, other in ipairs(names) do
+        if other == name then
+          table.remove(names, place)
+          break
+        end
+      end
+      names[#names + 1] = name
+    end
+    texts[name] = put_texts[name]
+  end
+end
+
+-- Makes an object a member of the document, or leaves an empty one out.
+local function set_object(document_names, document_texts, name, names, texts)
+  if not document_texts[name] then
+    document_names[#document_names + 1] = name
+  end
+  document_texts[name] = next(texts) and object_of(names, texts) or nil
+end
+
+-- A JSON string that is a time in UTC, without what its end says, so that an earlier one is less.
+local function comparable(time)
+  return sub(time, 2, -3)
+end
+
 local stored = redis.pcall('GET', key)
 local readable = type(stored) ~= 'table' -- else an error: the key has another type
 if redis.call('EXISTS', sign) == 1 then
@@ -101,8 +131,8 @@ if stored and not replaced then
   end
   names, texts = members(stored)
 end
-local version, holds = state.version or 0, state.holds or {}
-if type(version) ~= 'number' or type(holds) ~= 'table' then
+local version, holds, windows = state.version or 0, state.holds or {}, state.windows or {}
+if type(version) ~= 'number' or type(holds) ~= 'table' or type(windows) ~= 'table' then
   return { 'unreadable' }
 end
 
@@ -126,6 +156,15 @@ end
 if #lost > 1 then
   return lost
 end
+for _, id in ipairs(change.required_windows) do
+  if not windows[id] then
+    local known = { 'no window' }
+    for other in pairs(windows) do
+      known[#known + 1] = other
+    end
+    return known
+  end
+end
 if change.refuse_while_held then
   local held = { 'held' }
   for id, hold in pairs(holds) do
@@ -148,29 +187,36 @@ for _, id in ipairs(change.drop_holds) do
   hold_texts[id] = nil
 end
 local put_ids, put_texts = members(change_texts.put_holds)
-for _, id in ipairs(put_ids) do
-  if not hold_texts[id] then
-    -- It goes to the end; where it stood before it was dropped, there is nothing to write any more.
-    for place, other in ipairs(ids) do
-      if other == id then
-        table.remove(ids, place)
-        break
-      end
-    end
-    ids[#ids + 1] = id
-  end
-  hold_texts[id] = put_texts[id]
-  if change.ttl ~= cjson.null then
+if change.ttl ~= cjson.null then
+  for _, id in ipairs(put_ids) do
     local hold_names, texts_of_hold = members(put_texts[id])
     hold_names[#hold_names + 1] = 'expires_at'
     texts_of_hold.expires_at = string.format('%.0f', now + change.ttl)
-    hold_texts[id] = object_of(hold_names, texts_of_hold)
+    put_texts[id] = object_of(hold_names, texts_of_hold)
   end
 end
-if not texts.holds then
-  names[#names + 1] = 'holds'
+put(ids, hold_texts, put_ids, put_texts)
+set_object(names, texts, 'holds', ids, hold_texts)
+
+if next(change.put_windows) or next(change.drop_windows) or next(change.ended_windows) then
+  local window_ids, window_texts = members(texts.windows or '{}')
+  for _, id in ipairs(change.drop_windows) do
+    window_texts[id] = nil
+  end
+  local ended_ids, ended = members(change_texts.ended_windows)
+  for _, id in ipairs(ended_ids) do
+    if window_texts[id] then
+      local window_names, texts_of_window = members(window_texts[id])
+      local before = texts_of_window.ended
+      if not before or before == 'null' or comparable(before) < comparable(ended[id]) then
+        put(window_names, texts_of_window, { 'ended' }, { ended = ended[id] })
+      end
+      window_texts[id] = object_of(window_names, texts_of_window)
+    end
+  end
+  put(window_ids, window_texts, members(change_texts.put_windows))
+  set_object(names, texts, 'windows', window_ids, window_texts)
 end
-texts.holds = next(hold_texts) and object_of(ids, hold_texts) or nil
 
 if not change.is_renewal then
   local field_names, field_texts = members(change_texts.fields)
