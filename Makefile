@@ -23,7 +23,7 @@ SOURCES := $(wildcard fastapi_maintenance tests examples benchmarks)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check lint types unit format test-oldest test-browser fuzz stress bench bench-latency wheel-test clean
+.PHONY: help demo serve test check lint types unit format test-oldest matrix test-browser fuzz stress bench bench-latency wheel-test clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -60,6 +60,9 @@ format: $(STAMP) ## put the sources into shape
 test-oldest: $(OLDEST_STAMP) ## all tests on the oldest FastAPI that is supported
 	$(OLDEST)/bin/python -m pytest -n auto $(PYTEST_ARGS)
 
+matrix: $(STAMP) ## all tests on each Python and FastAPI that is supported (MATRIX="--python 3.13 --fastapi newest")
+	$(BIN)/python -m tests.matrix $(MATRIX)
+
 test-browser: $(BROWSER_STAMP) ## the maintenance page in Chromium (CHROMIUM=/path/to/it); screenshots to look at
 	@test -x '$(CHROMIUM)' || { echo 'Installing Chromium'; $(SUDO) apt-get update -qq && \
 		$(SUDO) apt-get install -y -qq chromium fonts-noto-color-emoji; }
@@ -94,7 +97,7 @@ print("fastapi-maintenance", version("fastapi-maintenance"), "imports from", hom
 endef
 
 clean: ## remove everything that can be made again
-	rm -rf $(VENV) $(OLDEST) $(BROWSER) build dist tests/browser/screenshots .coverage .coverage.* htmlcov .hypothesis .mypy_cache \
+	rm -rf $(VENV) $(OLDEST) $(BROWSER) .matrix build dist tests/browser/screenshots .coverage .coverage.* htmlcov .hypothesis .mypy_cache \
 		.pytest_cache .ruff_cache
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
