@@ -13,6 +13,7 @@ from .control import (
 )
 from .decorators import force_maintenance_mode_off, force_maintenance_mode_on
 from .drain import InFlight, in_flight
+from .events import Subscription, on_change
 from .exceptions import (
     AmbiguousSwitch,
     BackendUnavailable,
@@ -47,6 +48,7 @@ from .registry import configure_backend
 from .schedule import Occurrence, Window
 from .snapshot import Knowledge, SwitchStatus
 from .state import MaintenanceMode, MaintenanceState
+from .transitions import Transition
 
 __version__ = "1.0.0.dev0"
 
@@ -79,8 +81,10 @@ __all__ = [
     "Occurrence",
     "OutcomeUnknown",
     "ReadOnlyBackend",
+    "Subscription",
     "SwitchIsHeld",
     "SwitchStatus",
+    "Transition",
     "UnknownBackend",
     "UnknownWindow",
     "UnsupportedByBackend",
@@ -101,6 +105,7 @@ __all__ = [
     "maintenance_guard",
     "maintenance_mode_off",
     "maintenance_mode_on",
+    "on_change",
     "schedule_maintenance",
     "set_maintenance_mode",
 ]

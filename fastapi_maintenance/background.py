@@ -37,6 +37,9 @@ class _Background:
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
+    def call_soon(self, function: Callable[[], None]) -> None:
+        self._loop.call_soon_threadsafe(function)
+
     def stop(self) -> None:
         """Cancel what is running, and end the thread."""
         with contextlib.suppress(concurrent.futures.TimeoutError):
@@ -69,6 +72,15 @@ def submit(coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         if _running is None:
             _running = _Background()
         return _running.submit(coroutine)
+
+
+def call_soon(function: Callable[[], None]) -> None:
+    """Call a function on the private loop, after those that were given before; it must not block nor raise."""
+    global _running  # noqa: PLW0603 - there is one thread per process
+    with _lock:
+        if _running is None:
+            _running = _Background()
+        _running.call_soon(function)
 
 
 async def run(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -28,6 +28,7 @@ from . import background
 from .backends.base import BaseStateBackend, FollowedBackend, StateBackend
 from .exceptions import BackendUnavailable, EmptiedStore, MaintenanceError, ReadOnlyBackend, UnsupportedByBackend
 from .state import Change, Hold, MaintenanceMode, MaintenanceState, as_mode
+from .transitions import Transitions
 
 logger = logging.getLogger("fastapi_maintenance")
 
@@ -76,6 +77,8 @@ class View(ABC):
         self.has_uncounted_requests = False
         """Whether there are some of which nobody sees the end."""
         self._watched: dict[str, Callable[[], None]] = {}
+        self.transitions = Transitions(backend)
+        """What is told of the modes that count in this process."""
 
     def watch(self, id_: str, missing: Callable[[], None]) -> None:
         """Have ``missing`` called when a state comes in without that hold; it must not block nor raise."""
@@ -174,6 +177,8 @@ class MemoryView(View):
         """Carry out one change at the backend."""
         state = await self._backend.apply(change)
         self._notice(state.holds)
+        if self.transitions.are_wanted:
+            self.transitions.heard(state)
         return state
 
     def status(self) -> SwitchStatus:
@@ -276,6 +281,7 @@ class FollowedView(View):
             tasks, ready = self._tasks, self._ready
             self._begin_anew()
         await background.cancelled(tasks)
+        self.transitions.forget()
         if ready is not None and not ready.done():
             ready.set_result(None)
 
@@ -284,6 +290,7 @@ class FollowedView(View):
         _forgotten.append(self._tasks)
         self._lock = threading.Lock()
         self._begin_anew()
+        self.transitions.forget()
 
     async def _poll(self) -> None:
         """Read the store again and again: after ``poll_seconds``, or when woken, or after a failure."""
@@ -378,6 +385,7 @@ class FollowedView(View):
         self._shown = state
         if self._ready is not None and not self._ready.done():
             self._ready.set_result(None)
+        self.transitions.heard(state)
         if self._watched:
             self._notice(state.holds)
 
@@ -491,7 +499,10 @@ class BooleanView(View):
             self._failing = False
         if self._backend.cache_seconds and self._last_reading:
             self._fresh_until = time.monotonic() + self._backend.cache_seconds
-        return self._with_holds(self._last_known)
+        known = self._with_holds(self._last_known)
+        if self.transitions.are_wanted:
+            self.transitions.heard(known)
+        return known
 
     def read_blocking(self) -> MaintenanceState:
         """Return what ``read`` does, on an event loop of its own."""

@@ -460,11 +460,13 @@ def test_requests_of_other_event_loops_are_waited_for() -> None:
 
 async def test_draining_under_load_leaves_nothing_running() -> None:
     """Fifty slow requests of each kind at once: when the block begins, none of them is running."""
-    backend, running = MemoryBackend(), [0]
+    backend, running, may_end = MemoryBackend(), [0], threading.Event()
 
     async def work() -> None:
         running[0] += 1
-        await asyncio.sleep(0.3)
+        while not may_end.is_set():  # noqa: ASYNC110 - it is set in another event loop
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(random.uniform(0, 0.2))
         running[0] -= 1
 
     app = app_of(work, backend)
@@ -491,15 +493,15 @@ async def test_draining_under_load_leaves_nothing_running() -> None:
                 return answer.status_code
 
             first = [asyncio.create_task(ask(next(paths))) for _ in range(50)]
-            await until(lambda: running[0] >= 40)
+            await until(lambda: running[0] == 50)
             migration = asyncio.create_task(client.get("/migrate"))
             await until(lambda: bool(backend.peek().holds))
-            second = [asyncio.create_task(ask(next(paths))) for _ in range(50)]
-            statuses = await asyncio.gather(*first)
-            assert set(statuses) == {200}
-            assert set(await asyncio.gather(*second)) == {503}
-            answer = await migration
-            assert answer.json() == [0] * 10
+            assert set(await asyncio.gather(*(ask(next(paths)) for _ in range(50)))) == {503}
+            assert running[0] == 50
+            assert not migration.done()
+            may_end.set()
+            assert set(await asyncio.gather(*first)) == {200}
+            assert (await migration).json() == [0] * 10
 
 
 # Websockets
