@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import re
 import traceback
@@ -577,6 +578,9 @@ def test_the_documentation_of_backends_runs(tmp_path: Path, monkeypatch: pytest.
         exec(compile(block, f"docs/backends.md, block {number}", "exec"), names)
     assert names["status"].knowledge is Knowledge.NOT_READY
     assert names["is_maintenance_on"]() is False
+    followed = registry.meant(None, "default")
+    assert isinstance(followed, FollowedBackend)
+    asyncio.run(followed.aclose())  # or it would be followed during the tests to come
 
 
 def test_the_documentation_names_every_option_of_followed_backends() -> None:
