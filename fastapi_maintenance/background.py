@@ -11,6 +11,7 @@ import atexit
 import concurrent.futures
 import contextlib
 import os
+import random
 import threading
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
@@ -203,6 +204,14 @@ def caller_in_this_loop() -> Callable[[Callable[[], None]], None]:
             call(function)
 
     return call_there
+
+
+def jittered(seconds: float) -> float:
+    """Return some time between the half and the whole of ``seconds``, so that not all workers come at once."""
+    return _random.uniform(seconds / 2, seconds)
+
+
+_random = random.Random()  # noqa: S311 - no secret; its own, as this thread runs beside code that seeds the global one
 
 
 def call_after_fork(reset: Callable[[], None]) -> Callable[[], None]:

@@ -13,7 +13,6 @@ import functools
 import inspect
 import logging
 import os
-import random
 import socket
 import threading
 import time
@@ -151,7 +150,7 @@ class _Lease:
             except Exception as error:  # noqa: BLE001 - contained: a store may raise anything, and come back
                 if not is_failing:
                     logger.warning("a hold of %s can't be renewed at the moment: %s", self._hold.owner, error)
-                is_failing, pause = True, min(interval, _LONGEST_PAUSE) * random.uniform(0.5, 1)  # noqa: S311
+                is_failing, pause = True, background.jittered(min(interval, _LONGEST_PAUSE))
             else:
                 if is_failing:
                     logger.warning("a hold of %s is renewed again", self._hold.owner)

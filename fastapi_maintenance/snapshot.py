@@ -9,7 +9,6 @@ import asyncio
 import concurrent.futures
 import contextlib
 import logging
-import random
 import threading
 import time
 import weakref
@@ -423,8 +422,7 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 def _pause_after(failures: int) -> float:
     """Return how many seconds to wait after so many failures: longer and longer, and not all workers at once."""
-    longest = min(_LONGEST_PAUSE, _SHORTEST_PAUSE * 2 ** min(failures, 8))
-    return random.uniform(longest / 2, longest)  # noqa: S311
+    return background.jittered(min(_LONGEST_PAUSE, _SHORTEST_PAUSE * 2 ** min(failures, 8)))
 
 
 _followed: weakref.WeakSet[FollowedView] = weakref.WeakSet()

@@ -62,7 +62,9 @@ class Transitions:
         """
         self._subscribers.append(tell)
         self._next_look = look
-        background.call_soon(self._look_again)
+        state = look()
+        if state is not None:  # now, and not when the thread comes to it: what happens in between is a transition
+            self.heard(state)
 
     def unsubscribe(self, tell: Callable[[Transition], None]) -> None:
         """Call ``tell`` no longer."""

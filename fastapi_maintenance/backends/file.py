@@ -10,7 +10,6 @@ import asyncio
 import codecs
 import contextlib
 import os
-import random
 import stat
 import time
 import uuid
@@ -18,6 +17,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from .. import background
 from ..exceptions import BackendUnavailable, CorruptState, DeadlinePassed, InvalidConfiguration, ReadOnlyBackend
 from ..state import MAX_BYTES, Change, MaintenanceMode, MaintenanceState, is_plain, parse_mode
 from .base import FollowedBackend, OnBackendError
@@ -27,7 +27,7 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _BARE = "bare "
 """What the epoch of a bare word begins with."""
 
-_SECONDS_BETWEEN_TRIES = (0.001, 0.004)
+_SECONDS_BETWEEN_TRIES = 0.004
 
 
 class LocalFileBackend(FollowedBackend):
@@ -205,7 +205,7 @@ class LocalFileBackend(FollowedBackend):
                 raise BackendUnavailable(
                     repr(self), f"other processes held {_lock_of(path)} for {self.timeout_seconds:g} s"
                 )
-            await asyncio.sleep(random.uniform(*_SECONDS_BETWEEN_TRIES))  # noqa: S311 - no secret
+            await asyncio.sleep(background.jittered(_SECONDS_BETWEEN_TRIES))
         try:
             yield lock
         finally:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import re
 import time
 import weakref
@@ -58,7 +57,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SHARE_OF_THE_STORE = 0.8
 """The part of ``timeout_seconds`` within which the database must have made a change; the rest is for its answer."""
 
-_SECONDS_BETWEEN_TRIES = (0.002, 0.02)
+_SECONDS_BETWEEN_TRIES = 0.02
 _SECONDS_TO_CLOSE = 0.5
 _CONNECTIONS_KEPT = 2
 
@@ -350,7 +349,7 @@ class SQLAlchemyBackend(FollowedBackend):
             except Exception as error:
                 if limit.is_committing or not _is_conflict(error) or time.monotonic() >= limit.until:
                     raise
-            await asyncio.sleep(random.uniform(*_SECONDS_BETWEEN_TRIES))  # noqa: S311 - no secret
+            await asyncio.sleep(background.jittered(_SECONDS_BETWEEN_TRIES))
 
     async def _apply_once(self, change: Change, limit: _Limit) -> MaintenanceState:
         """Make a change in one transaction."""
