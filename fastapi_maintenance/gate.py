@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from . import metrics
 from .answers import DEFAULT_ANSWER, Answer
 from .bypass import Bypass
 from .decorators import forced_on_anywhere, mark_of, marked_anywhere
@@ -300,6 +301,7 @@ class Gate:
         state, now = visit.state or _OFF, datetime.now(UTC)
         decision = decide(facts, state, now, instead=self.app.instead)
         if decision.rule is not Rule.MODE or not decision.blocked:
+            metrics.count(decision, target.route)
             return decision, receive
         recording = _Recording(receive)
         if request is None:
@@ -307,6 +309,7 @@ class Gate:
         path = route_path(scope["path"], visit.root_path)
         exemption = await self.terms.exemption(request, path, DEFAULT, state, now, is_docs=target.docs)
         decision = decide(replace(facts, exemption=exemption), state, now, instead=self.app.instead)
+        metrics.count(decision, target.route)
         return decision, recording.replayed()
 
     def is_off(self, state: MaintenanceState) -> bool:

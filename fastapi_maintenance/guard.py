@@ -16,6 +16,7 @@ from starlette.status import HTTP_303_SEE_OTHER
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from . import metrics
 from .answers import DETAIL, Answer
 from .decorators import mark_of, marked_anywhere
 from .drain import count_guarded
@@ -95,6 +96,8 @@ class MaintenanceGuard:
                 raise HTTPException(HTTP_303_SEE_OTHER, headers=dict(headers))
         self._count(connection.scope, visit)
         decision = await self._judge(connection, visit)
+        if decision.blocked or visit is None or decision.switch != DEFAULT:  # else the middleware has counted it
+            metrics.count(decision, getattr(connection.scope.get("route"), "path", None))
         if decision.blocked:
             await self._refuse(connection, visit, decision)
 

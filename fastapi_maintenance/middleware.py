@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.status import HTTP_303_SEE_OTHER
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from . import metrics
 from .answers import Answer
 from .backends.base import BaseStateBackend
 from .drain import Socket, leave
@@ -84,6 +85,7 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
         if not self._is_watching:
             check_fastapi()
             watch_root(self.app, scope)
+            metrics.observe()
             self._is_watching = True
         gate = self._gate
         if self._bypass is not None:

@@ -80,6 +80,16 @@ class Registry:
         with self._lock:
             self._apps.add(app)
 
+    def in_use(self) -> list[tuple[str, BaseStateBackend]]:
+        """Return the switches that this process knows, with their backends; each backend once."""
+        with self._lock:
+            found = [(DEFAULT, backend) for backend in self._distinct_own_backends()]
+            found += self._configured.items()
+            for _, backend in tuple(found):
+                found += backend.siblings_made().items()
+            found += _ENVIRONMENT.siblings_made().items()
+        return list({id(backend): (name, backend) for name, backend in reversed(found)}.values())[::-1]
+
     def clear(self) -> None:
         """Forget every configured backend."""
         with self._lock:

@@ -55,6 +55,8 @@ class Target:
     """Whether it is one of a FastAPI app's own pages: docs, ReDoc, schema, OAuth2 redirect."""
     entries: tuple[Entry, ...] = ()
     """The routers on the way, outermost first."""
+    route: str | None = None
+    """The path of the route as it was declared, with the prefixes of mounts, where it is known."""
     failure: Exception | None = None
     """What matching raised, if it did: then something may run, and nothing is known of it."""
 
@@ -134,6 +136,8 @@ class _Walk:
         self.view = view
         self.mark = mark
         self.entries: list[Entry] = []
+        self.prefix = ""
+        """The paths of the mounts so far."""
 
     def app(self, app: ASGIApp) -> Target:
         """Enter an ASGI app."""
@@ -223,10 +227,11 @@ class _Walk:
         # A websocket route, or a user's own kind of route: its `handle` runs, whatever the match.
         endpoint = child_scope.get("endpoint")
         self.note_mark(endpoint)
-        return self.target(endpoint)
+        return self.target(endpoint, path=getattr(route if context is None else context, "path", None))
 
     def mounted(self, route: Mount | Host) -> Target:
         """Enter what is mounted; a mount knows it also where its middleware hides it."""
+        self.prefix += getattr(route, "path", "")
         hidden = getattr(route, "_base_app", None)
         if hidden is not None and root_of(route.app) is None:
             for step in _chain(route.app):
@@ -256,13 +261,13 @@ class _Walk:
         endpoint = described.endpoint
         if not isinstance(route, APIRoute):
             if isinstance(endpoint, type) and issubclass(endpoint, HTTPEndpoint):
-                return self.http_endpoint(endpoint, method, is_all=answers_405_itself)
+                return self.http_endpoint(endpoint, method, described.path, is_all=answers_405_itself)
             if root_of(route.app) is not None:
                 return self.app(route.app)
         self.note_mark(endpoint)
-        return self.target(endpoint, docs=self.is_docs(described, router))
+        return self.target(endpoint, path=described.path, docs=self.is_docs(described, router))
 
-    def http_endpoint(self, endpoint: type[HTTPEndpoint], method: str, *, is_all: bool) -> Target:
+    def http_endpoint(self, endpoint: type[HTTPEndpoint], method: str, path: str, *, is_all: bool) -> Target:
         """Enter a class with a method per HTTP method; HEAD falls back to ``get``.
 
         ``is_all`` says that nothing of the application runs before it.
@@ -274,7 +279,7 @@ class _Walk:
         if has_none and is_all and _has_stock_dispatch(endpoint):
             return self.nothing()  # its `method_not_allowed` answers 405
         self.note_mark(handler)
-        return self.target(endpoint)
+        return self.target(endpoint, path=path)
 
     def is_docs(self, route: Any, router: Router) -> bool:
         """Return whether a route is one of the FastAPI app's own pages, at the URL that the app has for it."""
@@ -290,9 +295,10 @@ class _Walk:
         """Take over the mark of something further in, if it has one."""
         self.mark = mark_of(carrier) or self.mark
 
-    def target(self, endpoint: Any, *, docs: bool = False) -> Target:
+    def target(self, endpoint: Any, *, path: str | None = "", docs: bool = False) -> Target:
         """Return the end of a way on which something runs."""
-        return Target(True, endpoint, self.mark, docs, tuple(self.entries))
+        route = self.prefix + (path or "") or None
+        return Target(True, endpoint, self.mark, docs, tuple(self.entries), route)
 
     def nothing(self) -> Target:
         """Return the end of a way on which no application code runs."""

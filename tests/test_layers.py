@@ -22,7 +22,7 @@ LAYERS = (
     {"backends"},
     {"registry", "transitions"},
     {"snapshot"},
-    {"bypass"},
+    {"bypass", "metrics"},
     {"exemptions"},
     {"gate", "control", "drain", "events"},
     {"guard", "middleware", "holds"},
