@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import cast
+from weakref import WeakKeyDictionary
 
 from starlette.exceptions import HTTPException
 from starlette.middleware.exceptions import ExceptionMiddleware
@@ -41,6 +42,13 @@ from .snapshot import view_of
 from .state import MaintenanceState
 
 _NO_APP = AppSwitch()
+_unguarded: WeakKeyDictionary[object, AppSwitch] = WeakKeyDictionary()
+"""Apps without the middleware whose switches are overridden: for tests of the app."""
+
+
+def unguarded_app(app: object) -> AppSwitch:
+    """Return what stands for an app without the middleware, to override its switches."""
+    return _unguarded.setdefault(app, AppSwitch())
 
 
 class MaintenanceGuard:
@@ -90,12 +98,12 @@ class MaintenanceGuard:
         visit = visit_of(connection.scope)
         bypass = self.terms.exemptions.bypass
         if bypass is not None:
-            app = _NO_APP if visit is None else visit.gate.app
+            app = _app(connection.scope, visit)
             headers = await answer_to_link(bypass, app, visit, connection.scope)
             if headers is not None:
                 raise HTTPException(HTTP_303_SEE_OTHER, headers=dict(headers))
         self._count(connection.scope, visit)
-        decision = await self._judge(connection, visit)
+        decision = await self.decision(connection, visit)
         if decision.blocked or visit is None or decision.switch != DEFAULT:  # else the middleware has counted it
             metrics.count(decision, getattr(connection.scope.get("route"), "path", None))
         if decision.blocked:
@@ -103,15 +111,16 @@ class MaintenanceGuard:
 
     def _count(self, scope: Scope, visit: Visit | None) -> None:
         """Count the request before the switch is asked; the middleware sees when it ends."""
-        view = view_of(registry.of_app(_NO_APP if visit is None else visit.gate.app, self.name))
+        view = view_of(registry.of_app(_app(scope, visit), self.name))
         if visit is None:
             view.has_uncounted_requests = True
         else:
             count_guarded(view, scope)
 
-    async def _judge(self, connection: HTTPConnection, visit: Visit | None) -> Decision:
+    async def decision(self, connection: HTTPConnection, visit: Visit | None) -> Decision:
+        """Return what the guard decides about a request, which came through a gate or not."""
         scope = connection.scope
-        app = _NO_APP if visit is None else visit.gate.app
+        app = _app(scope, visit)
         facts = Facts(runs=True, mark=_mark(scope, visit), method=scope.get("method"))
         now = datetime.now(UTC)
         for switch in dict.fromkeys((self.name, DEFAULT)):
@@ -153,6 +162,13 @@ class MaintenanceGuard:
                 refusal = await terms.refusal(decision, _request(connection))
                 await refusal(connection.scope, connection.receive, connection.send)
         raise refused
+
+
+def _app(scope: Scope, visit: Visit | None) -> AppSwitch:
+    """Return the app whose switches are asked."""
+    if visit is not None:
+        return visit.gate.app
+    return _unguarded.get(scope.get("app"), _NO_APP) if _unguarded else _NO_APP
 
 
 maintenance_guard = MaintenanceGuard()

@@ -39,14 +39,24 @@ BACKEND_VARIABLE = "FASTAPI_MAINTENANCE_BACKEND"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class AppSwitch:
     """What an app was given for its default switch."""
 
     backend: BaseStateBackend | None = None
     """Its own backend; ``None`` for the configured one."""
-    instead: bool | None = None
-    """Its ``enable_maintenance``, which stands in for the stored mode."""
+    enable_maintenance: bool | None = None
+    overrides: tuple[tuple[str, BaseStateBackend], ...] = ()
+    """What stands in for the backends of switches, the last one first: for tests of the app."""
+
+    def __post_init__(self) -> None:
+        self.override()
+
+    def override(self, *overrides: tuple[str, BaseStateBackend]) -> None:
+        """Use these backends for their switches, and for the default one no ``enable_maintenance`` either."""
+        self.overrides = overrides
+        self.instead = None if DEFAULT in dict(overrides) else self.enable_maintenance
+        """What stands in for the stored mode."""
 
 
 answering: ContextVar[tuple[AppSwitch, Scope, Any] | None] = ContextVar("fastapi_maintenance_answering", default=None)
@@ -90,6 +100,20 @@ class Registry:
             found += _ENVIRONMENT.siblings_made().items()
         return list({id(backend): (name, backend) for name, backend in reversed(found)}.values())[::-1]
 
+    def override(self, app: AppSwitch, name: str, backend: BaseStateBackend) -> Callable[[], None]:
+        """Have an app use ``backend`` for a switch, until what is returned is called; in any order."""
+        override = (name, backend)
+        with self._lock:
+            app.override(override, *app.overrides)
+            self.version += 1
+
+        def undo() -> None:
+            with self._lock:
+                app.override(*(other for other in app.overrides if other is not override))
+                self.version += 1
+
+        return undo
+
     def clear(self) -> None:
         """Forget every configured backend."""
         with self._lock:
@@ -98,6 +122,9 @@ class Registry:
 
     def of_app(self, app: AppSwitch, name: str = DEFAULT) -> BaseStateBackend:
         """Return the backend of a switch as seen from an app."""
+        for overridden, backend in app.overrides:
+            if overridden == name:
+                return backend
         with self._lock:
             default = app.backend if app.backend is not None else self._default()
             return default if name == DEFAULT else self._named(name, default)

@@ -57,11 +57,13 @@ class Target:
     """The routers on the way, outermost first."""
     route: str | None = None
     """The path of the route as it was declared, with the prefixes of mounts, where it is known."""
+    dependencies: tuple[Any, ...] = ()
+    """What FastAPI calls before the endpoint, at any depth; only if it was asked for."""
     failure: Exception | None = None
     """What matching raised, if it did: then something may run, and nothing is known of it."""
 
 
-def resolve(app: ASGIApp, scope: Scope, *, mark: Mark | None = None) -> Target:
+def resolve(app: ASGIApp, scope: Scope, *, mark: Mark | None = None, with_dependencies: bool = False) -> Target:
     """Return what ``app`` would run for this request; the scope stays untouched.
 
     ``app`` is a router, an app, or anything that leads to one by ``.app``; what leads to none is an opaque ASGI app,
@@ -73,7 +75,7 @@ def resolve(app: ASGIApp, scope: Scope, *, mark: Mark | None = None) -> Target:
     Raises:
         UnsupportedFastAPI: The tree holds a FastAPI-internal route of an unknown kind.
     """
-    walk = _Walk(_private_copy(scope), mark)
+    walk = _Walk(_private_copy(scope), mark, with_dependencies=with_dependencies)
     try:
         return walk.app(app)
     except UnsupportedFastAPI:
@@ -132,8 +134,9 @@ def _cell_of_app(closure: FunctionType) -> CellType:
 class _Walk:
     """One way down the tree: the private scope, and the innermost mark and the routers so far."""
 
-    def __init__(self, view: Scope, mark: Mark | None) -> None:
+    def __init__(self, view: Scope, mark: Mark | None, *, with_dependencies: bool) -> None:
         self.view = view
+        self.with_dependencies = with_dependencies
         self.mark = mark
         self.entries: list[Entry] = []
         self.prefix = ""
@@ -227,7 +230,7 @@ class _Walk:
         # A websocket route, or a user's own kind of route: its `handle` runs, whatever the match.
         endpoint = child_scope.get("endpoint")
         self.note_mark(endpoint)
-        return self.target(endpoint, path=getattr(route if context is None else context, "path", None))
+        return self.target(endpoint, route if context is None else context)
 
     def mounted(self, route: Mount | Host) -> Target:
         """Enter what is mounted; a mount knows it also where its middleware hides it."""
@@ -261,13 +264,13 @@ class _Walk:
         endpoint = described.endpoint
         if not isinstance(route, APIRoute):
             if isinstance(endpoint, type) and issubclass(endpoint, HTTPEndpoint):
-                return self.http_endpoint(endpoint, method, described.path, is_all=answers_405_itself)
+                return self.http_endpoint(endpoint, method, described, is_all=answers_405_itself)
             if root_of(route.app) is not None:
                 return self.app(route.app)
         self.note_mark(endpoint)
-        return self.target(endpoint, path=described.path, docs=self.is_docs(described, router))
+        return self.target(endpoint, described, docs=self.is_docs(described, router))
 
-    def http_endpoint(self, endpoint: type[HTTPEndpoint], method: str, path: str, *, is_all: bool) -> Target:
+    def http_endpoint(self, endpoint: type[HTTPEndpoint], method: str, route: Any, *, is_all: bool) -> Target:
         """Enter a class with a method per HTTP method; HEAD falls back to ``get``.
 
         ``is_all`` says that nothing of the application runs before it.
@@ -279,7 +282,7 @@ class _Walk:
         if has_none and is_all and _has_stock_dispatch(endpoint):
             return self.nothing()  # its `method_not_allowed` answers 405
         self.note_mark(handler)
-        return self.target(endpoint, path=path)
+        return self.target(endpoint, route)
 
     def is_docs(self, route: Any, router: Router) -> bool:
         """Return whether a route is one of the FastAPI app's own pages, at the URL that the app has for it."""
@@ -295,10 +298,12 @@ class _Walk:
         """Take over the mark of something further in, if it has one."""
         self.mark = mark_of(carrier) or self.mark
 
-    def target(self, endpoint: Any, *, path: str | None = "", docs: bool = False) -> Target:
+    def target(self, endpoint: Any, route: Any = None, *, docs: bool = False) -> Target:
         """Return the end of a way on which something runs."""
-        route = self.prefix + (path or "") or None
-        return Target(True, endpoint, self.mark, docs, tuple(self.entries), route)
+        path = self.prefix + getattr(route, "path", "") or None
+        dependant = getattr(route, "dependant", None) if self.with_dependencies else None
+        dependencies = () if dependant is None else tuple(_calls(dependant))
+        return Target(True, endpoint, self.mark, docs, tuple(self.entries), path, dependencies)
 
     def nothing(self) -> Target:
         """Return the end of a way on which no application code runs."""

@@ -1,15 +1,22 @@
 """Every example is imported as a user would, and does what it says."""
 
+import asyncio
 import importlib.util
+import json
+import queue
 import re
 import sys
+import threading
+import time
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
 
+from fastapi_maintenance import configure_backend, set_maintenance_mode
 from tests.asgi import get, handshake, request, status
 
 pytestmark = pytest.mark.anyio
@@ -227,3 +234,62 @@ async def test_the_service_lets_the_shops_browsers_read_its_503(example: Importe
     app = example("service").app
     answer = await get(app, "/legacy", headers={"Origin": "https://shop.example"})
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (503, "https://shop.example")
+
+
+async def test_the_webhook_is_told(example: Importer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over HTTP, once per transition; one that fails is logged and holds up nothing."""
+    told: queue.Queue[dict[str, Any]] = queue.Queue()
+
+    class Webhook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Webhook) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("WEBHOOK_URL", f"http://127.0.0.1:{server.server_port}/")
+        app = example("webhook").app
+        assert await status(app, "/items") == 200
+        await set_maintenance_mode(True, reason="new disks")
+        assert await status(app, "/items") == 503
+        assert await asyncio.to_thread(told.get, timeout=20) == {
+            "switch": "default",
+            "mode": "on",
+            "reason": "new disks",
+            "until": None,
+            "by": None,
+        }
+        await set_maintenance_mode(False)
+        assert (await asyncio.to_thread(told.get, timeout=20))["mode"] == "off"
+        server.shutdown()
+
+
+async def test_the_worker_pauses(example: Importer) -> None:
+    """What has begun is finished, what waits goes on when maintenance has ended."""
+    configure_backend("memory", name="default")
+    module = example("pausing_worker")
+    worker = await asyncio.to_thread(module.PausingWorker)
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    worker.jobs.put("first")
+    await until(lambda: worker.done == ["first"])
+    await set_maintenance_mode(True)
+    await until(lambda: not worker._may_run.is_set())
+    worker.jobs.put("second")
+    await asyncio.sleep(0.1)
+    assert worker.done == ["first"]
+    await set_maintenance_mode(False)
+    await until(lambda: worker.done == ["first", "second"])
+    worker.jobs.put(None)
+    await asyncio.to_thread(thread.join, 20)
+    assert not thread.is_alive()
+
+
+async def until(is_so: Any) -> None:
+    end = time.monotonic() + 20
+    while not is_so():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.01)

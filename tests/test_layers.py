@@ -26,7 +26,8 @@ LAYERS = (
     {"exemptions"},
     {"gate", "control", "drain", "events"},
     {"guard", "middleware", "holds"},
-    {"openapi"},
+    {"openapi", "testing"},
+    {"pytest_plugin"},
     {""},
 )
 """Modules of the package, by what they may import: what stands further up in this list. The package is the last."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import re
 import traceback
@@ -16,7 +15,6 @@ from fastapi_maintenance import (
     AmbiguousSwitch,
     InvalidConfiguration,
     InvalidSwitchName,
-    Knowledge,
     MaintenanceMode,
     ReadOnlyBackend,
     UnknownBackend,
@@ -486,7 +484,7 @@ def test_the_only_app_with_a_backend_of_its_own_is_meant() -> None:
     """Whatever is configured, and however many other apps there are."""
     configure_backend("memory")
     own = MemoryBackend()
-    apps = [AppSwitch(own), AppSwitch(None), AppSwitch(None, instead=True)]
+    apps = [AppSwitch(own), AppSwitch(None), AppSwitch(None, enable_maintenance=True)]
     for app in apps:
         registry.add_app(app)
     assert registry.meant() is own
@@ -567,20 +565,6 @@ async def test_a_switch_that_can_not_be_set_says_so() -> None:
     """The operator learns which variable it is and what to do."""
     with pytest.raises(ReadOnlyBackend, match="environment variable FASTAPI_MAINTENANCE_MODE_BILLING can't be set"):
         await set_maintenance_mode(True, name="billing")
-
-
-def test_the_documentation_of_backends_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of docs/backends.md in one go, with a path that may be written."""
-    text = (Path(__file__).parent.parent / "docs" / "backends.md").read_text(encoding="utf-8")
-    text = text.replace("/run/shop/maintenance", str(tmp_path / "maintenance"))
-    names: dict[str, Any] = {"__name__": "docs"}
-    for number, block in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL)):
-        exec(compile(block, f"docs/backends.md, block {number}", "exec"), names)
-    assert names["status"].knowledge is Knowledge.NOT_READY
-    assert names["is_maintenance_on"]() is False
-    followed = registry.meant(None, "default")
-    assert isinstance(followed, FollowedBackend)
-    asyncio.run(followed.aclose())  # or it would be followed during the tests to come
 
 
 def test_the_documentation_names_every_option_of_followed_backends() -> None:

@@ -13,11 +13,11 @@ class MemoryBackend(StateBackend):
     """Maintenance by a variable of this process: other workers don't see it.
 
     Args:
-        initial: The mode to begin with.
+        initial: The mode, or the whole state, to begin with.
     """
 
-    def __init__(self, initial: bool | MaintenanceMode = False) -> None:
-        self._state = MaintenanceState(mode=as_mode(initial))
+    def __init__(self, initial: bool | MaintenanceMode | MaintenanceState = False) -> None:
+        self._state = initial if isinstance(initial, MaintenanceState) else MaintenanceState(mode=as_mode(initial))
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:

@@ -1,0 +1,253 @@
+"""The helpers for users' tests."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, WebSocket
+from starlette.requests import Request
+from starlette.routing import Mount
+
+from fastapi_maintenance import (
+    Exemptions,
+    InvalidConfiguration,
+    InvalidSwitchName,
+    MaintenanceGuard,
+    MaintenanceModeMiddleware,
+    configure_backend,
+    force_maintenance_mode_off,
+    force_maintenance_mode_on,
+    get_maintenance_mode,
+    get_maintenance_state,
+    maintenance_guard,
+    set_maintenance_mode,
+)
+from fastapi_maintenance.backends import MemoryBackend
+from fastapi_maintenance.testing import assert_blocked, assert_open, maintenance
+
+from .asgi import get, status
+from .scripts import ROOT
+
+pytestmark = pytest.mark.anyio
+pytest_plugins = ["pytester"]
+
+RAN: list[str] = []
+
+
+def app_with(*, middleware: bool = True, **options: Any) -> FastAPI:
+    """Return an app with everything in it; what runs is noted."""
+    app = FastAPI()
+    if middleware:
+        app.add_middleware(MaintenanceModeMiddleware, **options)
+
+    def note() -> None:
+        RAN.append("dependency")
+
+    @app.get("/", dependencies=[Depends(note)])
+    async def root() -> bool:
+        RAN.append("endpoint")
+        return await get_maintenance_mode()
+
+    @app.get("/health")
+    @app.post("/login")
+    @force_maintenance_mode_off
+    async def health() -> None: ...
+
+    @app.get("/gone")
+    @force_maintenance_mode_on
+    async def gone() -> None: ...
+
+    @app.websocket("/chat")
+    async def chat(websocket: WebSocket) -> None: ...
+
+    billing = APIRouter(prefix="/billing", dependencies=[Depends(MaintenanceGuard("billing"))])
+
+    @billing.get("/{bill_id}", dependencies=[Depends(note)])
+    async def bill(bill_id: int) -> int:
+        return bill_id
+
+    app.include_router(billing)
+    app.router.routes.append(Mount("/inner", app=FastAPI()))
+    return app
+
+
+# Setting a switch
+
+
+@pytest.mark.parametrize("requested_before", [False, True])
+async def test_a_switch_is_set_for_one_app_without_its_store(requested_before: bool) -> None:
+    """Whatever the store and ``enable_maintenance`` say; the others see nothing of it."""
+    backend = MemoryBackend()
+    app, other = app_with(backend=backend), app_with(backend=backend)
+    if requested_before:
+        assert await status(app, "/") == 200
+    end = datetime.now(UTC) + timedelta(hours=1)
+    with maintenance(app, reason="new disks", until=end) as stand_in:
+        answer = await get(app, "/")
+        assert (answer.status_code, answer.json()["reason"]) == (503, "new disks")
+        assert await status(app, "/health") == 200
+        assert (await get(other, "/")).json() is False
+        assert (await get_maintenance_state(backend)).version == 0
+        await set_maintenance_mode(False, stand_in)
+        assert await status(app, "/") == 200
+    assert (await get(app, "/")).json() is False
+
+
+async def test_it_stands_above_what_the_app_was_given() -> None:
+    app = app_with(enable_maintenance=True)
+    with maintenance(app, False):
+        assert (await get(app, "/")).json() is False
+        with maintenance(app, "read_only"):
+            assert (await get(app, "/")).json() is True  # asked inside of the request
+            with maintenance(app, name="billing"):
+                assert await status(app, "/billing/1") == 503
+            assert await status(app, "/billing/1") == 200
+    assert await status(app, "/") == 503
+
+
+async def test_blocks_end_in_any_order() -> None:
+    app = app_with(enable_maintenance=False)
+    outer, inner = maintenance(app, True), maintenance(app, False)
+    outer.__enter__()
+    inner.__enter__()
+    outer.__exit__(None, None, None)
+    assert await status(app, "/") == 200
+    with maintenance(app):
+        inner.__exit__(None, None, None)
+        assert await status(app, "/") == 503
+    assert await status(app, "/") == 200
+
+
+async def test_an_app_with_guards_only_can_be_set_as_well() -> None:
+    configure_backend("memory", name="billing")
+    app, other = app_with(middleware=False), app_with(middleware=False)
+    with maintenance(app, name="billing"):
+        assert await status(app, "/billing/1") == 503
+        assert await status(app, "/") == 200
+        assert await status(other, "/billing/1") == 200
+    assert await status(app, "/billing/1") == 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error"),
+    [
+        (["app"], {}, InvalidConfiguration),
+        ([FastAPI(), "sometimes"], {}, InvalidConfiguration),
+        ([FastAPI()], {"name": "Billing"}, InvalidSwitchName),
+        ([FastAPI()], {"reason": 1}, InvalidConfiguration),
+    ],
+)
+def test_what_can_not_be_set_is_refused(arguments: Any, options: Any, error: type[Exception]) -> None:
+    with pytest.raises(error), maintenance(*arguments, **options):
+        raise AssertionError
+
+
+# Asking what stays open
+
+
+@pytest.mark.parametrize("inside_of_a_loop", [False, True])
+def test_what_stays_open_is_asked_without_running_anything(inside_of_a_loop: bool) -> None:
+    """No endpoint, no dependency, no store."""
+    app = app_with(
+        backend=MemoryBackend(),
+        exemptions=Exemptions(paths=["/inner"]),
+        exempt_handler=lambda request: request.method == "DELETE",
+    )
+    RAN.clear()
+
+    def ask() -> None:
+        assert_open(app, "/health", ("post", "/login"), "/docs", "/openapi.json")
+        assert_blocked(app, "/", "/gone", "/billing/1", ("WEBSOCKET", "/chat"))
+        assert_open(app, "/", "/health", name="billing")
+        assert_blocked(app, "/billing/1", "/gone", name="billing")
+
+    if inside_of_a_loop:
+        asyncio.run(asyncio.to_thread(ask))
+
+        async def asking() -> None:
+            ask()
+
+        asyncio.run(asking())
+    else:
+        ask()
+    assert RAN == []
+
+
+def test_what_is_wrong_is_told() -> None:
+    app = app_with(backend=MemoryBackend())
+    with pytest.raises(
+        AssertionError,
+        match=r"^GET / is blocked by mode, switch 'default'; GET /gone is blocked by forced_on, switch 'default'; "
+        r"GET /helth runs nothing: there is no such route; POST / runs nothing: there is no such route$",
+    ):
+        assert_open(app, "/health", "/", "/gone", "/helth", ("POST", "/"))
+    with pytest.raises(
+        AssertionError,
+        match=r"^GET /health is open by forced_off, switch 'default'; GET /docs is open by exempt \(docs\), switch",
+    ):
+        assert_blocked(app, "/", "/health", "/docs")
+    with pytest.raises(AssertionError, match="GET /billing/7 is blocked by mode, switch 'billing'"):
+        assert_open(app, "/billing/7", name="billing")
+
+
+def test_guards_alone_can_be_asked() -> None:
+    app = app_with(middleware=False)
+    assert_blocked(app, "/billing/1", name="billing")
+    assert_blocked(app, "/billing/1")
+    with pytest.raises(InvalidConfiguration, match="GET /: neither MaintenanceModeMiddleware nor a MaintenanceGuard"):
+        assert_open(app, "/")
+    guarded = FastAPI(dependencies=[Depends(maintenance_guard)])
+    guarded.get("/open")(force_maintenance_mode_off(lambda: None))
+    guarded.get("/closed")(lambda: None)
+    assert_open(guarded, "/open")
+    assert_blocked(guarded, "/closed")
+
+
+@pytest.mark.parametrize("ask", [assert_open, assert_blocked])
+def test_an_assertion_about_nothing_is_refused(ask: Any) -> None:
+    app = app_with(backend=MemoryBackend())
+    with pytest.raises(InvalidConfiguration, match="nothing was asked"):
+        ask(app)
+    with pytest.raises(InvalidConfiguration, match="path 'health': it begins with a slash"):
+        ask(app, "health")
+
+
+def test_a_handler_that_fails_is_told() -> None:
+    """As it is for requests: it exempts nobody. What else breaks comes out."""
+
+    def handler(request: Request) -> bool:
+        raise HTTPException(500)
+
+    app = app_with(backend=MemoryBackend(), exempt_handler=handler)
+    assert_blocked(app, "/")
+    with pytest.raises(InvalidSwitchName):
+        assert_blocked(app, "/", name="?")
+
+
+# The fixture
+
+
+def test_the_fixture_lasts_to_the_end_of_the_test(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    pytester.makeconftest('pytest_plugins = ["fastapi_maintenance.pytest_plugin"]')
+    pytester.makepyfile("""
+        from fastapi import FastAPI
+        from fastapi.testclient import TestClient
+        from fastapi_maintenance import MaintenanceModeMiddleware
+
+        app = FastAPI()
+        app.add_middleware(MaintenanceModeMiddleware)
+        app.get("/")(lambda: "open")
+
+        def test_closed(maintenance):
+            maintenance(app, reason="test")
+            assert TestClient(app).get("/").status_code == 503
+
+        def test_open():
+            assert TestClient(app).get("/").status_code == 200
+    """)
+    result = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider", f"--rootdir={pytester.path}")
+    result.assert_outcomes(passed=2)
