@@ -27,6 +27,11 @@ LAYERS = (
     {"gate", "control", "drain", "events"},
     {"guard", "middleware", "holds"},
     {"openapi"},
+    {"cli.terminal", "cli.values", "cli.store"},
+    {"cli.doctor", "cli.running", "cli.watching"},
+    {"cli.commands"},
+    {"cli"},
+    {"__main__"},
     {""},
 )
 """Modules of the package, by what they may import: what stands further up in this list. The package is the last."""
