@@ -210,6 +210,7 @@ def _answer(options: Mapping[str, Any]) -> Answer:
 
 
 def switch_of(options: Mapping[str, Any]) -> AppSwitch:
+    """Return what an app's middleware is given for its default switch."""
     return AppSwitch(options.get("backend"), options.get("enable_maintenance"))
 
 

@@ -7,7 +7,16 @@ import sys
 from collections.abc import Sequence
 
 from ..exceptions import MaintenanceError, MissingExtra
-from .terminal import DONE, FAILED, INTERRUPTED, PROGRAM, complain, complain_of_usage, logging_in_one_line
+from .terminal import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    PROGRAM,
+    complain,
+    complain_of_usage,
+    escape_what_cannot_be_shown,
+    logging_in_one_line,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if (error.name or "").partition(".")[0] not in ("typer", "rich"):
             raise
         return complain(MissingExtra("the command line", "cli"))
+    escape_what_cannot_be_shown()
     with logging_in_one_line():
         try:
             status = app(arguments, standalone_mode=False, prog_name=PROGRAM, obj=command)

@@ -3,6 +3,7 @@
 # No `from __future__ import annotations`: Typer reads the annotations as they are.
 
 import asyncio
+import contextlib
 import os
 import sys
 from datetime import UTC, datetime, timedelta
@@ -307,25 +308,23 @@ def run(
         note(f"error: {running.command[0]}: there is no such command, nothing was changed")
         raise typer.Exit(NOT_FOUND)
 
-    async def hold_and_run() -> int:
+    async def hold_and_run() -> None:
         running.take_signals()
-        status: int | None = None
         try:
-            async with block:
-                if not quiet:
-                    note(f"{name}: ON while the command runs, version {view_of(store).latest().version}")
-                status = await running.within(block)
-        except CommandFailed as failure:
-            status = failure.status
+            with contextlib.suppress(CommandFailed):
+                async with block:
+                    if not quiet:
+                        note(f"{name}: ON while the command runs, version {view_of(store).latest().version}")
+                    await running.within(block)
+            if not quiet:
+                note(str(summary(name, await read(store), datetime.now(UTC))))
         except MaintenanceError as error:
-            if status is None:
+            if running.status is None:
                 raise
             complain(error)
-        if not quiet:
-            note(str(summary(name, await read(store), datetime.now(UTC))))
-        return status
 
-    raise typer.Exit(asyncio.run(hold_and_run()))
+    asyncio.run(hold_and_run())
+    raise typer.Exit(running.status or DONE)
 
 
 @app.command()

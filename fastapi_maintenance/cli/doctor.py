@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import os
 import sys
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from starlette.applications import Starlette
 from starlette.types import ASGIApp, Scope
 
 from .. import background
@@ -86,7 +85,7 @@ def _imported(target: str) -> ASGIApp:
     module, _, attribute = target.partition(":")
     if not module or not attribute:
         raise InvalidConfiguration(f"{target!r}: the app is named as for a server, such as shop.main:app")
-    sys.path.insert(0, os.getcwd())  # as servers do
+    sys.path.insert(0, str(Path.cwd()))  # as servers do
     try:
         found: Any = importlib.import_module(module)
         for part in attribute.split("."):

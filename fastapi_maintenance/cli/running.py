@@ -21,8 +21,8 @@ _SIGNALLED = 128
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 
-# Becomes the command, which is told to end when this process does: without it, one that is killed would leave a command
-# whose maintenance soon expires. A program of its own, as a forked one can't safely call that in a process with threads.
+# Becomes the command, which is told to end when this process does: else, if this one is killed, the command goes on while
+# its maintenance expires. It is a program of its own, because a process with threads can't safely run code after a fork.
 _TIED = """
 import ctypes, os, signal, sys
 parent, *command = sys.argv[1:]
@@ -42,10 +42,6 @@ except OSError as error:
 class CommandFailed(Exception):
     """The command ended with another status than 0, and the block is to know."""
 
-    def __init__(self, status: int) -> None:
-        self.status = status
-        super().__init__(f"exit status {status}")
-
 
 @dataclass(kw_only=True)
 class Run:
@@ -59,6 +55,8 @@ class Run:
     """Whether a command that fails makes the block fail."""
 
     def __post_init__(self) -> None:
+        self.status: int | None = None
+        """The exit status, as shells tell it, once there is one."""
         self._process: asyncio.subprocess.Process | None = None
         self._first_end: signal.Signals | None = None
         """The first signal by which this process was asked to end."""
@@ -76,29 +74,29 @@ class Run:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
                 loop.add_signal_handler(number, self._signalled, number)
 
-    async def within(self, block: MaintenanceBlock) -> int:
-        """Wait, run the command and return its exit status.
+    async def within(self, block: MaintenanceBlock) -> None:
+        """Wait, run the command, and wait for its end.
 
         Raises:
-            CommandFailed: It is not 0, and ``fails_block`` says so.
+            CommandFailed: Its status is not 0, and ``fails_block`` says so.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.drain_seconds):
                 await self._asked_to_end.wait()
         if self._first_end is not None:
-            return _SIGNALLED + self._first_end
+            self.status = _SIGNALLED + self._first_end
+            return
         tied = [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid())] if sys.platform == "linux" else []
         self._process = await asyncio.create_subprocess_exec(*tied, *self.command)
         watching = asyncio.create_task(self._stop_when_lost(block))
         try:
-            status = await self._process.wait()
+            self.status = _status(await self._process.wait())
         finally:
             watching.cancel()
             if self._killing is not None:
                 self._killing.cancel()
-        if status and self.fails_block:
-            raise CommandFailed(_status(status))
-        return _status(status)
+        if self.status and self.fails_block:
+            raise CommandFailed
 
     def _signalled(self, number: signal.Signals) -> None:
         if number in (signal.SIGINT, signal.SIGQUIT) and self._process is not None and _has_the_terminal():
@@ -113,7 +111,7 @@ class Run:
                 self._kill_later()
 
     async def _stop_when_lost(self, block: MaintenanceBlock) -> None:
-        while not (self.stops_when_lost and block.lost.is_set()):
+        while not (self.stops_when_lost and block.lost.is_set()):  # noqa: ASYNC110 - an event for threads
             await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
         note("warning: the hold is lost, so the command is told to end")
         self._send(signal.SIGTERM)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
@@ -35,6 +36,12 @@ WORDS = {MaintenanceMode.OFF: "OFF", MaintenanceMode.ON: "ON", MaintenanceMode.R
 _STYLES = {MaintenanceMode.OFF: "green", MaintenanceMode.ON: "bold red", MaintenanceMode.READ_ONLY: "bold yellow"}
 
 
+def escape_what_cannot_be_shown() -> None:
+    """Have what the terminal's encoding lacks told all the same; standard error does so by itself."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def complain(error: MaintenanceError) -> int:
     """Tell what went wrong in one line on standard error, and return the exit status."""
     note(f"error: {error}" + ("; --break-holds breaks them" if isinstance(error, SwitchIsHeld) else ""))
@@ -50,7 +57,7 @@ def complain_of_usage(error: Any) -> int:
 
 def note(text: str) -> None:
     """Tell something on standard error, in one line."""
-    print(_encodable_by(sys.stderr, in_one_line(text)), file=sys.stderr, flush=True)  # noqa: T201
+    print(in_one_line(text), file=sys.stderr, flush=True)  # noqa: T201
 
 
 @contextmanager
@@ -89,11 +96,6 @@ def tell(text: str | Text) -> None:
 def tell_json(document: object) -> None:
     """Tell a document on standard output, in one line of ASCII."""
     print(json.dumps(document), flush=True)  # noqa: T201
-
-
-def _encodable_by(stream: Any, text: str) -> str:
-    encoding = stream.encoding or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def moment(at: datetime) -> str:

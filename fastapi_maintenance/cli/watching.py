@@ -25,9 +25,10 @@ class Seen(NamedTuple):
 
     def differs_from(self, former: Seen | None) -> bool:
         """Return whether there is anything to tell."""
-        return former is None or self._facts() != former._facts()
+        return former is None or self.facts() != former.facts()
 
-    def _facts(self) -> tuple[object, ...]:
+    def facts(self) -> tuple[object, ...]:
+        """Return what is worth telling when it changes."""
         state = self.state
         if state is None:
             return (self.error,)
