@@ -16,19 +16,19 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
-from fastapi_maintenance import MaintenanceMode, MaintenanceState, maintenance_mode_off, set_maintenance_mode
+from fastapi_maintenance import Bypass, MaintenanceMode, MaintenanceState
+from fastapi_maintenance.backends import LocalFileBackend
 from fastapi_maintenance.cli import main
 from fastapi_maintenance.cli.terminal import details, document, summary
 from fastapi_maintenance.cli.values import after, duration, moment_of, operator, seconds
 from fastapi_maintenance.exceptions import InvalidConfiguration
-from fastapi_maintenance.registry import backend_from_url
-from fastapi_maintenance.state import Hold
+from fastapi_maintenance.state import Change, Hold
 
-from .commands import end_of, has_come, run, start, started
+from .commands import end_of, environment, has_come, run, started
 from .stores import PostgresServer, RedisServer, free_port
 
 NOW = datetime(2026, 3, 1, 3, tzinfo=UTC)
@@ -276,19 +276,14 @@ def test_the_shell_can_complete() -> None:
     assert ended.out.split() == ["status"]
 
 
-def test_holds_keep_a_switch_from_being_turned_off(
-    capsys: pytest.CaptureFixture[str], url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_holds_keep_a_switch_from_being_turned_off(capsys: pytest.CaptureFixture[str], file: Path, url: str) -> None:
     """Their owners are named; --break-holds takes them away; on under an off-hold says what counts."""
-    backend = backend_from_url(url)
+    backend = LocalFileBackend(file)
 
-    async def hold(kind: str) -> None:
-        from fastapi_maintenance.state import Change
-
-        held = Hold(
-            kind=kind, owner="worker\x1b[1m 7", reason="nightly", expires_at=datetime.now(UTC) + timedelta(hours=1)
-        )  # type: ignore[arg-type]
-        await backend.apply(Change(put_holds={"one": held}))  # type: ignore[attr-defined]
+    async def hold(kind: Literal["on", "off"]) -> None:
+        end = datetime.now(UTC) + timedelta(hours=1)
+        held = Hold(kind=kind, owner="worker\x1b[1m 7", reason="nightly", expires_at=end)
+        await backend.apply(Change(put_holds={"one": held}))
 
     asyncio.run(hold("on"))
     status, out, error = here(capsys, "off", "--backend", url)
@@ -378,23 +373,23 @@ def test_colours_are_for_terminals_only(url: str, file: Path) -> None:
 
 def test_watching_tells_each_change_once(url: str, file: Path) -> None:
     """A line for each, in words or JSON; failures too; Ctrl-C is how it ends, so that is no failure."""
-    with started("watch", "--interval", "1s", "--backend", url) as plain:
-        with started("watch", "--interval", "1s", "--json", "--backend", url) as programs:
-            assert plain.stdout is not None
-            assert programs.stdout is not None
-            assert re.fullmatch(r"[\d-]+ [\d:]+ UTC  default: OFF, version 0\n", plain.stdout.readline())
-            assert json.loads(programs.stdout.readline())["mode"] == "off"
-            file.write_text("on")
-            assert "default: ON, version " in plain.stdout.readline()
-            assert json.loads(programs.stdout.readline())["mode"] == "on"
-            file.write_text("\x1b[31m")
-            told = plain.stdout.readline()
-            assert "default: unknown: " in told
-            assert "\x1b" not in told
-            assert json.loads(programs.stdout.readline())["error"]
-            for process in (plain, programs):
-                process.send_signal(signal.SIGINT)
-                assert end_of(process).status == 0
+    watch = ("watch", "--interval", "1s", "--backend", url)
+    with started(*watch) as plain, started(*watch, "--json") as programs:
+        assert plain.stdout is not None
+        assert programs.stdout is not None
+        assert re.fullmatch(r"[\d-]+ [\d:]+ UTC  default: OFF, version 0\n", plain.stdout.readline())
+        assert json.loads(programs.stdout.readline())["mode"] == "off"
+        file.write_text("on")
+        assert "default: ON, version " in plain.stdout.readline()
+        assert json.loads(programs.stdout.readline())["mode"] == "on"
+        file.write_text("\x1b[31m")
+        told = plain.stdout.readline()
+        assert "default: unknown: " in told
+        assert "\x1b" not in told
+        assert json.loads(programs.stdout.readline())["error"]
+        for process in (plain, programs):
+            process.send_signal(signal.SIGINT)
+            assert end_of(process).status == 0
 
 
 def test_a_link_lets_testers_in(
@@ -422,8 +417,6 @@ def test_a_link_lets_testers_in(
     with (tmp_path / "secret").open() as stdin:
         ended = run("bypass", "--secret-file", "-", env={"FASTAPI_MAINTENANCE_BACKEND": url}, stdin=stdin)
     assert ended.out.startswith("/?maintenance_bypass=")
-    from fastapi_maintenance import Bypass
-
     claims = Bypass(secret).claims_of(made["link"].partition("=")[2], datetime.now(UTC))
     assert claims is not None
     assert set(claims.opens) == {"default", "billing"}
@@ -541,8 +534,8 @@ def test_a_command_runs_under_maintenance(any_url: str, tmp_path: Path) -> None:
     (tmp_path / "input").write_text("words")
     code = (
         "import subprocess, sys; print(sys.stdin.read());"
-        "print(subprocess.run([sys.executable, '-m', 'fastapi_maintenance', 'status'], stdout=subprocess.PIPE, text=True)"
-        ".stdout); sys.exit(7)"
+        "status = [sys.executable, '-m', 'fastapi_maintenance', 'status'];"
+        "print(subprocess.run(status, stdout=subprocess.PIPE, text=True).stdout); sys.exit(7)"
     )
     with (tmp_path / "input").open() as stdin:
         ended = run(
@@ -681,19 +674,20 @@ def test_commands_get_their_signals_as_python_does_not_have_them(url: str) -> No
 def test_a_store_that_goes_away_does_not_change_the_commands_status() -> None:
     """The hold expires by itself; what was to be kept can't be, which is told."""
     for on_failure, told in (("release", "it expires"), ("keep", "is not available")):
-        with RedisServer() as server:
-            with started(
+        with (
+            RedisServer() as server,
+            started(
                 *("run", "--on-failure", on_failure, "--ttl", "60s", "--backend", server.url, "--"),
                 *child("sys.stdin.read()", "sys.exit(5)"),
                 stdin=subprocess.PIPE,
-            ) as process:
-                assert process.stderr is not None
-                process.stderr.readline()
-                time.sleep(0.3)
-                server.kill()
-                ended = end_of(process)
-                assert ended.status == 5
-                assert told in ended.error
+            ) as process,
+        ):
+            assert process.stderr is not None
+            process.stderr.readline()
+            server.kill()
+            ended = end_of(process)
+            assert ended.status == 5
+            assert told in ended.error
 
 
 def test_the_terminals_own_signals_come_once(url: str) -> None:
@@ -705,8 +699,6 @@ def test_the_terminals_own_signals_come_once(url: str) -> None:
         os.login_tty(theirs)
         command = child(handler, "[time.sleep(0.1) for _ in range(60)]")
         arguments = [sys.executable, "-m", "fastapi_maintenance", "run", "--quiet", "--backend", url, "--", *command]
-        from .commands import environment
-
         os.execve(sys.executable, arguments, environment())
     os.close(theirs)
     told = read_all(ours, b"ready")

@@ -21,8 +21,8 @@ _SIGNALLED = 128
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 
-# Becomes the command, which is told to end when this process does: else, if this one is killed, the command goes on while
-# its maintenance expires. It is a program of its own, because a process with threads can't safely run code after a fork.
+# Becomes the command, which is told to end when this process does: else, if this one is killed, the command goes on
+# while its maintenance expires. A program of its own: a process with threads can't safely run code after a fork.
 _TIED = """
 import ctypes, os, signal, sys
 parent, *command = sys.argv[1:]
