@@ -113,7 +113,7 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Judge a connection, then pass it on or refuse it."""
-        gate = self._gate
+        gate = self.gate
         visit = gate.arrive(scope)
         if scope["type"] == "http" and not self._is_plain:
             await self._call_dispatch(visit, scope, receive, send)

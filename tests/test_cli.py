@@ -711,3 +711,176 @@ def test_the_terminals_own_signals_come_once(url: str) -> None:
     _, status = os.waitpid(pid, 0)
     os.close(ours)
     assert (os.waitstatus_to_exitcode(status), told.count(b"interrupted")) == (0, 3), told
+
+
+def test_maintenance_is_planned_and_cancelled(any_url: str) -> None:
+    """Once or again and again; shown by status; by the id that is told."""
+    env = {"FASTAPI_MAINTENANCE_BACKEND": any_url}
+    planned = run("schedule", "2099-03-01T02:00Z", "2h30m", "--reason", HOSTILE, env=env)
+    assert (planned.status, planned.error) == (0, "")
+    told = re.fullmatch(
+        r"default: planned, version 1: (\S+): on from 2099-03-01 02:00:00 UTC to 2099-03-01 04:30:00 UTC \((.*)\)\n",
+        planned.out,
+    )
+    assert told is not None
+    weekly = ("--zone", "Europe/Berlin", "--rrule", "FREQ=WEEKLY;BYDAY=SU", "--read-only")
+    made = run("schedule", "2099-01-04T02:30", "2099-01-04T03:00", *weekly, "--json", env=env).json()
+    assert made["window"]["start"] == "2099-01-04T01:30:00Z"
+    shown = run("status", env=env).out
+    assert "  next change: READ-ONLY from 2099-01-04 01:30:00 UTC\n" in shown
+    assert "again by FREQ=WEEKLY;BYDAY=SU in Europe/Berlin" in shown
+    assert not CONTROLS.search(shown)
+    assert [window["id"] for window in run("status", "--json", env=env).json()["windows"]] == [
+        told[1],
+        made["window"]["id"],
+    ]
+    cancelled = run("cancel", told[1], env=env)
+    assert cancelled.out == f"default: OFF ({told[1]} is cancelled), version 3\n"
+    refused = run("cancel", told[1], env=env)
+    assert (refused.status, refused.out) == (1, "")
+    assert refused.complaint.startswith(f"error: no window '{told[1]}'")
+    assert run("cancel", made["window"]["id"], "--json", env=env).json()["windows"] == []
+
+
+def test_a_window_that_goes_on_is_ended_by_off(capsys: pytest.CaptureFixture[str], url: str) -> None:
+    """And is shown while it does, as what it is: nothing is stored as on."""
+    begin = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
+    assert here(capsys, "schedule", begin, "1h", "--backend", url, "--quiet") == (0, "", "")
+    status, out, _ = here(capsys, "status", "--exit-code", "--backend", url)
+    assert status == 1
+    assert re.match(r"default: ON until .*\n  stored mode: off\n", out)
+    assert here(capsys, "off", "--backend", url)[1].startswith("default: OFF (was ON)")
+    assert here(capsys, "status", "--exit-code", "--backend", url)[0] == 0
+    window = json.loads(here(capsys, "schedule", "2099-01-01T00:00Z", "1h", "--backend", url, "--json")[1])["window"]
+    assert here(capsys, "cancel", window["id"], "--backend", url, "--quiet") == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "complaint"),
+    [
+        ("schedule 2099-01-01T00:00 1h", 2, "START '2099-01-01T00:00': in which time zone?"),
+        ("schedule soon 1h --zone UTC", 2, "START 'soon': it can't be read"),
+        ("schedule 2099-01-01T00:00Z later", 2, "END 'later': it can't be read"),
+        ("schedule 2099-01-01T00:00Z 2098-01-01T00:00 --zone UTC", 2, "is not after the start"),
+        ("schedule 2099-01-01T00:00 1h --zone Europe/Nowhere", 2, "--zone 'Europe/Nowhere'"),
+        ("schedule 9999-12-31T23:00Z 99h", 2, "after the year 9999"),
+        ("schedule 2020-01-01T00:00Z 1h", 2, "has no occurrence after now"),
+        ("schedule 2099-01-01T00:00Z 1h --rrule NONSENSE --zone UTC", 2, "NONSENSE"),
+        ("schedule 2099-01-01T00:00Z 1h --backend env://", 1, "can't be set from here"),
+        ("schedule 2099-01-01T00:00Z 1h --backend redis://127.0.0.1:{port}", 1, "is not available"),
+        ("cancel one --backend env://", 1, "can't be set from here"),
+        ("cancel one", 1, "no window 'one'"),
+    ],
+)
+def test_what_can_not_be_planned_is_told_in_one_line(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    file: Path,
+    url: str,
+    arguments: str,
+    status: int,
+    complaint: str,
+) -> None:
+    """Nothing was changed."""
+    monkeypatch.setenv("FASTAPI_MAINTENANCE_BACKEND", url)
+    got, out, error = here(capsys, *arguments.format(port=free_port()).split(" "))
+    [line] = error.splitlines()
+    assert (got, out) == (status, "")
+    assert line.startswith("error: ")
+    assert complaint in line
+    assert not file.exists()
+
+
+def test_the_doctor_finds_a_store_well(any_url: str) -> None:
+    """Reachable, writable, its clock; nothing is changed by that."""
+    env = {"FASTAPI_MAINTENANCE_BACKEND": any_url}
+    assert run("on", "--reason", "x", env=env).status == 0
+    before = run("status", "--json", env=env).json()
+    examined = run("doctor", env=env)
+    assert (examined.status, examined.error) == (0, "")
+    readable, writable, clock = examined.out.splitlines()
+    assert re.fullmatch(r"ok     default, \w+\(.*\): readable: ON, version 1, in \d+ ms", readable)
+    assert writable.startswith("ok     default")
+    assert writable.endswith("writable: yes")
+    assert ("clock: this host's" in clock) is any_url.startswith("file")
+    assert clock.startswith("ok     ")
+    assert run("status", "--json", env=env).json() == before
+    assert "s3cret" not in examined.out
+    assert "horse" not in examined.out
+
+
+def test_the_doctor_finds_what_is_wrong_with_a_store(redis_server: RedisServer, file: Path, tmp_path: Path) -> None:
+    """A replica that takes no writes, a directory that can't be written; exit status 1."""
+    user = f"redis://:s3cret@127.0.0.1:{redis_server.port}/0"
+    redis_server.run("FLUSHALL")
+    redis_server.run("REPLICAOF", "127.0.0.1", str(free_port()))
+    try:
+        examined = run("doctor", "--backend", user)
+    finally:
+        redis_server.run("REPLICAOF", "NO", "ONE")
+    assert (examined.status, examined.error) == (1, "")
+    assert "writable: RedisBackend" in examined.out
+    assert "read only replica" in examined.out
+    examined = run("doctor", "--backend", f"file://{tmp_path / 'none' / 'switch'}")
+    assert examined.status == 1
+    assert "there is no directory" in examined.out
+    unreachable = run("doctor", "--json", "--backend", f"redis://:s3cret@127.0.0.1:{free_port()}/0")
+    assert unreachable.status == 1
+    [check] = unreachable.json()["checks"]
+    assert (check["what"], check["result"]) == ("readable", "failed")
+
+
+def test_the_doctor_tells_what_an_app_blocks() -> None:
+    """Every route with its mark, its switches, and what becomes of requests: asked of the real resolver."""
+    examined = run("doctor", "tests.shop:app", "--json", env={"FASTAPI_MAINTENANCE_MODE": "read_only"})
+    assert (examined.status, examined.error) == (1, "")
+    rows = {(row["method"], row["path"]): row for row in examined.json()["routes"]}
+    told = {key: (row["now"], row["when_on"]) for key, row in rows.items()}
+    open_, closed, shadowed = "open", "503: default", ", as another route before it"
+    assert told == {
+        ("GET", "/openapi.json"): ("open: exempt, docs",) * 2,
+        ("GET", "/items/{item_id}/{when}/{path}"): (open_, closed),
+        ("GET", "/items/{item_id}/1/x"): (f"{open_}{shadowed}", f"{closed}{shadowed}"),
+        ("GET", "/health"): ("open: forced off",) * 2,
+        ("GET", "/uuid/{one}"): (open_, closed),
+        ("GET", "/public/{page}"): ("open: exempt, path",) * 2,
+        ("GET", "/odd/{one}"): ("unknown: no path could be made up",) * 2,
+        ("GET", "/strict/{one}"): ("unknown: matching raises ZeroDivisionError: ",) * 2,
+        ("GET", "/gone"): ("503: forced on",) * 2,
+        ("GET", "/reports"): (open_, closed),
+        ("GET", "/billing/invoices/{number}"): ("503: billing", closed),
+        ("POST", "/billing/invoices/{number}"): (closed, closed),
+        ("WEBSOCKET", "/billing/live"): (closed, closed),
+        ("GET", "/page"): (open_, closed),
+        ("PUT", "/page"): (closed, closed),
+        ("ANY", "/static/*"): (closed, closed),
+        ("GET", "/inner/open"): (open_, closed),
+        ("GET", "/inner/closed"): ("unknown: default can't be read", closed),
+        ("GET", "{tenant}.example/tenant"): (open_, closed),
+        ("PUT", "{tenant}.example/tenant"): (closed, closed),
+        ("GET", "{tenant:tests_odd}.example/tenant"): ("unknown: no path could be made up",) * 2,
+        ("PUT", "{tenant:tests_odd}.example/tenant"): ("unknown: no path could be made up",) * 2,
+        ("GET", "/wrapped/open"): (open_, closed),
+        ("GET", "/wrapped/closed"): ("unknown: default can't be read", closed),
+    }
+    assert rows["GET", "/gone"]["mark"] == "forced on"
+    assert rows["GET", "/reports"]["switches"] == "default, reports"
+    results = {
+        (check["subject"].partition(",")[0], check["what"]): check["result"] for check in examined.json()["checks"]
+    }
+    assert results["reports", "writable"] == "note"
+    assert results["default", "readable"] in ("ok", "failed")
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [("tests.shop:wrapped", "503: default"), ("tests.shop:bare", "open: nothing guards it")],
+)
+def test_the_doctor_knows_apps_that_are_wrapped_and_apps_that_are_bare(target: str, told: str) -> None:
+    """A middleware around the app counts; without any there is nothing that blocks."""
+    examined = run("doctor", target)
+    head, row, remark = examined.out.splitlines()[-3:]
+    assert head.split() == ["METHOD", "PATH", "MARK", "SWITCHES", "NOW", "WHEN", "ON"]
+    assert row.split()[:2] == ["GET", "/"]
+    assert row.count(told) == 2
+    assert remark.startswith("An exempt_handler, ")

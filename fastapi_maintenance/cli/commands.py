@@ -9,17 +9,19 @@ import sys
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import rich  # noqa: F401 - so that one that is missing is noticed before anything was done
 import typer
 
 from .. import __version__
 from ..bypass import DEFAULT_LIFETIME, Bypass
-from ..control import change_mode
+from ..control import cancel_maintenance, change_mode, schedule_maintenance
 from ..exceptions import CorruptState, InvalidConfiguration, MaintenanceError
 from ..holds import DEFAULT_TTL, maintenance_mode_on
+from ..page import in_one_line
 from ..registry import BACKEND_VARIABLE, DEFAULT
+from ..schedule import Window
 from ..snapshot import view_of
 from ..state import MaintenanceMode, MaintenanceState
 from .doctor import examine
@@ -32,6 +34,7 @@ from .terminal import (
     USAGE,
     WORDS,
     complain,
+    described,
     details,
     document,
     note,
@@ -39,7 +42,7 @@ from .terminal import (
     tell,
     tell_json,
 )
-from .values import after, duration, moment_of, operator, seconds
+from .values import after, duration, end_of, moment_of, operator, seconds, start_of
 from .watching import watch_switch
 
 SECRET_VARIABLE = "FASTAPI_MAINTENANCE_BYPASS_SECRET"  # noqa: S105 - where one is
@@ -64,6 +67,7 @@ Backend = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but what goes wrong.")]
+ReadOnly = Annotated[bool, typer.Option("--read-only", help="Let requests pass that only read.")]
 Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="What to tell clients and colleagues.")]
 
 
@@ -103,7 +107,7 @@ def turn_on(
         str | None, typer.Option(metavar="TIME", help="End by itself then: ISO 8601 with a zone, 2026-03-01T04:00Z.")
     ] = None,
     reason: Reason = None,
-    read_only: Annotated[bool, typer.Option("--read-only", help="Let requests pass that only read.")] = False,
+    read_only: ReadOnly = False,
     retry_after: Annotated[
         str | None,
         typer.Option(metavar="SECONDS", help="After what time clients are to come back, while the end isn't known."),
@@ -214,6 +218,83 @@ def status(
             tell(f"  {key}: {value}")
     if exit_code and state.mode_at(now) is not MaintenanceMode.OFF:
         raise typer.Exit(_BLOCKED)
+
+
+@app.command()
+def schedule(
+    start: Annotated[
+        str, typer.Argument(metavar="START", help="When it begins: ISO 8601 with a zone, or in the one of --zone.")
+    ],
+    end: Annotated[str, typer.Argument(metavar="END", help="When it ends, or how long it lasts: 2h.")],
+    name: Name = DEFAULT,
+    *,
+    backend: Backend = None,
+    reason: Reason = None,
+    read_only: ReadOnly = False,
+    rrule: Annotated[
+        str | None, typer.Option(metavar="RULE", help="Again and again, by RFC 5545: 'FREQ=WEEKLY;BYDAY=SU'.")
+    ] = None,
+    zone: Annotated[
+        str | None, typer.Option(metavar="ZONE", help="In which local time it recurs: Europe/Berlin.")
+    ] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Plan a maintenance. ``status`` lists what is planned, and ``off`` ends what goes on.
+
+    \b
+    fastapi-maintenance schedule 2027-03-01T02:00Z 2h --reason 'new disks'
+    fastapi-maintenance schedule 2027-01-03T02:30 30m billing --zone Europe/Berlin --rrule 'FREQ=WEEKLY;BYDAY=SU'
+    """
+    begins = start_of(start, "START", zone)
+    ends = end_of(end, "END", zone, begins)
+    if zone is not None and rrule is None:
+        zone = None  # it was only needed to understand the times
+    store = store_of(backend, name)
+    check_writable(store)
+    options: dict[str, Any] = {"reason": reason, "rrule": rrule, "zone": zone, "by": operator()}
+    mode: Literal["on", "read_only"] = "read_only" if read_only else "on"
+
+    async def make() -> tuple[Window, MaintenanceState]:
+        await read(store)  # a store that fails is told as such
+        window = await schedule_maintenance(begins, ends, store, mode=mode, **options)
+        return window, view_of(store).latest()
+
+    window, state = asyncio.run(make())
+    if as_json:
+        tell_json({"switch": name, "window": window.model_dump(mode="json"), "version": state.version})
+    elif not quiet:
+        tell(in_one_line(f"{name}: planned, version {state.version}: {described(window)}"))
+
+
+@app.command()
+def cancel(
+    window_id: Annotated[str, typer.Argument(metavar="ID", help="As schedule and status tell it.")],
+    name: Name = DEFAULT,
+    *,
+    backend: Backend = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Cancel a planned maintenance, also while it goes on.
+
+    \b
+    fastapi-maintenance cancel 3b1f0a2c
+    fastapi-maintenance cancel 3b1f0a2c billing
+    """
+    store = store_of(backend, name)
+    check_writable(store)
+
+    async def make() -> MaintenanceState:
+        await read(store)
+        await cancel_maintenance(window_id, store, by=operator())
+        return view_of(store).latest()
+
+    state, now = asyncio.run(make()), datetime.now(UTC)
+    if as_json:
+        tell_json(document(name, state, now, repr(store)))
+    elif not quiet:
+        tell(summary(name, state, now, more=f" ({window_id} is cancelled), version {state.version}"))
 
 
 @app.command()

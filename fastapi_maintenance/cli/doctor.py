@@ -205,15 +205,15 @@ class _Judged:
         if not faces:
             return "open: nothing guards it"
         by = "" if target.endpoint is self._route.endpoint or not target.runs else ", as another route before it"
-        opens = Rule.MODE
+        why: set[str] = set()
         for face, state in faces:
             decision = face.decision(target, self._asked_method, state or _ON)
             if decision.blocked and state is None and decision.rule is Rule.MODE:
                 return f"unknown: {face.switch} can't be read"
             if decision.blocked:
                 return f"503: {'forced on' if decision.rule is Rule.FORCED_ON else face.switch}{by}"
-            opens = decision.rule
-        return f"open{_WHY[opens].format(faces[-1][0].exemption)}{by}"
+            why.add(_WHY[decision.rule].format(decision.exemption))
+        return f"open{why.pop() if len(why) == 1 else ''}{by}"
 
 
 _ON = MaintenanceState(mode=MaintenanceMode.ON)

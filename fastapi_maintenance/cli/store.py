@@ -8,8 +8,7 @@ from ..backends.env import EnvVarBackend
 from ..backends.memory import MemoryBackend
 from ..exceptions import InvalidConfiguration, ReadOnlyBackend
 from ..registry import BACKEND_VARIABLE, DEFAULT, backend_from_url, checked_name, registry
-from ..snapshot import view_of
-from ..state import MaintenanceState
+from ..state import MaintenanceState, as_mode
 
 _PATIENCE_SECONDS = 5.0
 """How long a store may take: an operator waits, where a request can't."""
@@ -42,7 +41,8 @@ async def read(backend: BaseStateBackend) -> MaintenanceState:
     """
     if isinstance(backend, FollowedBackend):
         return await background.run(backend.load()) or MaintenanceState()
-    return await view_of(backend).read()
+    known = backend.peek()
+    return MaintenanceState(mode=as_mode(bool(await backend.get_value()))) if known is None else known
 
 
 def check_writable(backend: BaseStateBackend) -> None:

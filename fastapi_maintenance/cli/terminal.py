@@ -19,6 +19,7 @@ from ..exceptions import (
     UnknownBackend,
 )
 from ..page import in_one_line
+from ..schedule import Window, is_over
 from ..state import Hold, MaintenanceMode, MaintenanceState
 
 if TYPE_CHECKING:
@@ -123,13 +124,17 @@ def details(state: MaintenanceState, now: datetime, store: str) -> list[tuple[st
     explained = state.explanation_at(now)
     live = state.holds_at(now)
     rows: list[tuple[str, str]] = []
-    if live or (state.until is not None and now >= state.until and state.mode is not MaintenanceMode.OFF):
+    if live or state.mode_at(now) is not state.mode:
         rows.append(("stored mode", _stored(state, now)))
     if state.since is not None:
         rows.append(("since", moment(state.since)))
     if explained.retry_after is not None:
         rows.append(("retry after", f"{explained.retry_after} s"))
     rows += [("hold", _of_hold(hold)) for hold in live.values()]
+    rows += [("window", described(window)) for window in state.windows.values() if not is_over(window, now)]
+    following = state.next_change_at(now)
+    if following is not None:
+        rows.append(("next change", f"{WORDS[state.mode_at(following)]} from {moment(following)}"))
     if state.updated_at is not None:
         rows.append(("changed", moment(state.updated_at) + (f" by {state.updated_by}" if state.updated_by else "")))
     rows += [("version", str(state.version)), ("store", store)]
@@ -148,10 +153,17 @@ def _of_hold(hold: Hold) -> str:
     return " ".join(filter(None, parts))
 
 
+def described(window: Window) -> str:
+    """Return what there is to say of a planned maintenance."""
+    recurs = "" if window.rrule is None else f", again by {window.rrule} in {window.zone}"
+    reason = f" ({window.reason})" if window.reason else ""
+    return f"{window.id}: {window.mode} from {moment(window.start)} to {moment(window.end)}{recurs}{reason}"
+
+
 def document(switch: str, state: MaintenanceState, now: datetime, store: str) -> dict[str, Any]:
     """Return all there is to say of a switch, for programs."""
     mode, explained = state.mode_at(now), state.explanation_at(now)
-    plain = state.model_dump(mode="json")
+    plain, following = state.model_dump(mode="json"), state.next_change_at(now)
     return {
         "switch": switch,
         "mode": mode.value,
@@ -171,6 +183,8 @@ def document(switch: str, state: MaintenanceState, now: datetime, store: str) ->
             }
             for id_, hold in state.holds_at(now).items()
         ],
+        "windows": [plain["windows"][id_] for id_, window in state.windows.items() if not is_over(window, now)],
+        "next_change_at": None if following is None else following.isoformat(),
         "updated_by": plain["updated_by"],
         "updated_at": plain["updated_at"],
         "version": state.version,

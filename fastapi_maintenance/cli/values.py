@@ -5,10 +5,11 @@ from __future__ import annotations
 import getpass
 import re
 import socket
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
 from ..exceptions import InvalidConfiguration
 from ..page import in_one_line
+from ..schedule import zone_named
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", re.ASCII)
 
@@ -64,6 +65,40 @@ def moment_of(text: str, option: str) -> datetime:
             f"or {at.isoformat(timespec='minutes')}Z for UTC; nothing was changed"
         )
     return at
+
+
+def start_of(text: str, option: str, zone: str | None) -> datetime:
+    """Return an aware time; one without a zone is in ``zone``, if there is one.
+
+    Raises:
+        InvalidConfiguration: As for ``moment_of``; or there is no such zone.
+    """
+    try:
+        at = datetime.fromisoformat(text.strip())
+    except ValueError:
+        return moment_of(text, option)  # which says what is wrong
+    if zone is None or at.tzinfo is not None:
+        return moment_of(text, option)
+    return at.replace(tzinfo=_zone(zone))
+
+
+def end_of(text: str, option: str, zone: str | None, start: datetime) -> datetime:
+    """Return an aware time, which may be written as the duration after ``start``.
+
+    Raises:
+        InvalidConfiguration: It is neither.
+    """
+    if _DURATION.fullmatch(text.strip()):
+        # In elapsed time, which local times are not.
+        return after(start.astimezone(UTC), duration(text, option), option)
+    return start_of(text, option, zone)
+
+
+def _zone(name: str) -> tzinfo:
+    try:
+        return zone_named(name)
+    except ValueError as error:
+        raise InvalidConfiguration(f"--zone {name!r}: {error}; nothing was changed") from None
 
 
 def _example(at: datetime) -> str:
