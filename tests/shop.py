@@ -109,7 +109,7 @@ async def gone() -> None:
     """Answer never."""
 
 
-@app.get("/reports", dependencies=[Depends(MaintenanceGuard("reports"))])
+@app.get("/reports", dependencies=[Depends(nothing), Depends(MaintenanceGuard("reports"))])
 async def reports(of: UUID | None = None) -> None:
     """Answer."""
 

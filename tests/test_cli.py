@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import typer
 
-from fastapi_maintenance import Bypass, MaintenanceMode, MaintenanceState
-from fastapi_maintenance.backends import LocalFileBackend
+from fastapi_maintenance import Bypass, MaintenanceMode, MaintenanceState, maintenance_mode_on
+from fastapi_maintenance.backends import LocalFileBackend, MemoryBackend
 from fastapi_maintenance.cli import main
+from fastapi_maintenance.cli.running import Run
 from fastapi_maintenance.cli.terminal import details, document, summary
 from fastapi_maintenance.cli.values import after, duration, moment_of, operator, seconds
 from fastapi_maintenance.exceptions import InvalidConfiguration
@@ -150,6 +152,7 @@ def test_reading_creates_nothing(tmp_path: Path, postgres_server: PostgresServer
         ("off --backend {file} one two", 2, "two"),
         ("nonsense", 2, "nonsense"),
         ("on", 1, "FASTAPI_MAINTENANCE_MODE can't be set from here, nothing was changed"),
+        ("run --backend redis://u:hunter2@127.0.0.1:{port} -- true", 1, "is not available"),
         ("run -- true", 1, "FASTAPI_MAINTENANCE_MODE can't be set from here, nothing was changed"),
         ("on --backend file:/nowhere/at/all", 1, "there is no directory"),
         ("status --backend redis://u:hunter2@127.0.0.1:{port}", 1, "is not available"),
@@ -242,11 +245,14 @@ def test_a_fault_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch, url: str
         main(["off", "--backend", url])
 
 
-def test_an_interrupt_has_the_status_that_shells_give_it(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """Ctrl-C while a store is slow to answer."""
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, typer.Abort])
+def test_an_interrupt_has_the_status_that_shells_give_it(
+    monkeypatch: pytest.MonkeyPatch, url: str, interrupt: type[BaseException]
+) -> None:
+    """Ctrl-C while a store is slow to answer, whatever Typer makes of it."""
 
     def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
+        raise interrupt
 
     monkeypatch.setattr("fastapi_maintenance.cli.commands.store_of", interrupted)
     assert main(["off", "--backend", url]) == 130
@@ -326,8 +332,9 @@ def test_whoever_has_read_enough_may_close_the_pipe(url: str) -> None:
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "w") as closed:
-        ended = run("status", "--json", "--backend", url, stdout=closed)
-    assert (ended.status, ended.error) == (1, "")
+        for more in (), ("--json",):
+            ended = run("status", *more, "--backend", url, stdout=closed)
+            assert (ended.status, ended.error) == (1, "")
 
 
 def test_a_terminal_that_knows_ascii_only_gets_all(url: str) -> None:
@@ -379,6 +386,7 @@ def test_watching_tells_each_change_once(url: str, file: Path) -> None:
         assert programs.stdout is not None
         assert re.fullmatch(r"[\d-]+ [\d:]+ UTC  default: OFF, version 0\n", plain.stdout.readline())
         assert json.loads(programs.stdout.readline())["mode"] == "off"
+        time.sleep(1.5)  # to be read again
         file.write_text("on")
         assert "default: ON, version " in plain.stdout.readline()
         assert json.loads(programs.stdout.readline())["mode"] == "on"
@@ -613,6 +621,30 @@ def test_whoever_waits_may_be_told_to_end(url: str) -> None:
         ended = end_of(process)
         assert (ended.status, ended.out) == (128 + signal.SIGTERM, "")
     assert mode_at(url) == "off"
+
+
+def test_a_signal_is_not_lost_while_the_command_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before there is anybody to send it to; one that comes when it has ended is nobody's."""
+    running = Run(
+        command=child(SLEEPS), drain_seconds=0, kill_after_seconds=60, stops_when_lost=False, fails_block=False
+    )
+    begin = asyncio.create_subprocess_exec
+
+    async def slowly(*command: str) -> asyncio.subprocess.Process:
+        process = await begin(*command, stdout=subprocess.DEVNULL)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.1)
+        return process
+
+    async def runs() -> None:
+        running.take_signals()
+        await running.within(maintenance_mode_on(MemoryBackend()))
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.1)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", slowly)
+    asyncio.run(runs())
+    assert running.status == 128 + signal.SIGTERM
 
 
 def test_ignored_signals_stay_ignored(url: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -36,16 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     with logging_in_one_line():
         try:
             status = app(arguments, standalone_mode=False, prog_name=PROGRAM, obj=command)
-            sys.stdout.flush()
         except MaintenanceError as error:
             return complain(error)
-        except KeyboardInterrupt:
-            return INTERRUPTED
-        except BrokenPipeError:  # whoever read the output has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return FAILED
         except Exception as error:
             # Depending on its version, Typer uses click or has a copy of its own.
+            if type(error).__name__ == "Abort":  # what it makes of Ctrl-C
+                return INTERRUPTED
             if not hasattr(error, "format_message"):
                 raise
             return complain_of_usage(error)

@@ -127,20 +127,18 @@ async def _writing_and_clock(store: BaseStateBackend) -> AsyncIterator[tuple[str
         return
     try:
         why_not = await background.run(store.try_writing())
-        yield "writable", "note" if why_not else "ok", f"not tried: {why_not}" if why_not else "yes"
+        asked = datetime.now(UTC)
+        clock = await background.run(store.store_time())
+        answered = datetime.now(UTC)
     except MaintenanceError as error:
         yield "writable", "failed", str(error)
-    asked = datetime.now(UTC)
-    try:
-        clock = await background.run(store.store_time())
-    except MaintenanceError as error:
-        yield "clock", "failed", str(error)
         return
+    yield "writable", "note" if why_not else "ok", f"not tried: {why_not}" if why_not else "yes"
     if clock is None:
         yield "clock", "ok", "this host's"
         return
     # It was read at some time between the question and the answer.
-    half = (datetime.now(UTC) - asked) / 2
+    half = (answered - asked) / 2
     ahead = (clock - asked - half).total_seconds()
     told = f"{abs(ahead):.3f} s {'ahead of' if ahead > 0 else 'behind'} this host's"
     yield "clock", "note" if abs(ahead) > _FAR_SECONDS else "ok", f"{told}, give or take {half.total_seconds():.3f} s"

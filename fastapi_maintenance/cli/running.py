@@ -20,6 +20,7 @@ _SIGNALLED = 128
 """What shells add to the number of the signal that ended a command."""
 
 _SECONDS_BETWEEN_LOOKS = 0.2
+_OF_TERMINALS = (signal.SIGINT, signal.SIGQUIT)
 
 # Becomes the command, which is told to end when this process does: else, if this one is killed, the command goes on
 # while its maintenance expires. A program of its own: a process with threads can't safely run code after a fork.
@@ -58,8 +59,9 @@ class Run:
         self.status: int | None = None
         """The exit status, as shells tell it, once there is one."""
         self._process: asyncio.subprocess.Process | None = None
-        self._first_end: signal.Signals | None = None
-        """The first signal by which this process was asked to end."""
+        self._early: list[signal.Signals] = []
+        """Signals that came when there was no command to send them to."""
+        self._was_told_to_end = False
         self._asked_to_end = asyncio.Event()
         self._killing: asyncio.TimerHandle | None = None
 
@@ -83,11 +85,13 @@ class Run:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.drain_seconds):
                 await self._asked_to_end.wait()
-        if self._first_end is not None:
-            self.status = _SIGNALLED + self._first_end
+        if self._early:
+            self.status = _SIGNALLED + self._early[0]
             return
         tied = [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid())] if sys.platform == "linux" else []
         self._process = await asyncio.create_subprocess_exec(*tied, *self.command)
+        for number in self._early:
+            self._signalled(number)
         watching = asyncio.create_task(self._stop_when_lost(block))
         try:
             self.status = _status(await self._process.wait())
@@ -99,16 +103,19 @@ class Run:
             raise CommandFailed
 
     def _signalled(self, number: signal.Signals) -> None:
-        if number in (signal.SIGINT, signal.SIGQUIT) and self._process is not None and _has_the_terminal():
+        if self._process is None:
+            self._early.append(number)
+            self._asked_to_end.set()
+            return
+        if self._process.returncode is not None or (number in _OF_TERMINALS and _has_the_terminal()):
             return  # the terminal has told the command as well, which may have its own use for it
-        is_second, self._first_end = self._first_end is not None, self._first_end or number
-        self._asked_to_end.set()
-        if is_second:
+        if self._was_told_to_end:
             self._kill()
-        else:
-            self._send(number)
-            if number is not signal.SIGINT:
-                self._kill_later()
+            return
+        self._was_told_to_end = True
+        self._send(number)
+        if number is not signal.SIGINT:
+            self._kill_later()
 
     async def _stop_when_lost(self, block: MaintenanceBlock) -> None:
         while not (self.stops_when_lost and block.lost.is_set()):  # noqa: ASYNC110 - an event for threads
@@ -118,12 +125,11 @@ class Run:
         self._kill_later()
 
     def _kill_later(self) -> None:
-        if self._killing is None:
-            self._killing = asyncio.get_running_loop().call_later(self.kill_after_seconds, self._kill)
+        loop = asyncio.get_running_loop()
+        self._killing = self._killing or loop.call_later(self.kill_after_seconds, self._kill)
 
     def _kill(self) -> None:
-        if self._process is not None:
-            note("warning: the command does not end, so it is killed")
+        note("warning: the command does not end, so it is killed")
         self._send(signal.SIGKILL)
 
     def _send(self, number: signal.Signals) -> None:
@@ -141,11 +147,9 @@ def _has_the_terminal() -> bool:
     """Return whether a terminal sends its signals to this process, and with it to what it started."""
     try:
         terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+        try:
+            return os.tcgetpgrp(terminal) == os.getpgrp()
+        finally:
+            os.close(terminal)
     except OSError:
         return False
-    try:
-        return os.tcgetpgrp(terminal) == os.getpgrp()
-    except OSError:
-        return False
-    finally:
-        os.close(terminal)

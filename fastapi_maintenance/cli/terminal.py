@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..exceptions import (
     InvalidConfiguration,
@@ -23,6 +22,8 @@ from ..schedule import Window, is_over
 from ..state import Hold, MaintenanceMode, MaintenanceState
 
 if TYPE_CHECKING:
+    import io
+
     from rich.console import Console
     from rich.text import Text
 
@@ -39,8 +40,7 @@ _STYLES = {MaintenanceMode.OFF: "green", MaintenanceMode.ON: "bold red", Mainten
 
 def escape_what_cannot_be_shown() -> None:
     """Have what the terminal's encoding lacks told all the same; standard error does so by itself."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    cast("io.TextIOWrapper", sys.stdout).reconfigure(errors="backslashreplace")
 
 
 def complain(error: MaintenanceError) -> int:
