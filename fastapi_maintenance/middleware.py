@@ -66,8 +66,8 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
             raise InvalidConfiguration(f"enable_maintenance={enable_maintenance!r}: True, False or None is needed")
         switch = AppSwitch(None if backend is None else checked_backend(backend), enable_maintenance)
         registry.add_app(switch)
-        self._gate = Gate(switch, Terms(exemptions, exempt_handler, response_handler, answer))
-        self._bypass = self._gate.terms.exemptions.bypass
+        self.gate = Gate(switch, Terms(exemptions, exempt_handler, response_handler, answer))
+        self._bypass = self.gate.terms.exemptions.bypass
         if dispatch is not None and not callable(dispatch):
             raise InvalidConfiguration(f"dispatch={dispatch!r}: an async function of request and call_next is needed")
         if dispatch is not None:
@@ -79,7 +79,7 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
         """Judge one connection, then pass it on as it is or refuse it."""
         kind = scope["type"]
         if kind not in ("http", "websocket"):
-            self._gate.view().start()  # so that the first request needn't wait for the store
+            self.gate.view().start()  # so that the first request needn't wait for the store
             await self.app(scope, receive, send)
             return
         if not self._is_watching:
@@ -87,7 +87,7 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
             watch_root(self.app, scope)
             metrics.observe()
             self._is_watching = True
-        gate = self._gate
+        gate = self.gate
         if self._bypass is not None:
             headers = await answer_to_link(self._bypass, gate.app, None, scope)
             if headers is not None:
@@ -115,7 +115,7 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Judge a connection, then pass it on or refuse it."""
-        gate = self._gate
+        gate = self.gate
         visit = gate.arrive(scope)
         if scope["type"] == "http" and not self._is_plain:
             await self._call_dispatch(visit, scope, receive, send)
@@ -129,7 +129,7 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
 
     async def _call_dispatch(self, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
         """Have a user's ``dispatch`` answer; once it has refused the request, nothing turns that into a 500."""
-        terms = self._gate.terms
+        terms = self.gate.terms
 
         def fallback() -> Response | None:
             return None if visit.refused is None else terms.default(visit.refused, request_of(scope, receive))
@@ -149,7 +149,7 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
 
         It gets here by ``super().dispatch(request, call_next)`` only: one that doesn't call this decides by itself.
         """
-        gate, visit = self._gate, visit_of(request.scope)
+        gate, visit = self.gate, visit_of(request.scope)
         if visit is None or visit.gate is not gate:
             visit = gate.arrive(request.scope)
         decision, _ = await gate.judge(visit, self.app, request, request.scope, request.receive)

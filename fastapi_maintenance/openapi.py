@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.applications import Starlette
 
 from .answers import DEFAULT_ANSWER, JSON, PROBLEM, Answer, in_words
 from .exceptions import InvalidConfiguration, MaintenanceActive
 from .exemptions import Exemptions
 from .guard import MaintenanceGuard
 from .middleware import MaintenanceModeMiddleware
-from .page import legible
+from .page import in_one_line
 from .policy import Decision, Facts, Mark, decide
 from .registry import DEFAULT, AppSwitch, answering_app, registry
 from .routes import Operation, operations_of
@@ -105,7 +106,7 @@ class _Documentation:
             for method in operation.methods:
                 # The first one is what the router runs, even if the schema describes a later one.
                 self.operations.setdefault((operation.path, method.lower()), operation)
-        self.options = _middleware_options(app)
+        self.options = middleware_options(app)
         own_exemptions = self.options.get("exemptions")
         self.exemptions = (own_exemptions,) if isinstance(own_exemptions, Exemptions) else ()
         self.is_covered = whole_app
@@ -181,7 +182,7 @@ class _Documentation:
 
     def _blocking(self) -> Iterator[Decision]:
         """Yield what blocks at least some requests to the app's switches now, the default one first."""
-        app = answering_app() or _switch_of(self.options)
+        app = answering_app() or switch_of(self.options)
         facts, now = Facts(runs=True, mark=None, method=None), datetime.now(UTC)
         for name in dict.fromkeys((DEFAULT, *self._switches())):
             state = view_of(registry.of_app(app, name)).latest()
@@ -191,7 +192,7 @@ class _Documentation:
                 yield decision
 
 
-def _middleware_options(app: FastAPI) -> dict[str, Any]:
+def middleware_options(app: Starlette) -> dict[str, Any]:
     """Return what the app's ``MaintenanceModeMiddleware`` is given, and the middleware's class; empty without one."""
     for middleware in app.user_middleware:
         kind: Any = middleware.cls
@@ -208,7 +209,8 @@ def _answer(options: Mapping[str, Any]) -> Answer:
     return answer if isinstance(answer, Answer) else DEFAULT_ANSWER
 
 
-def _switch_of(options: Mapping[str, Any]) -> AppSwitch:
+def switch_of(options: Mapping[str, Any]) -> AppSwitch:
+    """Return what an app's middleware is given for its default switch."""
     return AppSwitch(options.get("backend"), options.get("enable_maintenance"))
 
 
@@ -233,7 +235,7 @@ _MARKUP = re.compile(r"[&<>\"'\\`*_\[\]~|^$]")
 
 def _as_markdown(text: str) -> str:
     """Return text as Markdown shows it on one line, as text: neither markup nor HTML, which docs pages let through."""
-    return _MARKUP.sub(lambda sign: f"&#{ord(sign[0])};", " ".join(legible(text).split()))
+    return _MARKUP.sub(lambda sign: f"&#{ord(sign[0])};", in_one_line(text))
 
 
 _RETRY_AFTER: Json = {

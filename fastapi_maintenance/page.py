@@ -105,6 +105,11 @@ def legible(text: str) -> str:
     return encodable(_UNSHOWN.sub("", text)).strip()
 
 
+def in_one_line(text: str) -> str:
+    """Return what a person can read of a text, in one line."""
+    return " ".join(legible(text).split())
+
+
 def encodable(text: str) -> str:
     """Return a text that can be encoded as UTF-8, which half a surrogate pair can't."""
     return _SURROGATE.sub("\ufffd", text)

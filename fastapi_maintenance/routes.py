@@ -8,7 +8,8 @@ matching an included router makes FastAPI cache its routes.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import CellType, FunctionType, MethodType
 from typing import Any, NamedTuple
@@ -86,7 +87,7 @@ def resolve(app: ASGIApp, scope: Scope, *, mark: Mark | None = None, with_depend
 
 def root_of(app: ASGIApp | None) -> Router | Starlette | None:
     """Return the router or app that ``app`` leads to, or ``None``."""
-    for step in _chain(app):
+    for step in steps_of(app):
         if isinstance(step, (Router, Starlette)):
             return step
     return None
@@ -94,7 +95,7 @@ def root_of(app: ASGIApp | None) -> Router | Starlette | None:
 
 def wrap_innermost(router: Router, wrap: Callable[[ASGIApp], ASGIApp]) -> None:
     """Put something between a router's own middleware and the router, where that middleware lets us."""
-    for step in _chain(router.middleware_stack):
+    for step in steps_of(router.middleware_stack):
         inner = _wrapped(step)
         if isinstance(inner, MethodType) and inner.__self__ is router:
             if isinstance(step, FunctionType):
@@ -104,7 +105,7 @@ def wrap_innermost(router: Router, wrap: Callable[[ASGIApp], ASGIApp]) -> None:
             return
 
 
-def _chain(app: Any) -> Iterator[Any]:
+def steps_of(app: Any) -> Iterator[Any]:
     """Yield ``app`` and what it wraps, outermost first. A router or Starlette app ends the way."""
     seen: set[int] = set()
     while app is not None and id(app) not in seen:
@@ -144,7 +145,7 @@ class _Walk:
 
     def app(self, app: ASGIApp) -> Target:
         """Enter an ASGI app."""
-        for step in _chain(app):
+        for step in steps_of(app):
             self.note_mark(step)
             if isinstance(step, Starlette):
                 if isinstance(step, FastAPI) and step.root_path:
@@ -235,12 +236,11 @@ class _Walk:
     def mounted(self, route: Mount | Host) -> Target:
         """Enter what is mounted; a mount knows it also where its middleware hides it."""
         self.prefix += getattr(route, "path", "")
-        hidden = getattr(route, "_base_app", None)
-        if hidden is not None and root_of(route.app) is None:
-            for step in _chain(route.app):
+        app = _mounted_app(route)
+        if app is not route.app:
+            for step in steps_of(route.app):
                 self.note_mark(step)
-            return self.app(hidden)
-        return self.app(route.app)
+        return self.app(app)
 
     def included(self, included: Any) -> Target:
         """Enter an included router: its best candidate, which may be a router included into it."""
@@ -337,6 +337,101 @@ def operations_of(app: FastAPI) -> Iterator[Operation]:
                     mark_of(described.endpoint) or mark_of(app),
                     tuple(_calls(described.dependant)),
                 )
+
+
+class Declared(NamedTuple):
+    """A route as it was declared, and a request that would come to it if no other route were before it."""
+
+    path: str
+    """With the names of its parameters, and with the path of what it is mounted in: ``/shop/items/{item_id}``."""
+    methods: tuple[str, ...] | None
+    """Of HTTP, in order, ``*`` where the route has no say in it; ``None`` for a websocket."""
+    example: Scope | None
+    """The request, without its method; ``None`` where no path could be made up that fits."""
+    endpoint: Any
+    dependencies: tuple[Any, ...]
+    """What FastAPI calls for it, at any depth."""
+    apps: tuple[Starlette, ...]
+    """The apps on the way to it, outermost first."""
+
+
+def declared_in(app: ASGIApp) -> Iterator[Declared]:
+    """Yield the routes that an app leads to, in the routers' order, those of mounted apps included.
+
+    Frontends are left out: they take what no route does. As for ``operations_of``, included routers are built for it.
+    """
+    scope: Scope = {"path": "", "root_path": "", "headers": [], "query_string": b"", "client": None, "scheme": "http"}
+    return _declared(app, "", scope, ())
+
+
+def _declared(app: Any, prefix: str, scope: Scope | None, apps: tuple[Starlette, ...]) -> Iterator[Declared]:
+    root = root_of(app)
+    if root is None:
+        yield Declared(f"{prefix}/*", ("*",), _with_path(scope, "/-"), app, (), apps)
+        return
+    if isinstance(root, Starlette):
+        apps = (*apps, root)
+    for route in root.routes:
+        is_included = _IncludedRouter is not None and isinstance(route, _IncludedRouter)
+        one: Any
+        for one in route.effective_route_contexts() if is_included else (route,):  # type: ignore[attr-defined]
+            context, described = one, getattr(one, "starlette_route", None) or one
+            if isinstance(described, Host):
+                host = _example(described.host_format, described.param_convertors)
+                inner: Scope | None = None
+                if scope is not None and host is not None:
+                    inner = {**scope, "headers": [(b"host", host.encode())]}
+                yield from _declared(_mounted_app(described), f"{described.host}{prefix}", inner, apps)
+            elif isinstance(described, Mount):
+                path = _example(described.path_format.removesuffix("/{path}"), described.param_convertors)
+                inner = _with_path(scope, path)
+                yield from _declared(_mounted_app(described), prefix + described.path, inner, apps)
+            elif hasattr(described, "path_format"):
+                path = _example(described.path_format, described.param_convertors)
+                dependant = getattr(described, "dependant", None)
+                original = getattr(context, "original_route", described)
+                yield Declared(
+                    prefix + described.path_format,
+                    None if isinstance(original, WebSocketRoute) else _methods(described),
+                    _with_path(scope, path),
+                    described.endpoint,
+                    () if dependant is None else tuple(_calls(dependant)),
+                    apps,
+                )
+
+
+def _mounted_app(route: Mount | Host) -> Any:
+    """Return what is mounted; a mount knows it also where its middleware hides it."""
+    hidden = getattr(route, "_base_app", None)
+    return hidden if hidden is not None and root_of(route.app) is None else route.app
+
+
+def _methods(route: Any) -> tuple[str, ...]:
+    """Return a route's methods; HEAD goes with GET, and need not be told."""
+    endpoint = route.endpoint
+    if route.methods is None and isinstance(endpoint, type) and issubclass(endpoint, HTTPEndpoint):
+        return tuple(sorted(method for method in _DISPATCHED_METHODS if hasattr(endpoint, method.lower())))
+    methods = sorted(route.methods or ("*",))
+    return tuple(method for method in methods if method != "HEAD" or "GET" not in methods)
+
+
+def _with_path(scope: Scope | None, path: str | None) -> Scope | None:
+    return None if scope is None or path is None else {**scope, "path": scope["path"] + path}
+
+
+_VALUES = ("1", "a", "00000000-0000-0000-0000-000000000000", "2000-01-01")
+"""What a parameter may be: the first that fits."""
+
+
+def _example(template: str, convertors: Mapping[str, Any]) -> str | None:
+    """Return a path that fits a template, or ``None`` if none could be made up."""
+    for name, convertor in convertors.items():
+        if f"{{{name}}}" in template:
+            value = next((value for value in _VALUES if re.fullmatch(convertor.regex, value)), None)
+            if value is None:
+                return None
+            template = template.replace(f"{{{name}}}", value)
+    return template
 
 
 def _calls(dependant: Any) -> Iterator[Any]:

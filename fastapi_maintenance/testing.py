@@ -183,7 +183,7 @@ def _gate_of(app: Starlette) -> Gate | None:
     step: ASGIApp | None = app.middleware_stack
     while step is not None:
         if isinstance(step, MaintenanceModeMiddleware):
-            return step._gate  # noqa: SLF001 - a subclass of a user's may have a gate of its own
+            return step.gate
         step = getattr(step, "app", None)
     return None
 

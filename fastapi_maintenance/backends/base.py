@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Literal
 
 from .. import background
-from ..exceptions import InvalidConfiguration
+from ..exceptions import InvalidConfiguration, VersionConflict
 from ..state import Change, MaintenanceMode, MaintenanceState, as_mode, set_mode
 
 
@@ -158,6 +159,24 @@ class FollowedBackend(StateBackend):
         Raises:
             BackendUnavailable: The connection could not be made, or was lost.
         """
+
+    async def store_time(self) -> datetime | None:
+        """Return what time it is by the store's clock, or ``None`` if that is the one of this host.
+
+        Raises:
+            BackendUnavailable: The store did not answer.
+        """
+        return None
+
+    async def try_writing(self) -> str | None:
+        """Do what a change does without changing anything; return why that was not tried, if it was not.
+
+        Raises:
+            BackendUnavailable: A change would fail, and why; so do ``ReadOnlyBackend`` and ``CorruptState``.
+        """
+        with contextlib.suppress(VersionConflict):
+            await self.apply(Change(expected_version=-1))  # no state is at that version, so any store refuses it
+        return None
 
     async def disconnect(self) -> None:
         """Close the connections that this backend opened. What it was given stays open."""

@@ -11,6 +11,7 @@ import codecs
 import contextlib
 import os
 import stat
+import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -132,6 +133,24 @@ class LocalFileBackend(FollowedBackend):
                 return before if after is before else self._replace(path, file, after, lock, deadline)
         except OSError as error:
             raise BackendUnavailable(repr(self), _explained(error, path)) from error
+
+    async def try_writing(self) -> str | None:
+        """Write a file without a name into the directory; the lock is not created, nor taken.
+
+        Raises:
+            BackendUnavailable: It can't be written.
+            CorruptState: The file has something that no change replaces.
+        """
+        path = _behind_links(self._path)
+        self._read(path)
+        try:
+            with tempfile.TemporaryFile(dir=path.parent) as file:
+                file.write(b"0")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise BackendUnavailable(repr(self), _explained(error, path)) from error
+        return None
 
     def _read(self, path: Path) -> tuple[MaintenanceState, os.stat_result | None]:
         """Return the state of a file, ready to be changed, and what the system knows of the file."""

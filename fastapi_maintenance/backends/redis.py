@@ -218,6 +218,37 @@ class RedisBackend(FollowedBackend):
         except _Lost as lost:
             raise self._unavailable(lost) from None
 
+    async def store_time(self) -> datetime:
+        """Return what time it is by the server's clock. One round trip.
+
+        Raises:
+            BackendUnavailable: The server did not answer within ``timeout_seconds``.
+        """
+        return self._server_time(await self._asked("TIME"))
+
+    async def try_writing(self) -> str | None:
+        """Have the server refuse a change, and write a key that is gone at once: ``<key>:tried``.
+
+        Raises:
+            BackendUnavailable: The server did not answer, or takes no writes: as a replica, or for want of memory.
+            CorruptState: The key has something else.
+        """
+        await super().try_writing()
+        await self._asked("SET", f"{self.key}:tried", "", "PX", 1)
+        return None
+
+    async def _asked(self, *command: Any) -> Any:
+        """Return the answer to one command."""
+        try:
+            async with asyncio.timeout(self.timeout_seconds):
+                [reply] = await self._connections.ask(command)
+                self._connections.check(reply)
+                return reply
+        except TimeoutError:
+            raise self._unavailable(self._no_answer) from None
+        except _Lost as lost:
+            raise self._unavailable(lost) from None
+
     async def disconnect(self) -> None:
         """Close the idle connections; siblings that use them as well get new ones."""
         await self._connections.close_idle()

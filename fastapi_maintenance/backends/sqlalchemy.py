@@ -288,9 +288,38 @@ class SQLAlchemyBackend(FollowedBackend):
             kind = OutcomeUnknown if limit.is_committing else BackendUnavailable
             raise kind(repr(self), self._database.told(error)) from None
 
+    async def store_time(self) -> datetime | None:
+        """Return what time it is by the database's clock; SQLite's is that of this host.
+
+        Raises:
+            BackendUnavailable: The database did not answer within ``timeout_seconds``, or answered with an error.
+        """
+        if self._database.kind == "sqlite":
+            return None
+        try:
+            milliseconds = await background.bounded(self._clock(), self.timeout_seconds)
+        except Exception as error:  # noqa: BLE001 - drivers raise what they like
+            raise BackendUnavailable(repr(self), self._database.told(error)) from None
+        return _EPOCH + timedelta(milliseconds=int(milliseconds))
+
+    async def try_writing(self) -> str | None:
+        """Begin a change and roll it back; where that would make a table or a database, nothing is tried.
+
+        Raises:
+            BackendUnavailable: The database did not answer, or does not let this user write.
+            CorruptState: The row has something else.
+        """
+        if await self.load() is None and not (self._table_seen and self._family.exists):
+            return "nothing is stored yet; the first change makes the table, if there is none"
+        return await super().try_writing()
+
     async def disconnect(self) -> None:
         """Close the connections, unless the backend of another switch in the same database uses them."""
         await self._database.disconnect(self)
+
+    async def _clock(self) -> Any:
+        async with self._database.connected(self) as connection:
+            return await _value(connection, f"SELECT {self._family.clock}")
 
     async def _row(self) -> Row[Any] | None:
         """Return the document and the database's time, or ``None`` if there is no row or no table."""

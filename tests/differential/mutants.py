@@ -177,10 +177,12 @@ def head_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @mutant
 def head_does_not_fall_back_to_get(monkeypatch: pytest.MonkeyPatch) -> None:
-    def http_endpoint(original: Any, walk: Any, endpoint: type[HTTPEndpoint], method: str, **options: Any) -> Any:
+    def http_endpoint(
+        original: Any, walk: Any, endpoint: type[HTTPEndpoint], method: str, route: Any, **options: Any
+    ) -> Any:
         if method == "HEAD" and not hasattr(endpoint, "head"):
             return walk.nothing()
-        return original(walk, endpoint, method, **options)
+        return original(walk, endpoint, method, route, **options)
 
     _replace(monkeypatch, Walk, "http_endpoint", http_endpoint)
 

@@ -1,0 +1,490 @@
+"""The commands, as Typer reads them."""
+
+# No `from __future__ import annotations`: Typer reads the annotations as they are.
+
+import asyncio
+import contextlib
+import os
+import sys
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import rich  # noqa: F401 - so that one that is missing is noticed before anything was done
+import typer
+
+from .. import __version__
+from ..bypass import DEFAULT_LIFETIME, Bypass
+from ..control import cancel_maintenance, change_mode, schedule_maintenance
+from ..exceptions import CorruptState, InvalidConfiguration, MaintenanceError
+from ..holds import DEFAULT_TTL, maintenance_mode_on
+from ..page import in_one_line
+from ..registry import BACKEND_VARIABLE, DEFAULT
+from ..schedule import Window
+from ..snapshot import view_of
+from ..state import MaintenanceMode, MaintenanceState
+from .doctor import examine
+from .running import NOT_FOUND, CommandFailed, Run
+from .store import check_writable, read, store_of
+from .terminal import (
+    DONE,
+    FAILED,
+    PROGRAM,
+    USAGE,
+    WORDS,
+    complain,
+    described,
+    details,
+    document,
+    note,
+    summary,
+    tell,
+    tell_json,
+)
+from .values import after, duration, end_of, moment_of, operator, seconds, start_of
+from .watching import watch_switch
+
+SECRET_VARIABLE = "FASTAPI_MAINTENANCE_BYPASS_SECRET"  # noqa: S105 - where one is
+_BLOCKED, _UNKNOWN = 1, 2
+"""What ``status --exit-code`` says."""
+
+app = typer.Typer(
+    name=PROGRAM,
+    rich_markup_mode=None,  # plain help, which looks the same everywhere
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The switch.")]
+Backend = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help=f"The store: file:///path, redis://..., postgresql+asyncpg://... By default ${BACKEND_VARIABLE}, where "
+        "a password is not shown to other users of the machine.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but what goes wrong.")]
+ReadOnly = Annotated[bool, typer.Option("--read-only", help="Let requests pass that only read.")]
+Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="What to tell clients and colleagues.")]
+
+
+@app.callback(invoke_without_command=True)
+def _program(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    """Take a FastAPI service, or a part of it, out of service for a while, and back.
+
+    \b
+    fastapi-maintenance on --for 2h --reason 'migration 42'
+    fastapi-maintenance off
+    fastapi-maintenance status billing --json
+    fastapi-maintenance run --drain 30s -- ./migrate.sh
+
+    Exit status: 0 done, 1 refused or failed, 2 wrong usage.
+    """
+    if version:
+        tell(f"{PROGRAM} {__version__}")
+        raise typer.Exit(DONE)
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(USAGE)
+
+
+@app.command("on")
+@app.command("down", hidden=True)
+def turn_on(
+    name: Name = DEFAULT,
+    *,
+    backend: Backend = None,
+    length: Annotated[
+        str | None, typer.Option("--for", metavar="DURATION", help="End by itself after 90s, 15m, 2h, 1d, 1h30m.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="End by itself then: ISO 8601 with a zone, 2026-03-01T04:00Z.")
+    ] = None,
+    reason: Reason = None,
+    read_only: ReadOnly = False,
+    retry_after: Annotated[
+        str | None,
+        typer.Option(metavar="SECONDS", help="After what time clients are to come back, while the end isn't known."),
+    ] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn maintenance on. Also: down.
+
+    \b
+    fastapi-maintenance on
+    fastapi-maintenance on billing --for 1h30m --reason 'invoices are being moved'
+    fastapi-maintenance on --read-only --until 2026-03-01T04:00+01:00
+    """
+    if length is not None and until is not None:
+        raise InvalidConfiguration("--for and --until are two ways to say when it ends: give one of them")
+    end = None if until is None else moment_of(until, "--until")
+    if length is not None:
+        end = after(datetime.now(UTC), duration(length, "--for"), "--for")
+    options = {
+        "reason": reason,
+        "until": end,
+        "retry_after": None if retry_after is None else seconds(retry_after, "--retry-after"),
+    }
+    mode = MaintenanceMode.READ_ONLY if read_only else MaintenanceMode.ON
+    _change(mode, name, backend, options, as_json=as_json, quiet=quiet)
+
+
+@app.command("off")
+@app.command("up", hidden=True)
+def turn_off(
+    name: Name = DEFAULT,
+    *,
+    backend: Backend = None,
+    break_holds: Annotated[
+        bool, typer.Option("--break-holds", help="Take away the holds of code that runs under maintenance.")
+    ] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn maintenance off. Also: up. Refused while running code holds the switch on.
+
+    \b
+    fastapi-maintenance off
+    fastapi-maintenance off billing --break-holds
+    """
+    requirements = {"break_holds": True} if break_holds else {"refuse_while_held": True}
+    _change(MaintenanceMode.OFF, name, backend, requirements, as_json=as_json, quiet=quiet)
+
+
+def _change(
+    mode: MaintenanceMode, name: str, url: str | None, options: dict[str, Any], *, as_json: bool, quiet: bool
+) -> None:
+    store = store_of(url, name)
+    check_writable(store)
+
+    async def make() -> tuple[MaintenanceState | None, MaintenanceState]:
+        try:
+            before = await read(store)
+        except CorruptState:  # whether it can be replaced, the store knows
+            before = None
+        return before, await change_mode(mode, store, by=operator(), **options)
+
+    before, state = asyncio.run(make())
+    now = datetime.now(UTC)
+    was = None if before is None else before.mode_at(now)
+    if state.mode_at(now) is not mode:
+        note(f"warning: {mode} is stored, but code holds the switch, so it counts as {state.mode_at(now)}")
+    if as_json:
+        tell_json({**document(name, state, now, repr(store)), "before": was})
+    elif not quiet:
+        former = "unreadable" if was is None else WORDS[was]
+        tell(summary(name, state, now, more=f" (was {former}), version {state.version}"))
+    if before is not None and not before.epoch and name != DEFAULT:
+        note(f"note: the switch {name!r} had never been set in this store; is that how the app calls it?")
+
+
+@app.command()
+def status(
+    name: Name = DEFAULT,
+    *,
+    backend: Backend = None,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit with 0 for off, 1 for on or read-only, 2 for unknown.")
+    ] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show what a switch does. Nothing is written or created.
+
+    \b
+    fastapi-maintenance status
+    fastapi-maintenance status billing --json
+    fastapi-maintenance status --exit-code --quiet || echo 'under maintenance, or unknown'
+    """
+    try:
+        store = store_of(backend, name)
+        state = asyncio.run(read(store))
+    except MaintenanceError as error:
+        failed = complain(error)
+        raise typer.Exit(_UNKNOWN if exit_code else failed) from None
+    now = datetime.now(UTC)
+    if as_json:
+        tell_json(document(name, state, now, repr(store)))
+    elif not quiet:
+        tell(summary(name, state, now))
+        for key, value in details(state, now, repr(store)):
+            tell(f"  {key}: {value}")
+    if exit_code and state.mode_at(now) is not MaintenanceMode.OFF:
+        raise typer.Exit(_BLOCKED)
+
+
+@app.command()
+def schedule(
+    start: Annotated[
+        str, typer.Argument(metavar="START", help="When it begins: ISO 8601 with a zone, or in the one of --zone.")
+    ],
+    end: Annotated[str, typer.Argument(metavar="END", help="When it ends, or how long it lasts: 2h.")],
+    name: Name = DEFAULT,
+    *,
+    backend: Backend = None,
+    reason: Reason = None,
+    read_only: ReadOnly = False,
+    rrule: Annotated[
+        str | None, typer.Option(metavar="RULE", help="Again and again, by RFC 5545: 'FREQ=WEEKLY;BYDAY=SU'.")
+    ] = None,
+    zone: Annotated[
+        str | None, typer.Option(metavar="ZONE", help="In which local time it recurs: Europe/Berlin.")
+    ] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Plan a maintenance. ``status`` lists what is planned, and ``off`` ends what goes on.
+
+    \b
+    fastapi-maintenance schedule 2027-03-01T02:00Z 2h --reason 'new disks'
+    fastapi-maintenance schedule 2027-01-03T02:30 30m billing --zone Europe/Berlin --rrule 'FREQ=WEEKLY;BYDAY=SU'
+    """
+    begins = start_of(start, "START", zone)
+    ends = end_of(end, "END", zone, begins)
+    if zone is not None and rrule is None:
+        zone = None  # it was only needed to understand the times
+    store = store_of(backend, name)
+    check_writable(store)
+    options: dict[str, Any] = {"reason": reason, "rrule": rrule, "zone": zone, "by": operator()}
+    mode: Literal["on", "read_only"] = "read_only" if read_only else "on"
+
+    async def make() -> tuple[Window, MaintenanceState]:
+        await read(store)  # a store that fails is told as such
+        window = await schedule_maintenance(begins, ends, store, mode=mode, **options)
+        return window, view_of(store).latest()
+
+    window, state = asyncio.run(make())
+    if as_json:
+        tell_json({"switch": name, "window": window.model_dump(mode="json"), "version": state.version})
+    elif not quiet:
+        tell(in_one_line(f"{name}: planned, version {state.version}: {described(window)}"))
+
+
+@app.command()
+def cancel(
+    window_id: Annotated[str, typer.Argument(metavar="ID", help="As schedule and status tell it.")],
+    name: Name = DEFAULT,
+    *,
+    backend: Backend = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Cancel a planned maintenance, also while it goes on.
+
+    \b
+    fastapi-maintenance cancel 3b1f0a2c
+    fastapi-maintenance cancel 3b1f0a2c billing
+    """
+    store = store_of(backend, name)
+    check_writable(store)
+
+    async def make() -> MaintenanceState:
+        await read(store)
+        await cancel_maintenance(window_id, store, by=operator())
+        return view_of(store).latest()
+
+    state, now = asyncio.run(make()), datetime.now(UTC)
+    if as_json:
+        tell_json(document(name, state, now, repr(store)))
+    elif not quiet:
+        tell(summary(name, state, now, more=f" ({window_id} is cancelled), version {state.version}"))
+
+
+@app.command()
+def watch(
+    name: Name = DEFAULT,
+    *,
+    backend: Backend = None,
+    interval: Annotated[str, typer.Option(metavar="DURATION", help="How often the store is read.")] = "1s",
+    as_json: AsJson = False,
+) -> None:
+    """Show what a switch does, live: a line for each change where there is no terminal. Ctrl-C ends it.
+
+    \b
+    fastapi-maintenance watch
+    fastapi-maintenance watch billing --json --interval 5s
+    """
+    store, pause = store_of(backend, name), duration(interval, "--interval").total_seconds()
+    try:
+        asyncio.run(watch_switch(name, store, seconds=pause, as_json=as_json))
+    except KeyboardInterrupt:
+        raise typer.Exit(DONE) from None
+
+
+class OnFailure(StrEnum):
+    """What becomes of maintenance when the command fails."""
+
+    KEEP = "keep"
+    RELEASE = "release"
+
+
+@app.command(options_metavar="[OPTIONS]")
+def run(
+    context: typer.Context,
+    name: Name = DEFAULT,
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="-- COMMAND", help="What to run, and its arguments.")
+    ] = None,
+    *,
+    backend: Backend = None,
+    reason: Reason = None,
+    drain: Annotated[
+        str,
+        typer.Option(
+            metavar="DURATION",
+            help="Wait so long before the command begins, for requests that the service is already answering: "
+            "as long as the slowest takes. This process can't see whether they are done.",
+        ),
+    ] = "0s",
+    ttl: Annotated[
+        str,
+        typer.Option(metavar="DURATION", help="How long maintenance outlives this process if it is killed; or never."),
+    ] = f"{DEFAULT_TTL:g}s",
+    on_failure: Annotated[
+        OnFailure, typer.Option(help="Whether maintenance is kept, for good, when the command fails.")
+    ] = OnFailure.RELEASE,
+    kill_after: Annotated[
+        str, typer.Option(metavar="DURATION", help="How long the command has to end when it is told to.")
+    ] = "10s",
+    stop_when_lost: Annotated[
+        bool, typer.Option("--stop-when-lost", help="End the command when somebody breaks its hold.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run a command under maintenance: on, wait, run, off. The exit status is the command's.
+
+    \b
+    fastapi-maintenance run -- alembic upgrade head
+    fastapi-maintenance run billing --drain 30s --on-failure keep -- ./move-invoices.sh --all
+
+    SIGTERM, SIGINT, SIGHUP and SIGQUIT go to the command; a second one, or --kill-after, kills it. If this process is
+    killed, the command is told to end (on Linux), and maintenance ends after --ttl.
+    """
+    if command or not context.obj:
+        raise InvalidConfiguration(f"what is to run stands after '--': {PROGRAM} run {name} -- COMMAND")
+    store = store_of(backend, name)
+    check_writable(store)
+    running = Run(
+        command=context.obj,
+        drain_seconds=0.0 if drain in ("0", "0s") else duration(drain, "--drain").total_seconds(),
+        kill_after_seconds=duration(kill_after, "--kill-after").total_seconds(),
+        stops_when_lost=stop_when_lost,
+        fails_block=on_failure is OnFailure.KEEP,
+    )
+    block = maintenance_mode_on(
+        store,
+        reason=reason,
+        ttl=None if ttl == "never" else duration(ttl, "--ttl"),
+        keep_on_error=on_failure is OnFailure.KEEP,
+        owner=f"{operator()}, process {os.getpid()}, which runs {running.command[0]}",
+    )
+    if not running.is_found():
+        note(f"error: {running.command[0]}: there is no such command, nothing was changed")
+        raise typer.Exit(NOT_FOUND)
+
+    async def hold_and_run() -> None:
+        running.take_signals()
+        try:
+            with contextlib.suppress(CommandFailed):
+                async with block:
+                    if not quiet:
+                        note(f"{name}: ON while the command runs, version {view_of(store).latest().version}")
+                    await running.within(block)
+            if not quiet:
+                note(str(summary(name, await read(store), datetime.now(UTC))))
+        except MaintenanceError as error:
+            if running.status is None:
+                raise
+            complain(error)
+
+    asyncio.run(hold_and_run())
+    raise typer.Exit(running.status or DONE)
+
+
+@app.command()
+def bypass(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", help="The switches that it opens: default, if none.")
+    ] = None,
+    *,
+    url: Annotated[str, typer.Option(metavar="URL", help="The page that the link leads to.")] = "/",
+    backend: Backend = None,
+    lifetime: Annotated[
+        str, typer.Option(metavar="DURATION", help="How long it opens, 30 days at most.")
+    ] = f"{DEFAULT_LIFETIME // timedelta(hours=1)}h",
+    holder: Annotated[str, typer.Option(metavar="WHO", help="Whom it is for, to be revoked by.")] = "",
+    secret_file: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help=f"Where the app's secret is; '-': standard input. By default ${SECRET_VARIABLE}."
+        ),
+    ] = None,
+    parameter: Annotated[
+        str, typer.Option(help="The link's parameter, if the app has another.")
+    ] = "maintenance_bypass",
+    as_json: AsJson = False,
+) -> None:
+    """Print a link that lets a tester pass while maintenance is on.
+
+    \b
+    fastapi-maintenance bypass --url https://api.example/orders --holder alice
+    fastapi-maintenance bypass billing default --lifetime 2h --secret-file /run/secrets/bypass
+    """
+    admits = Bypass(_secret(secret_file), parameter=parameter)
+    length = duration(lifetime, "--lifetime")
+    switches = tuple(names or (DEFAULT,))
+
+    async def make() -> str:
+        store = store_of(backend)
+        for switch in switches:
+            await read(store_of(backend, switch))  # a store that fails is another thing than a switch that is off
+        return await admits.link(url, *switches, lifetime=length, holder=holder, backend=store)
+
+    link = asyncio.run(make())
+    if as_json:
+        tell_json({"link": link, "switches": switches, "holder": holder})
+    else:
+        tell(link)
+
+
+def _secret(file: str | None) -> str:
+    """Return the secret, which is never an argument: all users of the machine see those."""
+    if file is None:
+        secret = os.environ.get(SECRET_VARIABLE, "")
+        if not secret:
+            raise InvalidConfiguration(f"the app's secret is needed: in ${SECRET_VARIABLE}, or by --secret-file FILE")
+        return secret
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise InvalidConfiguration(f"--secret-file {file!r}: {why}") from None
+    return text.strip()
+
+
+@app.command()
+def doctor(
+    target: Annotated[
+        str | None, typer.Argument(metavar="MODULE:APP", help="The app, to see what it would block.")
+    ] = None,
+    name: Annotated[str, typer.Option(metavar="NAME", help="The switch whose store is examined.")] = DEFAULT,
+    backend: Backend = None,
+    as_json: AsJson = False,
+) -> None:
+    """Examine the store, and what an app would block.
+
+    \b
+    fastapi-maintenance doctor
+    fastapi-maintenance doctor shop.main:app --backend redis://localhost
+
+    With an app it is imported, from the working directory as well, and its own backends are examined if it has some.
+    """
+    if not examine(target, name, backend, as_json=as_json):
+        raise typer.Exit(FAILED)

@@ -1,0 +1,271 @@
+"""Whether a store works, and what an app would block."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import sys
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from starlette.types import ASGIApp, Scope
+
+from .. import background
+from ..backends.base import BaseStateBackend, FollowedBackend
+from ..exceptions import InvalidConfiguration, MaintenanceError
+from ..exemptions import Exemptions
+from ..guard import MaintenanceGuard
+from ..middleware import MaintenanceModeMiddleware
+from ..openapi import middleware_options, switch_of
+from ..page import in_one_line
+from ..policy import Decision, Facts, Rule, decide
+from ..registry import DEFAULT, AppSwitch, registry
+from ..routes import Declared, Target, check_fastapi, declared_in, resolve, root_of, route_path, steps_of
+from ..state import MaintenanceMode, MaintenanceState
+from .store import check_writable, read, store_of
+from .terminal import WORDS, console, tell, tell_json
+
+_FAR_SECONDS = 1.0
+"""From where on a difference between clocks is worth a note."""
+_ANY = "POST"
+"""As what a request is judged where every method comes to a route."""
+
+States = Mapping[int, MaintenanceState | None]
+"""What stores have, by the ``id`` of the backend; ``None`` for one that can't be read."""
+
+
+class Check(NamedTuple):
+    """One thing that was looked at."""
+
+    subject: str
+    what: str
+    result: str
+    """``ok``, ``failed``, or ``note`` for what is as it is."""
+    detail: str
+
+
+class Row(NamedTuple):
+    """What becomes of the requests to one route."""
+
+    method: str
+    path: str
+    mark: str
+    switches: str
+    now: str
+    when_on: str
+
+
+def examine(target: str | None, name: str, url: str | None, *, as_json: bool) -> bool:
+    """Tell how the stores are, and what an app would block; return whether nothing failed.
+
+    Raises:
+        InvalidConfiguration: There is no such app.
+        UnsupportedFastAPI: Its routes can't be read.
+    """
+    routes = [] if target is None else _judged_routes(_imported(target))
+    stores = {(name, store_of(url, name))} if target is None or url is not None else set()
+    stores |= {(face.switch, face.backend()) for route in routes for face in route.faces}
+    checks, states = asyncio.run(_looked_after(sorted(stores, key=repr)))
+    rows = [route.row(states) for route in routes]
+    if as_json:
+        tell_json({"checks": [check._asdict() for check in checks], "routes": [row._asdict() for row in rows]})
+    else:
+        for check in checks:
+            tell(f"{check.result:6} " + in_one_line(f"{check.subject}: {check.what}: {check.detail}"))
+        if target is not None:
+            _tell_table(rows)
+    return all(check.result != "failed" for check in checks)
+
+
+def _imported(target: str) -> ASGIApp:
+    """Return the app of ``module:attribute``."""
+    module, _, attribute = target.partition(":")
+    if not module or not attribute:
+        raise InvalidConfiguration(f"{target!r}: the app is named as for a server, such as shop.main:app")
+    sys.path.insert(0, str(Path.cwd()))  # as servers do
+    try:
+        found: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (Exception, SystemExit) as error:
+        raise InvalidConfiguration(f"{target!r} can't be imported: {_told(error)}") from error
+    if root_of(found) is None:
+        raise InvalidConfiguration(f"{target!r} is no FastAPI or Starlette app, nor a middleware around one")
+    app: ASGIApp = found
+    return app
+
+
+async def _looked_after(stores: Iterable[tuple[str, BaseStateBackend]]) -> tuple[list[Check], States]:
+    checks: list[Check] = []
+    states: dict[int, MaintenanceState | None] = {}
+    for switch, store in stores:
+        subject, begin = f"{switch}, {store!r}", time.perf_counter()
+        try:
+            states[id(store)] = state = await read(store)
+        except Exception as error:  # noqa: BLE001 - an app's own backend may raise anything
+            states[id(store)] = None
+            checks.append(Check(subject, "readable", "failed", _told(error)))
+            continue
+        took = time.perf_counter() - begin
+        mode = WORDS[state.mode_at(datetime.now(UTC))]
+        checks.append(Check(subject, "readable", "ok", f"{mode}, version {state.version}, in {took * 1000:.0f} ms"))
+        checks += [Check(subject, *result) async for result in _writing_and_clock(store)]
+    return checks, states
+
+
+async def _writing_and_clock(store: BaseStateBackend) -> AsyncIterator[tuple[str, str, str]]:
+    if not isinstance(store, FollowedBackend):
+        try:
+            check_writable(store)
+        except MaintenanceError as error:
+            yield "writable", "note", str(error)
+        else:
+            yield "writable", "note", "not tried: it is a store of the app's own"
+        return
+    try:
+        why_not = await background.run(store.try_writing())
+        asked = datetime.now(UTC)
+        clock = await background.run(store.store_time())
+        answered = datetime.now(UTC)
+    except MaintenanceError as error:
+        yield "writable", "failed", str(error)
+        return
+    yield "writable", "note" if why_not else "ok", f"not tried: {why_not}" if why_not else "yes"
+    if clock is None:
+        yield "clock", "ok", "this host's"
+        return
+    # It was read at some time between the question and the answer.
+    half = (answered - asked) / 2
+    ahead = (clock - asked - half).total_seconds()
+    told = f"{abs(ahead):.3f} s {'ahead of' if ahead > 0 else 'behind'} this host's"
+    yield "clock", "note" if abs(ahead) > _FAR_SECONDS else "ok", f"{told}, give or take {half.total_seconds():.3f} s"
+
+
+def _told(error: BaseException) -> str:
+    return str(error) if isinstance(error, MaintenanceError) else f"{type(error).__name__}: {error}"
+
+
+class _Face(NamedTuple):
+    """Something that blocks by one switch: a middleware, or a guard."""
+
+    app: AppSwitch
+    switch: str
+    exemption: str | None
+
+    def backend(self) -> BaseStateBackend:
+        return registry.of_app(self.app, self.switch)
+
+    def decision(self, target: Target, method: str | None, state: MaintenanceState) -> Decision:
+        """Return what becomes of a request while the store has ``state``."""
+        facts = Facts(target.runs, target.mark, method, self.exemption)
+        instead = self.app.instead if self.switch == DEFAULT else None
+        return decide(facts, state, datetime.now(UTC), switch=self.switch, instead=instead)
+
+
+class _Judged:
+    """A route with one of its methods, what would run for it, and what can block it."""
+
+    def __init__(self, route: Declared, method: str | None, start: ASGIApp, around: Iterable[Any]) -> None:
+        self._route = route
+        self._method = method
+        self._asked_method = _ANY if method == "*" else method
+        self._target: Target | None = None
+        self.faces: list[_Face] = []
+        if route.example is None:
+            return
+        scope: Scope = {**route.example, "type": "websocket"}
+        if method is not None:
+            scope.update(type="http", method=self._asked_method)
+        self._target = resolve(start, scope)
+        self.faces = list(_faces(route, scope, self._target, around))
+
+    def row(self, states: States) -> Row:
+        """Return what becomes of the requests, now and when all its switches are on."""
+        mark = None if self._target is None else self._target.mark
+        return Row(
+            "WEBSOCKET" if self._method is None else self._method.replace("*", "ANY"),
+            self._route.path,
+            "" if mark is None else f"forced {mark}",
+            ", ".join(dict.fromkeys(face.switch for face in self.faces)),
+            self._told([(face, states.get(id(face.backend()))) for face in self.faces]),
+            self._told([(face, _ON) for face in self.faces]),
+        )
+
+    def _told(self, faces: list[tuple[_Face, MaintenanceState | None]]) -> str:
+        target = self._target
+        if target is None:
+            return "unknown: no path could be made up"
+        if target.failure is not None:
+            return f"unknown: matching raises {_told(target.failure)}"
+        if not faces:
+            return "open: nothing guards it"
+        by = "" if target.endpoint is self._route.endpoint or not target.runs else ", as another route before it"
+        why: set[str] = set()
+        for face, state in faces:
+            decision = face.decision(target, self._asked_method, state or _ON)
+            if decision.blocked and state is None and decision.rule is Rule.MODE:
+                return f"unknown: {face.switch} can't be read"
+            if decision.blocked:
+                return f"503: {'forced on' if decision.rule is Rule.FORCED_ON else face.switch}{by}"
+            why.add(_WHY[decision.rule].format(decision.exemption))
+        return f"open{why.pop() if len(why) == 1 else ''}{by}"
+
+
+_ON = MaintenanceState(mode=MaintenanceMode.ON)
+_WHY = {
+    Rule.MODE: "",
+    Rule.NOTHING_RUNS: ": nothing would run",
+    Rule.FORCED_OFF: ": forced off",
+    Rule.EXEMPT: ": exempt, {}",
+}
+
+
+def _judged_routes(app: ASGIApp) -> list[_Judged]:
+    check_fastapi()
+    around = [step for step in steps_of(app) if isinstance(step, MaintenanceModeMiddleware)]
+    return [
+        _Judged(route, method, app, around)
+        for route in declared_in(app)
+        for method in (route.methods if route.methods is not None else (None,))
+    ]
+
+
+def _faces(route: Declared, scope: Scope, target: Target, around: Iterable[Any]) -> Iterator[_Face]:
+    """Yield what can block a route, outermost first."""
+    app, outer = AppSwitch(), Exemptions()
+    for middleware in around:
+        app, outer = middleware.gate.app, middleware.gate.terms.exemptions
+        yield _Face(app, DEFAULT, outer.of_request(scope, scope["path"], is_docs=target.docs))
+    root_paths = {id(entry.router): entry.root_path for entry in target.entries}
+    path = scope["path"]
+    for mounted in route.apps:
+        options = middleware_options(mounted)
+        if options:
+            app = switch_of(options)
+            outer = options.get("exemptions") or Exemptions()
+            path = route_path(scope["path"], root_paths.get(id(mounted.router), ""))
+            yield _Face(app, DEFAULT, outer.of_request(scope, path, is_docs=target.docs))
+    for guard in route.dependencies:
+        if isinstance(guard, MaintenanceGuard):
+            exemption = guard.terms.exemptions.of_request(scope, path, is_docs=False)
+            exemption = exemption or outer.of_request(scope, path, is_docs=False)
+            for switch in dict.fromkeys((guard.name, DEFAULT)):
+                yield _Face(app, switch, exemption)
+
+
+def _tell_table(rows: list[Row]) -> None:
+    from rich.table import Table  # noqa: PLC0415 - an extra
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("METHOD", "PATH", "MARK", "SWITCHES", "NOW", "WHEN ON"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        styles = [""] * 4 + ["red" if cell.startswith("503") else "" for cell in row[4:]]
+        cells = zip(row, styles, strict=True)
+        table.add_row(*(Text(in_one_line(cell), style=style) for cell, style in cells))
+    console().print(table)
+    tell("An exempt_handler, networks and bypass tokens may let single requests pass.")

@@ -1,0 +1,59 @@
+"""The store that a command means, and what it has now."""
+
+from __future__ import annotations
+
+from .. import background
+from ..backends.base import BaseStateBackend, FollowedBackend
+from ..backends.env import EnvVarBackend
+from ..backends.memory import MemoryBackend
+from ..exceptions import InvalidConfiguration, ReadOnlyBackend
+from ..registry import BACKEND_VARIABLE, DEFAULT, backend_from_url, checked_name, registry
+from ..state import MaintenanceState, as_mode
+
+_PATIENCE_SECONDS = 5.0
+"""How long a store may take: an operator waits, where a request can't."""
+
+
+def store_of(url: str | None, name: str = DEFAULT) -> BaseStateBackend:
+    """Return the backend of a switch: in the store of a URL, or else in the configured one.
+
+    Raises:
+        UnknownBackend, InvalidConfiguration, InvalidSwitchName, MissingExtra: It can't be one.
+    """
+    checked_name(name)
+    default = registry.meant() if url is None else backend_from_url(url.strip())
+    if isinstance(default, MemoryBackend):
+        raise InvalidConfiguration(
+            "memory:// is the memory of one process, and this command is another one: "
+            "it needs the store of the app, such as file:///path or redis://host"
+        )
+    if isinstance(default, FollowedBackend):  # before it has siblings, which take over what it has
+        default.timeout_seconds = max(default.timeout_seconds, _PATIENCE_SECONDS)
+    return registry.meant(default, name)
+
+
+async def read(backend: BaseStateBackend) -> MaintenanceState:
+    """Return what the store has now; nothing is written or created.
+
+    Raises:
+        BackendUnavailable: It did not answer.
+        CorruptState: It has something else.
+    """
+    if isinstance(backend, FollowedBackend):
+        return await background.run(backend.load()) or MaintenanceState()
+    known = backend.peek()
+    return MaintenanceState(mode=as_mode(bool(await backend.get_value()))) if known is None else known
+
+
+def check_writable(backend: BaseStateBackend) -> None:
+    """Make sure that what is changed here is seen by others.
+
+    Raises:
+        ReadOnlyBackend: It is not.
+    """
+    if isinstance(backend, EnvVarBackend):
+        raise ReadOnlyBackend(
+            f"environment variable {backend.var_name}",
+            "set it where the app is started and restart the app, or keep the state in a store that both can reach: "
+            f"--backend URL, or {BACKEND_VARIABLE}",
+        )

@@ -1,0 +1,192 @@
+"""What the terminal is told: lines that nothing stored can forge, and exit statuses."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, cast
+
+from ..exceptions import (
+    InvalidConfiguration,
+    InvalidSwitchName,
+    MaintenanceError,
+    SwitchIsHeld,
+    UnknownBackend,
+)
+from ..page import in_one_line
+from ..schedule import Window, is_over
+from ..state import Hold, MaintenanceMode, MaintenanceState
+
+if TYPE_CHECKING:
+    import io
+
+    from rich.console import Console
+    from rich.text import Text
+
+PROGRAM = "fastapi-maintenance"
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+"""Exit statuses. That of ``run`` is its command's, that of ``status --exit-code`` says what the switch does."""
+
+_MISTYPED = (InvalidConfiguration, InvalidSwitchName, UnknownBackend)
+
+WORDS = {MaintenanceMode.OFF: "OFF", MaintenanceMode.ON: "ON", MaintenanceMode.READ_ONLY: "READ-ONLY"}
+_STYLES = {MaintenanceMode.OFF: "green", MaintenanceMode.ON: "bold red", MaintenanceMode.READ_ONLY: "bold yellow"}
+
+
+def escape_what_cannot_be_shown() -> None:
+    """Have what the terminal's encoding lacks told all the same; standard error does so by itself."""
+    cast("io.TextIOWrapper", sys.stdout).reconfigure(errors="backslashreplace")
+
+
+def complain(error: MaintenanceError) -> int:
+    """Tell what went wrong in one line on standard error, and return the exit status."""
+    note(f"error: {error}" + ("; --break-holds breaks them" if isinstance(error, SwitchIsHeld) else ""))
+    return USAGE if isinstance(error, _MISTYPED) else FAILED
+
+
+def complain_of_usage(error: Any) -> int:
+    """Tell what is wrong with the arguments, as click knows it, and return the exit status."""
+    command = PROGRAM if error.ctx is None else error.ctx.command_path
+    note(f"error: {error.format_message()} See '{command} --help'.")
+    return USAGE
+
+
+def note(text: str) -> None:
+    """Tell something on standard error, in one line."""
+    print(in_one_line(text), file=sys.stderr, flush=True)  # noqa: T201
+
+
+@contextmanager
+def logging_in_one_line() -> Iterator[None]:
+    """Have the package's warnings told in one line each."""
+    logger, handler = logging.getLogger("fastapi_maintenance"), _Handler(logging.WARNING)
+    propagates, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagates
+
+
+class _Handler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        reason = record.exc_info and record.exc_info[1]
+        note(f"{record.levelname.lower()}: {record.getMessage()}" + (f": {reason}" if reason else ""))
+
+
+def console() -> Console:
+    """Return standard output: with colours on a terminal, unless ``NO_COLOR`` is set; elsewhere no line is broken."""
+    from rich.console import Console  # noqa: PLC0415 - an extra
+
+    # Markup, emoji codes and highlighting are for authors of programs: what is told here was written by others.
+    options: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
+    return Console(**options) if sys.stdout.isatty() else Console(**options, width=10_000)
+
+
+def tell(text: str | Text) -> None:
+    """Tell a line, or several, on standard output."""
+    console().print(text, soft_wrap=True)
+
+
+def tell_json(document: object) -> None:
+    """Tell a document on standard output, in one line of ASCII."""
+    print(json.dumps(document), flush=True)  # noqa: T201
+
+
+def moment(at: datetime) -> str:
+    """Return a time as people read it, in UTC and to the second."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def summary(switch: str, state: MaintenanceState, now: datetime, *, before: str = "", more: str = "") -> Text:
+    """Return in one line what a switch does to requests; ``more`` stands before what others wrote."""
+    from rich.text import Text  # noqa: PLC0415 - an extra
+
+    mode = state.mode_at(now)
+    reason, until, _ = state.explanation_at(now)
+    text = Text(f"{before}{switch}: ").append(WORDS[mode], style=_STYLES[mode])
+    if mode is not MaintenanceMode.OFF and until is not None:
+        text.append(f" until {moment(until)}")
+    text.append(more)
+    if mode is not MaintenanceMode.OFF and reason:
+        text.append(f": {in_one_line(reason)}")
+    return text
+
+
+def details(state: MaintenanceState, now: datetime, store: str) -> list[tuple[str, str]]:
+    """Return what else there is to say of a switch: names, and what goes with them."""
+    explained = state.explanation_at(now)
+    live = state.holds_at(now)
+    rows: list[tuple[str, str]] = []
+    if live or state.mode_at(now) is not state.mode:
+        rows.append(("stored mode", _stored(state, now)))
+    if state.since is not None:
+        rows.append(("since", moment(state.since)))
+    if explained.retry_after is not None:
+        rows.append(("retry after", f"{explained.retry_after} s"))
+    rows += [("hold", _of_hold(hold)) for hold in live.values()]
+    rows += [("window", described(window)) for window in state.windows.values() if not is_over(window, now)]
+    following = state.next_change_at(now)
+    if following is not None:
+        rows.append(("next change", f"{WORDS[state.mode_at(following)]} from {moment(following)}"))
+    if state.updated_at is not None:
+        rows.append(("changed", moment(state.updated_at) + (f" by {state.updated_by}" if state.updated_by else "")))
+    rows += [("version", str(state.version)), ("store", store)]
+    return [(name, in_one_line(value)) for name, value in rows]
+
+
+def _stored(state: MaintenanceState, now: datetime) -> str:
+    if state.until is None or state.mode is MaintenanceMode.OFF:
+        return state.mode
+    return f"{state.mode}, {'ended' if now >= state.until else 'until'} {moment(state.until)}"
+
+
+def _of_hold(hold: Hold) -> str:
+    parts = [hold.kind, f"by {hold.owner}" if hold.owner else "", f"({hold.reason})" if hold.reason else ""]
+    parts.append(f"unless renewed until {moment(hold.expires_at)}" if hold.expires_at else "")
+    return " ".join(filter(None, parts))
+
+
+def described(window: Window) -> str:
+    """Return what there is to say of a planned maintenance."""
+    recurs = "" if window.rrule is None else f", again by {window.rrule} in {window.zone}"
+    reason = f" ({window.reason})" if window.reason else ""
+    return f"{window.id}: {window.mode} from {moment(window.start)} to {moment(window.end)}{recurs}{reason}"
+
+
+def document(switch: str, state: MaintenanceState, now: datetime, store: str) -> dict[str, Any]:
+    """Return all there is to say of a switch, for programs."""
+    mode, explained = state.mode_at(now), state.explanation_at(now)
+    plain, following = state.model_dump(mode="json"), state.next_change_at(now)
+    return {
+        "switch": switch,
+        "mode": mode.value,
+        "blocked": mode is not MaintenanceMode.OFF,
+        "reason": explained.reason,
+        "until": None if explained.until is None else explained.until.isoformat(),
+        "retry_after": explained.retry_after,
+        "stored_mode": plain["mode"],
+        "since": plain["since"],
+        "holds": [
+            {
+                "id": id_,
+                "kind": hold.kind,
+                "owner": hold.owner,
+                "reason": hold.reason,
+                "expires_at": None if hold.expires_at is None else hold.expires_at.isoformat(),
+            }
+            for id_, hold in state.holds_at(now).items()
+        ],
+        "windows": [plain["windows"][id_] for id_, window in state.windows.items() if not is_over(window, now)],
+        "next_change_at": None if following is None else following.isoformat(),
+        "updated_by": plain["updated_by"],
+        "updated_at": plain["updated_at"],
+        "version": state.version,
+        "store": store,
+    }

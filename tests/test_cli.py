@@ -1,0 +1,918 @@
+"""The command line: through real processes against real stores, and in process what needs none."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import typer
+
+from fastapi_maintenance import Bypass, MaintenanceMode, MaintenanceState, maintenance_mode_on
+from fastapi_maintenance.backends import LocalFileBackend, MemoryBackend
+from fastapi_maintenance.cli import main
+from fastapi_maintenance.cli.running import Run
+from fastapi_maintenance.cli.terminal import details, document, summary
+from fastapi_maintenance.cli.values import after, duration, moment_of, operator, seconds
+from fastapi_maintenance.exceptions import InvalidConfiguration
+from fastapi_maintenance.state import Change, Hold
+
+from .commands import end_of, environment, has_come, run, started
+from .stores import PostgresServer, RedisServer, free_port
+
+NOW = datetime(2026, 3, 1, 3, tzinfo=UTC)
+HOSTILE = "mig\x1b[31mration\r\n[red]42[/red]\x07 \u202e:boom:"
+CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]")
+
+
+@pytest.fixture(scope="module")
+def redis_server() -> Iterator[RedisServer]:
+    with RedisServer("--requirepass", "s3cret", password="s3cret") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def postgres_server() -> Iterator[PostgresServer]:
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "switch"
+
+
+@pytest.fixture
+def url(file: Path) -> str:
+    return f"file://{file}"
+
+
+@pytest.fixture(params=["file", "redis", "postgresql"])
+def any_url(request: pytest.FixtureRequest, file: Path) -> str:
+    match request.param:
+        case "file":
+            return f"file://{file}"
+        case "redis":
+            server = request.getfixturevalue("redis_server")
+            server.run("FLUSHALL")
+            return f"redis://:s3cret@127.0.0.1:{server.port}/0"
+        case _:
+            server = request.getfixturevalue("postgres_server")
+            server.run('DROP TABLE IF EXISTS "fastapi_maintenance"')
+            url: str = server.url()
+            return url
+
+
+def here(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Run a command in this process; return its status, output and complaints."""
+    status = main(arguments)
+    out, error = capsys.readouterr()
+    return status, out, error
+
+
+def test_a_day_of_an_operator(any_url: str) -> None:
+    """On, with all options; seen; off; a named switch; each says what was before and at which version it is now."""
+    env = {"FASTAPI_MAINTENANCE_BACKEND": any_url}
+    shown = run("status", env=env)
+    assert (shown.status, shown.error) == (0, "")
+    assert shown.out.startswith("default: OFF\n")
+    assert "ON" not in shown.out.replace("store: ", "")
+
+    turned = run("on", "--for", "1h30m", "--reason", HOSTILE, "--retry-after", "10m", "--backend", any_url)
+    assert (turned.status, turned.error) == (0, "")
+    assert re.fullmatch(
+        r"default: ON until [\d-]+ [\d:]+ UTC \(was OFF\), version 1: mig\[31mration \[red\]42\[/red\] :boom:\n",
+        turned.out,
+    )
+
+    shown = run("status", "--exit-code", env=env)
+    assert shown.status == 1
+    assert shown.out.startswith("default: ON until ")
+    assert not CONTROLS.search(shown.out)
+    assert "s3cret" not in shown.out
+    assert "correct" not in shown.out
+    known = run("status", "--json", env=env).json()
+    assert (known["mode"], known["blocked"], known["reason"], known["version"]) == ("on", True, HOSTILE, 1)
+    assert known["retry_after"] == 600
+    assert known["updated_by"] == operator()
+    assert timedelta(hours=1) < datetime.fromisoformat(known["until"]) - datetime.now(UTC) < timedelta(minutes=90)
+
+    turned = run("off", "--json", env=env)
+    changed = turned.json()
+    assert (turned.status, changed["mode"], changed["before"], changed["switch"]) == (0, "off", "on", "default")
+    assert run("status", "--exit-code", "--quiet", env=env) == type(turned)(0, "", "")
+
+    turned = run("down", "billing", "--read-only", env=env)
+    assert turned.out == "billing: READ-ONLY (was OFF), version 1\n"
+    assert "never been set" in turned.complaint
+    assert run("status", "billing", "--exit-code", env=env).status == 1
+    assert run("up", "billing", "--quiet", env=env) == type(turned)(0, "", "")
+
+
+def test_reading_creates_nothing(tmp_path: Path, postgres_server: PostgresServer) -> None:
+    """Neither files nor databases nor tables; examining may write, and leaves nothing either."""
+    postgres_server.run('DROP TABLE IF EXISTS "fastapi_maintenance"')
+    for url in (f"file://{tmp_path / 'switch'}", f"sqlite+aiosqlite:///{tmp_path / 'db'}", postgres_server.url()):
+        for command in ("status", "doctor"):
+            ended = run(command, "--backend", url)
+            assert (ended.status, ended.error) == (0, "")
+    assert list(tmp_path.iterdir()) == []
+    assert postgres_server.run("SELECT to_regclass('fastapi_maintenance') IS NULL") == ["t"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "complaint"),
+    [
+        ("on --backend bogus://u:hunter2@h", 2, "no backend 'bogus'"),
+        ("on --backend redis://u:hunter2@h:x", 2, "port"),
+        ("on --backend memory://", 2, "another one"),
+        ("on --backend {file} --for 2x", 2, "such as 90s, 15m, 2h"),
+        ("on --backend {file} --for 0s", 2, "a duration is needed"),
+        ("on --backend {file} --for 1h --until 2030-01-01T00:00Z", 2, "--for and --until"),
+        ("on --backend {file} --until 2020-01-01T00:00Z", 2, "that is over"),
+        ("on --backend {file} --until 2030-01-01T00:00", 2, "2030-01-01T00:00Z"),
+        ("on --backend {file} --until 05:00", 2, "a date is missing"),
+        ("on --backend {file} --until tomorrow", 2, "it can't be read"),
+        ("on --backend {file} --retry-after -1", 2, "--retry-after '-1'"),
+        ("on --backend {file} --frobnicate", 2, "--frobnicate"),
+        ("on --backend {file} Billing!", 2, "invalid switch name 'Billing!'"),
+        ("off --backend {file} one two", 2, "two"),
+        ("nonsense", 2, "nonsense"),
+        ("on", 1, "FASTAPI_MAINTENANCE_MODE can't be set from here, nothing was changed"),
+        ("run --backend redis://u:hunter2@127.0.0.1:{port} -- true", 1, "is not available"),
+        ("run -- true", 1, "FASTAPI_MAINTENANCE_MODE can't be set from here, nothing was changed"),
+        ("on --backend file:/nowhere/at/all", 1, "there is no directory"),
+        ("status --backend redis://u:hunter2@127.0.0.1:{port}", 1, "is not available"),
+        ("status --backend redis://u:hunter2@127.0.0.1:{port} --exit-code", 2, "is not available"),
+        ("on --backend postgresql+asyncpg://u:hunter2@127.0.0.1:{port}/x", 1, "is not available"),
+        ("watch --backend {file} --interval soon", 2, "--interval 'soon'"),
+        ("run --backend {file}", 2, "stands after '--'"),
+        ("run --backend {file} --", 2, "stands after '--'"),
+        ("run --backend {file} a b -- true", 2, "stands after '--'"),
+        ("run --backend {file} --ttl 5 -- true", 2, "--ttl '5'"),
+        ("run --backend {file} --on-failure explode -- true", 2, "explode"),
+        ("run --backend {file} -- no-such-command", 127, "no-such-command"),
+        ("bypass --backend {file}", 2, "FASTAPI_MAINTENANCE_BYPASS_SECRET"),
+        ("bypass --backend {file} --secret-file /nowhere", 2, "No such file"),
+        ("bypass --backend {file} --secret-file {binary}", 2, "it is no text"),
+        ("doctor shop", 2, "such as shop.main:app"),
+        ("doctor no_such_module:app", 2, "No module named 'no_such_module'"),
+        ("doctor json:dumps", 2, "no FastAPI"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, file: Path, arguments: str, status: int, complaint: str
+) -> None:
+    """With the right exit status; nothing was changed, and no password is told."""
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe\xff")
+    words = arguments.format(file=f"file://{file}", port=free_port(), binary=binary).split(" ")
+    got, out, error = here(capsys, *words)
+    [line] = error.splitlines()
+    assert (got, out) == (status, "")
+    assert line.startswith("error: ")
+    assert complaint in line
+    assert "hunter2" not in line
+    assert list(tmp_path.iterdir()) == [binary]
+
+
+def test_a_corrupt_file_is_told_and_left_alone(capsys: pytest.CaptureFixture[str], file: Path, url: str) -> None:
+    """It is neither on nor off."""
+    file.write_text("garbage{\x1b[2J")
+    for arguments, expected in (["status"], 1), (["status", "--exit-code"], 2), (["on"], 1), (["off"], 1):
+        status, out, error = here(capsys, *arguments, "--backend", url)
+        assert (status, out, len(error.splitlines())) == (expected, "", 1)
+        assert not CONTROLS.search(error)
+    assert file.read_text() == "garbage{\x1b[2J"
+    status, out, _ = here(capsys, "doctor", "--backend", url)
+    assert status == 1
+    assert out.startswith("failed default, LocalFileBackend(")
+
+
+def test_a_mode_replaces_what_redis_can_not_read(redis_server: RedisServer) -> None:
+    """As the store has it; the answer says that what was there could not be read."""
+    redis_server.run("SET", "fastapi-maintenance:{default}", "garbage")
+    turned = run("on", "--backend", f"redis://:s3cret@127.0.0.1:{redis_server.port}/0")
+    assert turned.status == 0
+    assert "(was unreadable)" in turned.out
+    assert turned.complaint.startswith("warning: ")
+
+
+def test_without_the_extra_one_line_says_what_to_install() -> None:
+    """And nothing else of the package needs it."""
+    code = (
+        "import sys; sys.modules['{0}'] = None\n"
+        "import fastapi_maintenance.middleware\n"
+        "from fastapi_maintenance.cli import main; sys.exit(main(['status']))"
+    )
+    for missing in ("typer", "rich"):
+        ended = subprocess.run(
+            [sys.executable, "-c", code.format(missing)], capture_output=True, text=True, check=False, timeout=60
+        )
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert ended.stderr == ("error: the command line needs an extra: pip install 'fastapi-maintenance[cli]'\n")
+
+
+def test_another_missing_module_is_no_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is broken is not told to be an extra."""
+    monkeypatch.delitem(sys.modules, "fastapi_maintenance.cli.commands", raising=False)
+    monkeypatch.setitem(sys.modules, "fastapi_maintenance.cli.doctor", None)
+    with pytest.raises(ImportError, match="doctor"):
+        main(["status"])
+
+
+def test_a_fault_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """What nobody foresaw has a traceback."""
+
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("fastapi_maintenance.cli.commands.store_of", fails)
+    with pytest.raises(ZeroDivisionError):
+        main(["off", "--backend", url])
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, typer.Abort])
+def test_an_interrupt_has_the_status_that_shells_give_it(
+    monkeypatch: pytest.MonkeyPatch, url: str, interrupt: type[BaseException]
+) -> None:
+    """Ctrl-C while a store is slow to answer, whatever Typer makes of it."""
+
+    def interrupted(*_: object) -> None:
+        raise interrupt
+
+    monkeypatch.setattr("fastapi_maintenance.cli.commands.store_of", interrupted)
+    assert main(["off", "--backend", url]) == 130
+
+
+def test_the_help_has_examples_for_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each on a line of its own, and names that can be found."""
+    status, out, error = here(capsys)
+    assert (status, out) == (2, "")
+    assert "Usage: fastapi-maintenance" in error
+    assert here(capsys, "--version")[1].startswith("fastapi-maintenance 1.")
+    for command in ("on", "off", "status", "watch", "run", "bypass", "doctor"):
+        status, out, error = here(capsys, command, "--help")
+        assert (status, error) == (0, "")
+        assert re.search(rf"^  fastapi-maintenance {command}\b", out, re.MULTILINE)
+
+
+def test_the_shell_can_complete() -> None:
+    """Typer's completion works under our name."""
+    ended = run(
+        env={
+            "_FASTAPI_MAINTENANCE_COMPLETE": "complete_bash",
+            "COMP_WORDS": "fastapi-maintenance st",
+            "COMP_CWORD": "1",
+        }
+    )
+    assert ended.out.split() == ["status"]
+
+
+def test_holds_keep_a_switch_from_being_turned_off(capsys: pytest.CaptureFixture[str], file: Path, url: str) -> None:
+    """Their owners are named; --break-holds takes them away; on under an off-hold says what counts."""
+    backend = LocalFileBackend(file)
+
+    async def hold(kind: Literal["on", "off"]) -> None:
+        end = datetime.now(UTC) + timedelta(hours=1)
+        held = Hold(kind=kind, owner="worker\x1b[1m 7", reason="nightly", expires_at=end)
+        await backend.apply(Change(put_holds={"one": held}))
+
+    asyncio.run(hold("on"))
+    status, out, error = here(capsys, "off", "--backend", url)
+    assert (status, out) == (1, "")
+    assert error == (
+        "error: the switch is held on by worker[1m 7, nothing was changed: wait for them, or break their holds; "
+        "--break-holds breaks them\n"
+    )
+    _, out, _ = here(capsys, "status", "--backend", url)
+    assert out.startswith("default: ON: nightly\n")
+    assert "  stored mode: off\n" in out
+    assert "  hold: on by worker[1m 7 (nightly) unless renewed until " in out
+    assert here(capsys, "status", "--json", "--backend", url)[1].count('"owner": "worker\\u001b[1m 7"') == 1
+    assert here(capsys, "off", "--break-holds", "--backend", url)[0] == 0
+    asyncio.run(hold("off"))
+    status, out, error = here(capsys, "on", "--for", "1h", "--backend", url)
+    assert status == 0
+    assert out.startswith("default: OFF (was OFF), version ")
+    assert error == "warning: on is stored, but code holds the switch, so it counts as off\n"
+    assert re.search(r"stored mode: on, until ", here(capsys, "status", "--backend", url)[1])
+    assert here(capsys, "off", "--break-holds", "--backend", url)[2] == ""
+
+
+def test_the_environment_can_be_read(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what is wrong with it is told in a line."""
+    monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", "read_only")
+    assert here(capsys, "status")[1].startswith("default: READ-ONLY\n")
+    monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE_SHOP", "banana")
+    status, out, error = here(capsys, "status", "shop")
+    assert (status, out.split("\n")[0]) == (0, "shop: OFF")
+    assert error.startswith("warning: environment variable FASTAPI_MAINTENANCE_MODE_SHOP is read as off: 'banana'")
+    assert len(error.splitlines()) == 1
+    status, out, _ = here(capsys, "doctor")
+    assert status == 0
+    assert "note   default, EnvVarBackend('FASTAPI_MAINTENANCE_MODE'): writable: environment variable" in out
+
+
+def test_whoever_has_read_enough_may_close_the_pipe(url: str) -> None:
+    """As ``| head`` does: no traceback."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed:
+        for more in (), ("--json",):
+            ended = run("status", *more, "--backend", url, stdout=closed)
+            assert (ended.status, ended.error) == (1, "")
+
+
+def test_a_terminal_that_knows_ascii_only_gets_all(url: str) -> None:
+    """Escaped, and without a failure."""
+    env = {"PYTHONIOENCODING": "ascii", "FASTAPI_MAINTENANCE_BACKEND": url}
+    turned = run("on", "ünder-mäintenance", env=env)
+    assert turned.complaint.startswith("error: invalid switch name '\\xfcnder-m\\xe4intenance'")
+    assert run("on", "--reason", "für später", env=env).status == 0
+    shown = run("status", env=env)
+    assert (shown.status, shown.error) == (0, "")
+    assert "f\\xfcr sp\\xe4ter" in shown.out
+
+
+def read_all(terminal: int, until: bytes) -> bytes:
+    """Return what comes on a terminal until something has come."""
+    told, give_up = b"", time.monotonic() + 60
+    while until not in told:
+        assert time.monotonic() < give_up, told
+        if select.select([terminal], [], [], 0.2)[0]:
+            with contextlib.suppress(OSError):
+                told += os.read(terminal, 65536)
+    return told
+
+
+def test_colours_are_for_terminals_only(url: str, file: Path) -> None:
+    """Not where NO_COLOR is set; nowhere else either, see the other tests; and watching is live there."""
+    file.write_text("1")
+    for more, expected in ({}, b"\x1b[1;31mON"), ({"NO_COLOR": "1"}, b"\x1b[1mON"):
+        ours, theirs = pty.openpty()
+        with started(
+            "watch", "--interval", "1s", "--backend", url, stdout=theirs, env={"TERM": "xterm", **more}
+        ) as it:
+            told = read_all(ours, b"Ctrl-C ends this")
+            assert expected in told
+            file.write_text("garbage")
+            assert b"no readable maintenance state" in read_all(ours, b"unknown: ")
+            it.send_signal(signal.SIGINT)
+            assert it.wait(60) == 0
+        file.write_text("1")
+        os.close(ours)
+        os.close(theirs)
+
+
+def test_watching_tells_each_change_once(url: str, file: Path) -> None:
+    """A line for each, in words or JSON; failures too; Ctrl-C is how it ends, so that is no failure."""
+    watch = ("watch", "--interval", "1s", "--backend", url)
+    with started(*watch) as plain, started(*watch, "--json") as programs:
+        assert plain.stdout is not None
+        assert programs.stdout is not None
+        assert re.fullmatch(r"[\d-]+ [\d:]+ UTC  default: OFF, version 0\n", plain.stdout.readline())
+        assert json.loads(programs.stdout.readline())["mode"] == "off"
+        time.sleep(1.5)  # to be read again
+        file.write_text("on")
+        assert "default: ON, version " in plain.stdout.readline()
+        assert json.loads(programs.stdout.readline())["mode"] == "on"
+        file.write_text("\x1b[31m")
+        told = plain.stdout.readline()
+        assert "default: unknown: " in told
+        assert "\x1b" not in told
+        assert json.loads(programs.stdout.readline())["error"]
+        for process in (plain, programs):
+            process.send_signal(signal.SIGINT)
+            assert end_of(process).status == 0
+
+
+def test_a_link_lets_testers_in(
+    capsys: pytest.CaptureFixture[str], url: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Only while there is maintenance; the secret comes from a variable, a file or standard input."""
+    secret = "0123456789abcdef0123456789abcdef"
+    monkeypatch.setenv("FASTAPI_MAINTENANCE_BACKEND", url)
+    monkeypatch.setenv("FASTAPI_MAINTENANCE_BYPASS_SECRET", secret)
+    status, _, error = here(capsys, "bypass", "--url", "https://api.example/")
+    assert status == 1
+    assert "not under maintenance" in error
+    assert here(capsys, "on")[0] == here(capsys, "on", "billing")[0] == 0
+    status, out, error = here(capsys, "bypass", "--url", "https://api.example/x?y=1", "--holder", "alice")
+    assert (status, error) == (0, "")
+    assert re.fullmatch(r"https://api\.example/x\?y=1&maintenance_bypass=[\w.-]+\n", out)
+    monkeypatch.delenv("FASTAPI_MAINTENANCE_BYPASS_SECRET")
+    (tmp_path / "secret").write_text(f"{secret}\n")
+    file = str(tmp_path / "secret")
+    made = json.loads(
+        here(capsys, "bypass", "default", "billing", "--secret-file", file, "--parameter", "let_me", "--json")[1]
+    )
+    assert made["link"].startswith("/?let_me=")
+    assert made["switches"] == ["default", "billing"]
+    with (tmp_path / "secret").open() as stdin:
+        ended = run("bypass", "--secret-file", "-", env={"FASTAPI_MAINTENANCE_BACKEND": url}, stdin=stdin)
+    assert ended.out.startswith("/?maintenance_bypass=")
+    claims = Bypass(secret).claims_of(made["link"].partition("=")[2], datetime.now(UTC))
+    assert claims is not None
+    assert set(claims.opens) == {"default", "billing"}
+
+
+def test_a_store_that_fails_is_no_switch_that_is_off(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    """Whoever wants a link is told which it is."""
+    monkeypatch.setenv("FASTAPI_MAINTENANCE_BYPASS_SECRET", "0123456789abcdef0123456789abcdef")
+    status, _, error = here(capsys, "bypass", "--backend", f"redis://127.0.0.1:{free_port()}")
+    assert status == 1
+    assert "is not available" in error
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("90s", timedelta(seconds=90)),
+        ("15m", timedelta(minutes=15)),
+        ("2h", timedelta(hours=2)),
+        ("1d", timedelta(days=1)),
+        ("1h30m", timedelta(minutes=90)),
+        (" 1d2h3m4s ", timedelta(days=1, hours=2, minutes=3, seconds=4)),
+    ],
+)
+def test_durations(text: str, expected: timedelta) -> None:
+    """Units from the largest to the smallest."""
+    assert duration(text, "--for") == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "90", "0s", "-1h", "1.5h", "1h 30m", "30m1h", "2w", "9" * 12 + "d", "9" * 5000 + "s", "٣h"]
+)
+def test_what_is_no_duration(text: str) -> None:
+    """Neither is a number without a unit."""
+    with pytest.raises(InvalidConfiguration, match="--for "):
+        duration(text, "--for")
+
+
+def test_seconds_may_be_a_duration() -> None:
+    """As HTTP has them, or as people do."""
+    assert (seconds("0", "--retry-after"), seconds("600", "--retry-after"), seconds("10m", "--retry-after")) == (
+        0,
+        600,
+        600,
+    )
+
+
+def test_moments_have_a_zone() -> None:
+    """What has none is shown with the one of this machine and with UTC."""
+    assert moment_of("2026-03-01T04:00+01:00", "--until") == NOW
+    assert moment_of(" 2026-03-01T03:00Z ", "--until") == NOW
+    with pytest.raises(InvalidConfiguration, match=r"2026-03-01T00:00[+-]\d\d:\d\d .*2026-03-01T00:00Z"):
+        moment_of("2026-03-01", "--until")
+    with pytest.raises(InvalidConfiguration, match="in which time zone"):
+        moment_of("0001-01-01T00:00", "--until")
+    with pytest.raises(InvalidConfiguration, match="after the year 9999"):
+        after(NOW, timedelta(days=999_999_999), "--for")
+
+
+def test_somebody_has_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container a user may have none."""
+
+    def nobody() -> str:
+        raise KeyError
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    assert operator().startswith("somebody@")
+
+
+def test_what_has_ended_is_not_on() -> None:
+    """Whatever is stored."""
+    state = MaintenanceState(mode=MaintenanceMode.ON, until=NOW, reason="done", version=3)
+    assert str(summary("shop", state, NOW)) == "shop: OFF"
+    assert details(state, NOW, "there") == [
+        ("stored mode", "on, ended 2026-03-01 03:00:00 UTC"),
+        ("version", "3"),
+        ("store", "there"),
+    ]
+    assert document("shop", state, NOW, "there")["reason"] is None
+
+
+def test_holds_without_owner_or_end_are_told() -> None:
+    """Those of older versions and sticky ones."""
+    state = MaintenanceState(holds={"one": Hold(kind="on")}, retry_after=60)
+    assert ("hold", "on") in details(state, NOW, "")
+    assert ("retry after", "60 s") in details(state, NOW, "")
+    assert document("shop", state, NOW, "")["holds"] == [
+        {"id": "one", "kind": "on", "owner": "", "reason": None, "expires_at": None}
+    ]
+
+
+def child(*lines: str) -> list[str]:
+    """Return a command that runs Python, and says ``ready`` before the last line."""
+    *first, last = lines
+    code = "\n".join(["import os, pathlib, signal, sys, time", *first, "print('ready', flush=True)", last])
+    return [sys.executable, "-c", code]
+
+
+IGNORES_SIGTERM = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+SLEEPS = "time.sleep(300)"
+
+
+def mode_at(url: str) -> str:
+    mode: str = run("status", "--json", "--backend", url).json()["mode"]
+    return mode
+
+
+def wait_for(process: subprocess.Popen[str], line: str) -> None:
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == line
+
+
+def test_a_command_runs_under_maintenance(any_url: str, tmp_path: Path) -> None:
+    """Its output, its standard input and its exit status are its own; maintenance is on while it runs, then off."""
+    (tmp_path / "input").write_text("words")
+    code = (
+        "import subprocess, sys; print(sys.stdin.read());"
+        "status = [sys.executable, '-m', 'fastapi_maintenance', 'status'];"
+        "print(subprocess.run(status, stdout=subprocess.PIPE, text=True).stdout); sys.exit(7)"
+    )
+    with (tmp_path / "input").open() as stdin:
+        ended = run(
+            *("run", "--reason", "nightly", "--drain", "1s", "--", sys.executable, "-c", code, "--", "--quiet"),
+            env={"FASTAPI_MAINTENANCE_BACKEND": any_url},
+            stdin=stdin,
+        )
+    assert ended.status == 7
+    out = ended.out.splitlines()
+    assert out[:2] == ["words", "default: ON: nightly"]
+    assert f"hold: on by {operator()}, process " in ended.out
+    assert ended.error.splitlines() == ["default: ON while the command runs, version 1", "default: OFF"]
+    assert mode_at(any_url) == "off"
+
+
+def test_a_command_that_fails_keeps_the_service_closed_if_asked(url: str) -> None:
+    """In one change with the end of the hold; one that succeeds opens it."""
+    keep = ("run", "--on-failure", "keep", "--reason", "half-way", "--backend", url, "--")
+    assert run(*keep, "true").status == 0
+    assert mode_at(url) == "off"
+    ended = run(*keep, "false")
+    assert (ended.status, ended.error.splitlines()[-1]) == (1, "default: ON: half-way")
+    known = run("status", "--json", "--backend", url).json()
+    assert (known["stored_mode"], known["holds"]) == ("on", [])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+def test_signals_are_the_commands(url: str, number: signal.Signals) -> None:
+    """It may end in its own way, and maintenance lasts until then."""
+    handler = f"signal.signal({int(number)}, lambda *_: (time.sleep(0.5), print('bye', flush=True), sys.exit(9)))"
+    with started("run", "--quiet", "--backend", url, "--", *child(handler, SLEEPS)) as process:
+        wait_for(process, "ready")
+        process.send_signal(number)
+        ended = end_of(process)
+        assert (ended.status, ended.out, ended.error) == (9, "bye\n", "")
+    assert mode_at(url) == "off"
+
+
+def test_a_command_ended_by_a_signal_has_the_status_that_shells_give_it(url: str) -> None:
+    """128 and the signal's number."""
+    with started("run", "--quiet", "--backend", url, "--", *child(SLEEPS)) as process:
+        wait_for(process, "ready")
+        process.send_signal(signal.SIGTERM)
+        assert end_of(process).status == 128 + signal.SIGTERM
+    assert mode_at(url) == "off"
+
+
+def test_a_command_that_does_not_end_is_killed(url: str) -> None:
+    """After --kill-after, or by a second signal."""
+    stubborn = child(IGNORES_SIGTERM, SLEEPS)
+    with started("run", "--quiet", "--kill-after", "1s", "--backend", url, "--", *stubborn) as process:
+        wait_for(process, "ready")
+        process.send_signal(signal.SIGTERM)
+        ended = end_of(process)
+        assert (ended.status, ended.complaint) == (
+            128 + signal.SIGKILL,
+            "warning: the command does not end, so it is killed",
+        )
+    with started("run", "--quiet", "--kill-after", "1h", "--backend", url, "--", *stubborn) as process:
+        wait_for(process, "ready")
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        assert end_of(process).status == 128 + signal.SIGKILL
+    assert mode_at(url) == "off"
+
+
+def test_whoever_waits_may_be_told_to_end(url: str) -> None:
+    """Before the command has begun: then it never does."""
+    with started("run", "--drain", "1h", "--backend", url, "--", "echo", "never") as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("default: ON while the command runs")
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)
+        ended = end_of(process)
+        assert (ended.status, ended.out) == (128 + signal.SIGTERM, "")
+    assert mode_at(url) == "off"
+
+
+def test_a_signal_is_not_lost_while_the_command_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before there is anybody to send it to; one that comes when it has ended is nobody's."""
+    running = Run(
+        command=child(SLEEPS), drain_seconds=0, kill_after_seconds=60, stops_when_lost=False, fails_block=False
+    )
+    begin = asyncio.create_subprocess_exec
+
+    async def slowly(*command: str) -> asyncio.subprocess.Process:
+        process = await begin(*command, stdout=subprocess.DEVNULL)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.1)
+        return process
+
+    async def runs() -> None:
+        running.take_signals()
+        await running.within(maintenance_mode_on(MemoryBackend()))
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.1)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", slowly)
+    asyncio.run(runs())
+    assert running.status == 128 + signal.SIGTERM
+
+
+def test_ignored_signals_stay_ignored(url: str) -> None:
+    """As nohup has it, for the command too."""
+    with started(
+        *("run", "--quiet", "--backend", url, "--", *child("time.sleep(1)", "print('done')")),
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    ) as process:
+        wait_for(process, "ready")
+        process.send_signal(signal.SIGHUP)
+        assert end_of(process).status == 0
+
+
+def test_a_killed_process_leaves_neither_command_nor_maintenance(url: str, tmp_path: Path) -> None:
+    """The command is told to end, and the lease expires."""
+    said = tmp_path / "said"
+    handler = f"signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path({str(said)!r}).touch(), sys.exit()))"
+    with started("run", "--ttl", "3s", "--backend", url, "--", *child(handler, SLEEPS)) as process:
+        wait_for(process, "ready")
+        process.kill()
+        has_come(said)
+        assert mode_at(url) in ("on", "off")
+        give_up = time.monotonic() + 60
+        while mode_at(url) == "on":
+            assert time.monotonic() < give_up
+
+
+def test_a_command_learns_that_its_hold_is_broken(url: str) -> None:
+    """By a warning; or it is told to end."""
+    for options, status in ((), 0), (("--stop-when-lost",), 128 + signal.SIGTERM):
+        command = child("print('begun', flush=True)", "pathlib.Path(sys.argv[1]).exists() or time.sleep(3)")
+        with started("run", "--ttl", "3s", *options, "--backend", url, "--", *command, "/nowhere") as process:
+            wait_for(process, "begun")
+            wait_for(process, "ready")
+            assert run("off", "--break-holds", "--backend", url).status == 0
+            ended = end_of(process)
+            assert ended.status == status
+            assert "is lost, its block runs without it" in ended.error
+            assert ("told to end" in ended.error) is bool(options)
+
+
+def test_what_can_not_be_run_is_told(url: str, tmp_path: Path) -> None:
+    """As shells do; maintenance is over then."""
+    (tmp_path / "script").write_bytes(b"\x7fELFnonsense")
+    (tmp_path / "script").chmod(0o755)
+    ended = run("run", "--quiet", "--backend", url, "--", str(tmp_path / "script"))
+    assert ended.status == 126
+    assert "Exec format error" in ended.complaint
+    assert mode_at(url) == "off"
+
+
+def test_commands_get_their_signals_as_python_does_not_have_them(url: str) -> None:
+    """``yes | head`` ends ``yes`` in silence."""
+    shell = "yes | head -1; echo ${PIPESTATUS[0]}"
+    ended = run("run", "--quiet", "--backend", url, "--", "bash", "-c", shell)
+    assert ended.out.split() == ["y", str(128 + signal.SIGPIPE)]
+
+
+def test_a_store_that_goes_away_does_not_change_the_commands_status() -> None:
+    """The hold expires by itself; what was to be kept can't be, which is told."""
+    for on_failure, told in (("release", "it expires"), ("keep", "is not available")):
+        with (
+            RedisServer() as server,
+            started(
+                *("run", "--on-failure", on_failure, "--ttl", "60s", "--backend", server.url, "--"),
+                *child("sys.stdin.read()", "sys.exit(5)"),
+                stdin=subprocess.PIPE,
+            ) as process,
+        ):
+            assert process.stderr is not None
+            process.stderr.readline()
+            server.kill()
+            ended = end_of(process)
+            assert ended.status == 5
+            assert told in ended.error
+
+
+def test_the_terminals_own_signals_come_once(url: str) -> None:
+    """Ctrl-C reaches the command from the terminal; it is not told a second time, nor killed by more of them."""
+    handler = "signal.signal(signal.SIGINT, lambda *_: print('interrupted', flush=True))"
+    ours, theirs = pty.openpty()
+    pid = os.fork()
+    if not pid:
+        os.login_tty(theirs)
+        command = child(handler, "[time.sleep(0.1) for _ in range(60)]")
+        arguments = [sys.executable, "-m", "fastapi_maintenance", "run", "--quiet", "--backend", url, "--", *command]
+        os.execve(sys.executable, arguments, environment())
+    os.close(theirs)
+    told = read_all(ours, b"ready")
+    for _ in range(3):
+        os.write(ours, b"\x03")
+        time.sleep(0.5)
+    with contextlib.suppress(OSError):
+        while part := os.read(ours, 4096):
+            told += part
+    _, status = os.waitpid(pid, 0)
+    os.close(ours)
+    assert (os.waitstatus_to_exitcode(status), told.count(b"interrupted")) == (0, 3), told
+
+
+def test_maintenance_is_planned_and_cancelled(any_url: str) -> None:
+    """Once or again and again; shown by status; by the id that is told."""
+    env = {"FASTAPI_MAINTENANCE_BACKEND": any_url}
+    planned = run("schedule", "2099-03-01T02:00Z", "2h30m", "--reason", HOSTILE, env=env)
+    assert (planned.status, planned.error) == (0, "")
+    told = re.fullmatch(
+        r"default: planned, version 1: (\S+): on from 2099-03-01 02:00:00 UTC to 2099-03-01 04:30:00 UTC \((.*)\)\n",
+        planned.out,
+    )
+    assert told is not None
+    weekly = ("--zone", "Europe/Berlin", "--rrule", "FREQ=WEEKLY;BYDAY=SU", "--read-only")
+    made = run("schedule", "2099-01-04T02:30", "2099-01-04T03:00", *weekly, "--json", env=env).json()
+    assert made["window"]["start"] == "2099-01-04T01:30:00Z"
+    shown = run("status", env=env).out
+    assert "  next change: READ-ONLY from 2099-01-04 01:30:00 UTC\n" in shown
+    assert "again by FREQ=WEEKLY;BYDAY=SU in Europe/Berlin" in shown
+    assert not CONTROLS.search(shown)
+    assert [window["id"] for window in run("status", "--json", env=env).json()["windows"]] == [
+        told[1],
+        made["window"]["id"],
+    ]
+    cancelled = run("cancel", told[1], env=env)
+    assert cancelled.out == f"default: OFF ({told[1]} is cancelled), version 3\n"
+    refused = run("cancel", told[1], env=env)
+    assert (refused.status, refused.out) == (1, "")
+    assert refused.complaint.startswith(f"error: no window '{told[1]}'")
+    assert run("cancel", made["window"]["id"], "--json", env=env).json()["windows"] == []
+
+
+def test_a_window_that_goes_on_is_ended_by_off(capsys: pytest.CaptureFixture[str], url: str) -> None:
+    """And is shown while it does, as what it is: nothing is stored as on."""
+    begin = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
+    assert here(capsys, "schedule", begin, "1h", "--backend", url, "--quiet") == (0, "", "")
+    status, out, _ = here(capsys, "status", "--exit-code", "--backend", url)
+    assert status == 1
+    assert re.match(r"default: ON until .*\n  stored mode: off\n", out)
+    assert here(capsys, "off", "--backend", url)[1].startswith("default: OFF (was ON)")
+    assert here(capsys, "status", "--exit-code", "--backend", url)[0] == 0
+    window = json.loads(here(capsys, "schedule", "2099-01-01T00:00Z", "1h", "--backend", url, "--json")[1])["window"]
+    assert here(capsys, "cancel", window["id"], "--backend", url, "--quiet") == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "complaint"),
+    [
+        ("schedule 2099-01-01T00:00 1h", 2, "START '2099-01-01T00:00': in which time zone?"),
+        ("schedule soon 1h --zone UTC", 2, "START 'soon': it can't be read"),
+        ("schedule 2099-01-01T00:00Z later", 2, "END 'later': it can't be read"),
+        ("schedule 2099-01-01T00:00Z 2098-01-01T00:00 --zone UTC", 2, "is not after the start"),
+        ("schedule 2099-01-01T00:00 1h --zone Europe/Nowhere", 2, "--zone 'Europe/Nowhere'"),
+        ("schedule 9999-12-31T23:00Z 99h", 2, "after the year 9999"),
+        ("schedule 2020-01-01T00:00Z 1h", 2, "has no occurrence after now"),
+        ("schedule 2099-01-01T00:00Z 1h --rrule NONSENSE --zone UTC", 2, "NONSENSE"),
+        ("schedule 2099-01-01T00:00Z 1h --backend env://", 1, "can't be set from here"),
+        ("schedule 2099-01-01T00:00Z 1h --backend redis://127.0.0.1:{port}", 1, "is not available"),
+        ("cancel one --backend env://", 1, "can't be set from here"),
+        ("cancel one", 1, "no window 'one'"),
+    ],
+)
+def test_what_can_not_be_planned_is_told_in_one_line(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    file: Path,
+    url: str,
+    arguments: str,
+    status: int,
+    complaint: str,
+) -> None:
+    """Nothing was changed."""
+    monkeypatch.setenv("FASTAPI_MAINTENANCE_BACKEND", url)
+    got, out, error = here(capsys, *arguments.format(port=free_port()).split(" "))
+    [line] = error.splitlines()
+    assert (got, out) == (status, "")
+    assert line.startswith("error: ")
+    assert complaint in line
+    assert not file.exists()
+
+
+def test_the_doctor_finds_a_store_well(any_url: str) -> None:
+    """Reachable, writable, its clock; nothing is changed by that."""
+    env = {"FASTAPI_MAINTENANCE_BACKEND": any_url}
+    assert run("on", "--reason", "x", env=env).status == 0
+    before = run("status", "--json", env=env).json()
+    examined = run("doctor", env=env)
+    assert (examined.status, examined.error) == (0, "")
+    readable, writable, clock = examined.out.splitlines()
+    assert re.fullmatch(r"ok     default, \w+\(.*\): readable: ON, version 1, in \d+ ms", readable)
+    assert writable.startswith("ok     default")
+    assert writable.endswith("writable: yes")
+    assert ("clock: this host's" in clock) is any_url.startswith("file")
+    assert clock.startswith("ok     ")
+    assert run("status", "--json", env=env).json() == before
+    assert "s3cret" not in examined.out
+    assert "horse" not in examined.out
+
+
+def test_the_doctor_finds_what_is_wrong_with_a_store(redis_server: RedisServer, file: Path, tmp_path: Path) -> None:
+    """A replica that takes no writes, a directory that can't be written; exit status 1."""
+    user = f"redis://:s3cret@127.0.0.1:{redis_server.port}/0"
+    redis_server.run("FLUSHALL")
+    redis_server.run("REPLICAOF", "127.0.0.1", str(free_port()))
+    try:
+        examined = run("doctor", "--backend", user)
+    finally:
+        redis_server.run("REPLICAOF", "NO", "ONE")
+    assert (examined.status, examined.error) == (1, "")
+    assert "writable: RedisBackend" in examined.out
+    assert "read only replica" in examined.out
+    examined = run("doctor", "--backend", f"file://{tmp_path / 'none' / 'switch'}")
+    assert examined.status == 1
+    assert "there is no directory" in examined.out
+    unreachable = run("doctor", "--json", "--backend", f"redis://:s3cret@127.0.0.1:{free_port()}/0")
+    assert unreachable.status == 1
+    [check] = unreachable.json()["checks"]
+    assert (check["what"], check["result"]) == ("readable", "failed")
+
+
+def test_the_doctor_tells_what_an_app_blocks() -> None:
+    """Every route with its mark, its switches, and what becomes of requests: asked of the real resolver."""
+    examined = run("doctor", "tests.shop:app", "--json", env={"FASTAPI_MAINTENANCE_MODE": "read_only"})
+    assert (examined.status, examined.error) == (1, "")
+    rows = {(row["method"], row["path"]): row for row in examined.json()["routes"]}
+    told = {key: (row["now"], row["when_on"]) for key, row in rows.items()}
+    open_, closed, shadowed = "open", "503: default", ", as another route before it"
+    assert told == {
+        ("GET", "/openapi.json"): ("open: exempt, docs",) * 2,
+        ("GET", "/items/{item_id}/{when}/{path}"): (open_, closed),
+        ("GET", "/items/{item_id}/1/x"): (f"{open_}{shadowed}", f"{closed}{shadowed}"),
+        ("GET", "/health"): ("open: forced off",) * 2,
+        ("GET", "/uuid/{one}"): (open_, closed),
+        ("GET", "/public/{page}"): ("open: exempt, path",) * 2,
+        ("GET", "/odd/{one}"): ("unknown: no path could be made up",) * 2,
+        ("GET", "/strict/{one}"): ("unknown: matching raises ZeroDivisionError: ",) * 2,
+        ("GET", "/gone"): ("503: forced on",) * 2,
+        ("GET", "/reports"): (open_, closed),
+        ("GET", "/billing/invoices/{number}"): ("503: billing", closed),
+        ("POST", "/billing/invoices/{number}"): (closed, closed),
+        ("WEBSOCKET", "/billing/live"): (closed, closed),
+        ("GET", "/page"): (open_, closed),
+        ("PUT", "/page"): (closed, closed),
+        ("ANY", "/static/*"): (closed, closed),
+        ("GET", "/inner/open"): (open_, closed),
+        ("GET", "/inner/closed"): ("unknown: default can't be read", closed),
+        ("GET", "{tenant}.example/tenant"): (open_, closed),
+        ("PUT", "{tenant}.example/tenant"): (closed, closed),
+        ("GET", "{tenant:tests_odd}.example/tenant"): ("unknown: no path could be made up",) * 2,
+        ("PUT", "{tenant:tests_odd}.example/tenant"): ("unknown: no path could be made up",) * 2,
+        ("GET", "/wrapped/open"): (open_, closed),
+        ("GET", "/wrapped/closed"): ("unknown: default can't be read", closed),
+    }
+    assert rows["GET", "/gone"]["mark"] == "forced on"
+    assert rows["GET", "/reports"]["switches"] == "default, reports"
+    results = {
+        (check["subject"].partition(",")[0], check["what"]): check["result"] for check in examined.json()["checks"]
+    }
+    assert results["reports", "writable"] == "note"
+    assert results["default", "readable"] in ("ok", "failed")
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [("tests.shop:wrapped", "503: default"), ("tests.shop:bare", "open: nothing guards it")],
+)
+def test_the_doctor_knows_apps_that_are_wrapped_and_apps_that_are_bare(target: str, told: str) -> None:
+    """A middleware around the app counts; without any there is nothing that blocks."""
+    examined = run("doctor", target)
+    head, row, remark = examined.out.splitlines()[-3:]
+    assert head.split() == ["METHOD", "PATH", "MARK", "SWITCHES", "NOW", "WHEN", "ON"]
+    assert row.split()[:2] == ["GET", "/"]
+    assert row.count(told) == 2
+    assert remark.startswith("An exempt_handler, ")
