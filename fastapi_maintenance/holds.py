@@ -31,7 +31,14 @@ from . import background
 from .backends.base import BaseStateBackend
 from .control import check_reason
 from .drain import checked_seconds, drained
-from .exceptions import DrainTimeout, HoldLost, InvalidConfiguration, ReadOnlyBackend
+from .exceptions import (
+    DrainTimeout,
+    HoldLost,
+    InvalidConfiguration,
+    MaintenanceError,
+    OutcomeUnknown,
+    ReadOnlyBackend,
+)
 from .registry import DEFAULT, checked_backend, checked_name, registry
 from .snapshot import View, view_of
 from .state import Change, Hold, MaintenanceMode, set_mode
@@ -69,7 +76,12 @@ class _Lease:
     async def take(self) -> None:
         """Hold the switch, and look after the hold from now on."""
         self.view.start()  # before, so that the state after the change is known here, whatever becomes of the store
-        await self.view.apply(self._change(put_holds={self.id: self._hold}))
+        try:
+            await self.view.apply(self._change(put_holds={self.id: self._hold}))
+        except MaintenanceError as error:
+            # Then the store has said that nothing was changed, so there is nothing to give back.
+            self._is_lost = self.view.has_leases and not isinstance(error, OutcomeUnknown)
+            raise
         if self.view.has_leases:
             self._heartbeat = background.submit(self._beat())
             self.view.watch(self.id, self._look)
