@@ -173,6 +173,24 @@ async def cancel_maintenance(
     await view.apply(Change(drop_windows=dropped, required_windows=cancelled, by=by))
 
 
+async def break_hold(
+    hold_id: str, backend: BaseStateBackend | None = None, *, name: str = DEFAULT, by: str | None = None
+) -> None:
+    """Take a hold away from the code that has it, which learns of it.
+
+    Args:
+        hold_id: Its id, as ``get_maintenance_state().holds`` has it.
+        backend: Whose state to change; ``None``: the one that is meant here, see ``get_maintenance_mode``.
+        name: The switch.
+        by: Who breaks it, for people.
+
+    Raises:
+        HoldLost: There is none of that id any more.
+    """
+    broken = frozenset({hold_id})
+    await view_of(registry.meant(backend, name)).apply(Change(drop_holds=broken, required_holds=broken, by=by))
+
+
 async def _long_over(view: View, now: datetime) -> frozenset[str]:
     """Return the ids of the windows that are over by the clock of any host."""
     windows = (view.peek() or await view.read()).windows

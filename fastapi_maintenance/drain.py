@@ -22,6 +22,7 @@ from . import background
 from .backends.base import BaseStateBackend
 from .exceptions import DrainTimeout, InvalidConfiguration
 from .registry import DEFAULT, answering, registry
+from .routes import declared_path
 from .snapshot import View, view_of
 
 _COUNTED = "fastapi_maintenance.counted"
@@ -56,11 +57,8 @@ def in_flight(backend: BaseStateBackend | None = None, *, name: str = DEFAULT) -
 
 
 def _described(scope: Scope) -> InFlight:
-    route = getattr(scope.get("route"), "path", None)
-    return InFlight(
-        "websocket" if scope["type"] == "websocket" else scope["method"],
-        route if isinstance(route, str) else scope["path"],
-    )
+    method = "websocket" if scope["type"] == "websocket" else scope["method"]
+    return InFlight(method, declared_path(scope) or scope["path"])
 
 
 # Counting

@@ -37,7 +37,7 @@ from .gate import (
 from .policy import Decision, Facts, Mark, Rule, decide
 from .registry import DEFAULT, AppSwitch, checked_name, registry
 from .responses import can_deny, request_of
-from .routes import root_of, route_path
+from .routes import declared_path, root_of, route_path
 from .snapshot import view_of
 from .state import MaintenanceState
 
@@ -105,7 +105,7 @@ class MaintenanceGuard:
         self._count(connection.scope, visit)
         decision = await self.decision(connection, visit)
         if decision.blocked or visit is None or decision.switch != DEFAULT:  # else the middleware has counted it
-            metrics.count(decision, getattr(connection.scope.get("route"), "path", None))
+            metrics.count(decision, declared_path(connection.scope))
         if decision.blocked:
             await self._refuse(connection, visit, decision)
 

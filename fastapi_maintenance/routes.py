@@ -93,6 +93,16 @@ def root_of(app: ASGIApp | None) -> Router | Starlette | None:
     return None
 
 
+def declared_path(scope: Scope) -> str | None:
+    """Return the path, as it was declared, of the route that the router has come to; with the mounts before it."""
+    included = scope.get(_FASTAPI_SCOPE_KEY, {}).get("effective_route_context")
+    path = getattr(scope.get("route") if included is None else included, "path", None)
+    if not isinstance(path, str):
+        return None
+    root_path: str = scope.get("root_path", "")
+    return root_path.removeprefix(scope.get("app_root_path", root_path)) + path
+
+
 def wrap_innermost(router: Router, wrap: Callable[[ASGIApp], ASGIApp]) -> None:
     """Put something between a router's own middleware and the router, where that middleware lets us."""
     for step in steps_of(router.middleware_stack):

@@ -27,7 +27,7 @@ LAYERS = (
     {"gate", "control", "drain", "events"},
     {"guard", "middleware", "holds"},
     {"openapi", "testing"},
-    {"pytest_plugin"},
+    {"pytest_plugin", "admin"},
     {""},
     {"cli.terminal", "cli.values", "cli.store"},
     {"cli.doctor", "cli.running", "cli.watching"},

@@ -1,0 +1,425 @@
+"""The operator's page and its JSON API."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request
+
+from fastapi_maintenance import (
+    InvalidConfiguration,
+    MaintenanceGuard,
+    MaintenanceModeMiddleware,
+    MissingExtra,
+    configure_backend,
+    get_maintenance_mode,
+    get_maintenance_state,
+    maintenance_guard,
+    maintenance_mode_on,
+    schedule_maintenance,
+    set_maintenance_mode,
+)
+from fastapi_maintenance.admin import maintenance_admin
+from fastapi_maintenance.backends import LocalFileBackend, MemoryBackend
+
+from .places import TwoMethods
+
+pytestmark = pytest.mark.anyio
+
+HOST = "http://admin.example"
+API = "/admin/api/switches"
+MARKUP = "<script>alert(1)</script>\"'&"
+
+
+def app_with(**options: Any) -> FastAPI:
+    """Return an app with a guarded switch, and the admin in the middle of everything that could lock it out."""
+    app = FastAPI(dependencies=[Depends(maintenance_guard)])
+    app.add_middleware(MaintenanceModeMiddleware)
+    app.get("/bills", dependencies=[Depends(MaintenanceGuard("billing"))])(lambda: "bills")
+    guarded = APIRouter(dependencies=[Depends(MaintenanceGuard("operators"))])
+    guarded.include_router(maintenance_admin(**{"insecure": True, **options}), prefix="/admin")
+    app.include_router(guarded)
+    return app
+
+
+@pytest.fixture(autouse=True)
+def _memory() -> None:
+    for name in "default", "billing", "operators":
+        configure_backend("memory", name=name)
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(app_with(user=lambda request: request.headers.get("x-user", "ops"))) as client:
+        yield client
+
+
+def client_of(app: FastAPI, **options: Any) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url=HOST, **options)
+
+
+def fields_of(page: str, action: str, name: str = "default") -> dict[str, str]:
+    """Return the hidden fields of a form, as a browser would send them."""
+    for form in re.findall(r"<form.*?</form>", page, re.DOTALL):
+        fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', form))
+        if fields["action"] == action and fields["name"] == name:
+            return {key: value.replace("&#34;", '"') for key, value in fields.items()}
+    raise AssertionError(page)
+
+
+async def post(client: httpx.AsyncClient, fields: dict[str, str], **more: str) -> httpx.Response:
+    return await client.post("/admin/", data={**fields, **more}, headers={"origin": HOST})
+
+
+# Who gets in
+
+
+def test_without_anything_that_keeps_strangers_out_it_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(InvalidConfiguration, match=r"pass dependencies=\[Depends"):
+        maintenance_admin()
+    maintenance_admin(insecure=True)
+    assert "whoever reaches this service can switch it off" in caplog.text
+
+
+async def test_dependencies_keep_strangers_out_of_everything() -> None:
+    def only_operators(authorization: str = Header("")) -> None:
+        if authorization != "Bearer right":
+            raise HTTPException(401, "who are you?")
+
+    app = app_with(insecure=False, dependencies=[Depends(only_operators)])
+    async with client_of(app) as client:
+        for method, path in [
+            ("GET", "/admin/"),
+            ("POST", "/admin/"),
+            ("GET", API),
+            ("GET", f"{API}/default"),
+            ("PUT", f"{API}/default/mode"),
+            ("POST", f"{API}/default/windows"),
+            ("DELETE", f"{API}/default/windows/x"),
+            ("DELETE", f"{API}/default/holds/x"),
+        ]:
+            answer = await client.request(method, path, json={"mode": "on"} if method in ("PUT", "POST") else None)
+            assert answer.status_code == 401, (method, path)
+            assert answer.json() == {"detail": "who are you?"}
+        assert (await client.get(API, headers={"authorization": "Bearer right"})).status_code == 200
+
+
+async def test_it_never_locks_itself_out(client: httpx.AsyncClient) -> None:
+    """By the default switch, nor by one of a guard around it; and it can open both again."""
+    for name in "default", "operators":
+        await set_maintenance_mode(True, name=name)
+    assert (await client.get("/bills")).status_code == 503
+    for name in "default", "operators":
+        page = (await client.get("/admin/")).text
+        assert (await post(client, fields_of(page, "set", name))).status_code == 303
+    assert (await client.get("/bills")).status_code == 200
+
+
+@pytest.mark.parametrize("module", ["jinja2", "python_multipart"])
+def test_a_missing_extra_is_told(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtra, match=r"fastapi-maintenance\[admin\]"):
+        maintenance_admin(insecure=True)
+
+
+# The API
+
+
+async def test_switches_are_listed(client: httpx.AsyncClient) -> None:
+    """Those that are configured and those of guards, the default one first."""
+    names = [one["name"] for one in (await client.get(API)).json()]
+    assert names == ["default", "billing", "operators"]
+    async with client_of(app_with(names=["billing"])) as other:
+        assert [one["name"] for one in (await other.get(API)).json()] == ["billing"]
+        assert (await other.get(f"{API}/default")).status_code == 404
+    with pytest.raises(ValueError, match="invalid switch name"):
+        maintenance_admin(insecure=True, names=["?"])
+
+
+async def test_a_mode_is_stored_with_what_belongs_to_it(client: httpx.AsyncClient) -> None:
+    end = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    change = {"mode": "read_only", "reason": "disks", "until": end, "retry_after": 5}
+    answer = await client.put(f"{API}/billing/mode", json=change, headers={"x-user": "jo"})
+    told = answer.json()
+    assert answer.status_code == 200
+    assert (told["mode"], told["reason"], told["retry_after"], told["updated_by"]) == ("read_only", "disks", 5, "jo")
+    assert datetime.fromisoformat(told["until"]) == datetime.fromisoformat(end)
+    assert answer.headers["etag"] == told["etag"] == (await client.get(f"{API}/billing")).headers["etag"]
+    assert (await client.put(f"{API}/billing/mode", json={"mode": "off"})).json()["mode"] == "off"
+
+
+async def test_a_change_can_require_what_it_is_based_on(client: httpx.AsyncClient) -> None:
+    etag = (await client.get(f"{API}/default")).headers["etag"]
+    url = f"{API}/default/mode"
+    assert (await client.put(url, json={"mode": "on"}, headers={"if-match": f'"other", {etag}'})).status_code == 200
+    answer = await client.put(url, json={"mode": "off"}, headers={"if-match": etag})
+    assert (answer.status_code, answer.json()["detail"]) == (
+        412,
+        "somebody else changed the switch meanwhile; look again and decide",
+    )
+    assert await get_maintenance_mode() is True
+    assert (await client.put(url, json={"mode": "off"}, headers={"if-match": "*"})).status_code == 200
+
+
+async def test_windows_are_planned_and_cancelled(client: httpx.AsyncClient) -> None:
+    start = datetime.now(UTC) + timedelta(hours=1)
+    plan = {
+        "start": start.isoformat(),
+        "end": (start + timedelta(hours=1)).isoformat(),
+        "rrule": "FREQ=DAILY",
+        "zone": "UTC",
+        "reason": "backup",
+    }
+    answer = await client.post(f"{API}/default/windows", json=plan)
+    assert answer.status_code == 201
+    window = answer.json()
+    assert (window["rrule"], window["reason"], window["mode"]) == ("FREQ=DAILY", "backup", "on")
+    listed = (await client.get(f"{API}/default")).json()
+    assert listed["windows"] == [window]
+    assert listed["next_change_at"] is not None
+    assert (await client.delete(f"{API}/default/windows/{window['id']}")).status_code == 204
+    answer = await client.delete(f"{API}/default/windows/{window['id']}")
+    assert answer.status_code == 404
+    naive = {**plan, "start": start.replace(tzinfo=None).isoformat()}
+    assert (await client.post(f"{API}/default/windows", json=naive)).status_code == 422
+    never = {**plan, "end": plan["start"]}
+    answer = await client.post(f"{API}/default/windows", json=never)
+    assert answer.status_code == 422
+    assert "is not after the start" in answer.json()["detail"][0]["msg"]
+
+
+async def test_holds_refuse_an_off_and_can_be_broken(client: httpx.AsyncClient) -> None:
+    url = f"{API}/default/mode"
+    async with maintenance_mode_on(owner="migration 42", reason="copying") as block:
+        answer = await client.put(url, json={"mode": "off"})
+        assert answer.status_code == 409
+        assert "held on by migration 42" in answer.json()["detail"]
+        [hold] = (await client.get(f"{API}/default")).json()["holds"]
+        assert (hold["owner"], hold["kind"], hold["reason"]) == ("migration 42", "on", "copying")
+        assert (await client.delete(f"{API}/default/holds/{hold['id']}")).status_code == 204
+        assert block.lost.is_set()
+        assert (await client.delete(f"{API}/default/holds/{hold['id']}")).status_code == 404
+    async with maintenance_mode_on():
+        assert (await client.put(url, json={"mode": "off", "break_holds": True})).json()["mode"] == "off"
+
+
+async def test_what_a_store_can_not_do_is_told(client: httpx.AsyncClient, tmp_path: Any) -> None:
+    cases: list[tuple[Any, dict[str, str], int, str]] = [
+        ("env", {"mode": "on"}, 409, "can't be set from here"),
+        (TwoMethods(str(tmp_path / "switch")), {"mode": "read_only"}, 409, "can't keep read_only"),
+        (LocalFileBackend(tmp_path / "no" / "directory"), {"mode": "on"}, 503, "is not available"),
+    ]
+    for backend, body, status, message in cases:
+        made = configure_backend(backend, name="billing")
+        answer = await client.put(f"{API}/billing/mode", json=body)
+        assert (answer.status_code, message in answer.json()["detail"]) == (status, True), answer.text
+        if isinstance(made, LocalFileBackend):
+            await made.aclose()
+
+
+# Other sites
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://admin.example.evil.example"},
+        {"sec-fetch-site": "cross-site", "origin": HOST},
+        {"sec-fetch-site": "same-site"},
+    ],
+)
+async def test_what_another_site_asks_for_is_refused(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
+    """Through whatever door, also with the right token."""
+    fields = fields_of((await client.get("/admin/")).text, "set")
+    asked = [
+        client.build_request("POST", "/admin/", data=fields, headers=headers),
+        client.build_request("PUT", f"{API}/default/mode", json={"mode": "on"}, headers=headers),
+        client.build_request("DELETE", f"{API}/default/holds/x", headers=headers),
+    ]
+    for request in asked:
+        assert (await client.send(request)).status_code == 403
+    assert await get_maintenance_mode() is False
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
+async def test_the_api_takes_json_only(client: httpx.AsyncClient, kind: str) -> None:
+    """The rest a form of another site could send."""
+    for method, url in ("PUT", f"{API}/default/mode"), ("POST", f"{API}/default/windows"):
+        answer = await client.request(method, url, content=b'{"mode":"on"}', headers={"content-type": kind})
+        assert answer.status_code == 415
+    assert await get_maintenance_mode() is False
+
+
+@pytest.mark.parametrize("token", ["", "wrong", "ü"])
+async def test_a_form_needs_the_token_of_its_page(client: httpx.AsyncClient, token: str) -> None:
+    fields = fields_of((await client.get("/admin/")).text, "set")
+    assert (await post(client, {**fields, "mode": "on", "token": token})).status_code == 403
+    client.cookies.clear()
+    assert (await post(client, {**fields, "mode": "on"})).status_code == 403
+    assert await get_maintenance_mode() is False
+
+
+async def test_nothing_is_changed_by_get(client: httpx.AsyncClient) -> None:
+    fields = fields_of((await client.get("/admin/")).text, "set")
+    assert (await client.get("/admin/", params={**fields, "mode": "on"})).status_code == 200
+    for path in f"{API}/default/mode", f"{API}/default/windows", f"{API}/default/holds/x":
+        assert (await client.get(path)).status_code == 405
+    assert await get_maintenance_mode() is False
+
+
+# The page
+
+
+async def test_the_page_is_closed_to_everything_but_itself(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/admin/")
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert (answer.headers["cache-control"], answer.headers["referrer-policy"]) == ("no-store", "no-referrer")
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    assert "Secure" not in cookie
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app_with()), base_url="https://admin.example"
+    ) as by_https:
+        assert "Secure" in (await by_https.get("/admin/")).headers["set-cookie"]
+
+
+async def test_what_others_wrote_is_escaped(client: httpx.AsyncClient) -> None:
+    """Reasons, owners and names of people."""
+    await client.put(f"{API}/default/mode", json={"mode": "on", "reason": MARKUP}, headers={"x-user": MARKUP})
+    start = datetime.now(UTC) + timedelta(hours=1)
+    await schedule_maintenance(start, start + timedelta(hours=1), reason=MARKUP)
+    async with maintenance_mode_on(owner=MARKUP, reason=MARKUP):
+        page = (await client.get("/admin/")).text
+    assert "<script>alert" not in page
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 5
+
+
+async def test_a_switch_is_switched_by_plain_forms(client: httpx.AsyncClient) -> None:
+    """On with reason and end, planned, cancelled, broken, off."""
+    page = (await client.get("/admin/")).text
+    answer = await post(
+        client, fields_of(page, "set", "billing"), mode="read_only", reason=" disks ", until="2999-01-31T22:00"
+    )
+    assert (answer.status_code, answer.headers["location"]) == (303, "/admin/")
+    state = await get_maintenance_state(name="billing")
+    assert (state.mode, state.reason, state.updated_by) == ("read_only", "disks", "ops")
+    assert state.until == datetime(2999, 1, 31, 22, tzinfo=UTC)
+    page = (await client.get("/admin/")).text
+    assert "READ-ONLY" in page
+    assert "● Maintenance" in page
+    start = datetime.now(UTC) + timedelta(hours=1)
+    times = {"start": f"{start:%Y-%m-%dT%H:%M}", "end": f"{start + timedelta(hours=1):%Y-%m-%dT%H:%M}"}
+    fields = fields_of(page, "plan", "billing")
+    assert (await post(client, fields, **times, mode="on", rrule="FREQ=WEEKLY")).status_code == 303
+    page = (await client.get("/admin/")).text
+    assert "again by FREQ=WEEKLY in UTC" in page
+    assert (await post(client, fields_of(page, "cancel", "billing"))).status_code == 303
+    assert (await get_maintenance_state(name="billing")).windows == {}
+    async with maintenance_mode_on(name="billing", owner="migration") as block:
+        page = (await client.get("/admin/")).text
+        answer = await post(client, fields_of(page, "set", "billing"))
+        assert answer.status_code == 409
+        assert "held on by migration" in answer.text
+        assert (await post(client, fields_of(page, "break", "billing"))).status_code == 303
+        assert block.lost.is_set()
+    async with maintenance_mode_on(name="billing"):
+        page = (await client.get("/admin/")).text
+        assert (await post(client, fields_of(page, "set", "billing"), break_holds="yes")).status_code == 303
+    state = await get_maintenance_state(name="billing")
+    assert (state.mode, state.holds, state.reason) == ("off", {}, None)
+
+
+async def test_two_tabs_do_not_undo_each_other(client: httpx.AsyncClient) -> None:
+    """The second is told what has become of the switch, and nothing happens twice."""
+    first = second = (await client.get("/admin/")).text
+    assert (await post(client, fields_of(first, "set"), mode="on", reason="disks")).status_code == 303
+    version = (await get_maintenance_state()).version
+    for action, more in (
+        ("set", {"mode": "read_only"}),
+        ("plan", {"start": "2999-01-01T00:00", "end": "2999-01-01T01:00"}),
+    ):
+        answer = await post(client, fields_of(second, action), **more)
+        assert answer.status_code == 412
+        assert "Nothing was done: somebody else changed &#39;default&#39;" in answer.text
+        assert 'class="mode on">ON' in answer.text
+    assert (await get_maintenance_state()).version == version
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"mode": "sometimes"}, "sometimes"),
+        ({"mode": "on", "until": "tomorrow"}, "&#39;tomorrow&#39; is no time"),
+        ({"mode": "on", "until": "2020-01-01T00:00"}, "that is over"),
+        ({"action": "explode"}, "accepted are set, plan, cancel, break"),
+        ({"action": "plan"}, "a start and an end are needed"),
+        ({"action": "plan", "start": "2999-01-01T00:00", "end": "2998-01-01T00:00"}, "is not after the start"),
+        ({"action": "cancel", "window": "x"}, "x"),
+        ({"action": "break", "hold": "x"}, "hold x is gone"),
+    ],
+)
+async def test_what_can_not_be_done_is_told_on_the_page(
+    client: httpx.AsyncClient, more: dict[str, str], message: str
+) -> None:
+    await set_maintenance_mode(True)
+    fields = fields_of((await client.get("/admin/")).text, "set")
+    answer = await post(client, {**fields, **more})
+    assert answer.status_code == 409
+    assert message in answer.text
+    assert (await get_maintenance_state()).version == 1
+
+
+async def test_an_unknown_switch_is_not_found(client: httpx.AsyncClient) -> None:
+    fields = fields_of((await client.get("/admin/")).text, "set")
+    assert (await post(client, {**fields, "name": "other"})).status_code == 404
+
+
+async def test_a_store_that_fails_is_told(client: httpx.AsyncClient, tmp_path: Any) -> None:
+    """And what is in flight, which is at least this request."""
+    (tmp_path / "switch").mkdir()
+    backend = configure_backend(LocalFileBackend(tmp_path / "switch", init_timeout=0.1), name="billing")
+    page = (await client.get("/admin/")).text
+    assert "The store is error: " in page
+    assert "1 request in flight here" in page
+    assert "<li>GET /admin/</li>" in page
+    assert isinstance(backend, LocalFileBackend)
+    await backend.aclose()
+
+
+async def test_an_app_that_is_not_of_fastapi_can_have_it_as_well() -> None:
+    """Mounted in a Starlette app, whose guards nobody can know."""
+    from starlette.applications import Starlette
+    from starlette.routing import Mount
+
+    inner = FastAPI()
+    inner.include_router(maintenance_admin(insecure=True))
+    outer = Starlette(routes=[Mount("/ops", inner)])
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(outer), base_url=HOST) as client:
+        page = (await client.get("/ops/")).text
+        assert 'action="/ops/"' in page
+        assert 'data-api="/ops/api/switches"' in page
+        fields = fields_of(page, "set")
+        assert (await client.post("/ops/", data={**fields, "mode": "on"})).status_code == 303
+    assert await get_maintenance_mode() is True
+
+
+async def test_the_app_in_the_request_may_be_any_asgi_app() -> None:
+    from fastapi_maintenance.admin import _Page
+
+    page = _Page(known=None, user=lambda _: "")
+    request = Request({"type": "http", "app": object(), "headers": []})
+    assert page.names(request) == ["default", "billing", "operators"]
+    assert isinstance(configure_backend("memory"), MemoryBackend)
