@@ -21,6 +21,7 @@ from starlette.status import (
     HTTP_201_CREATED,
     HTTP_204_NO_CONTENT,
     HTTP_303_SEE_OTHER,
+    HTTP_400_BAD_REQUEST,
     HTTP_403_FORBIDDEN,
     HTTP_404_NOT_FOUND,
     HTTP_409_CONFLICT,
@@ -212,6 +213,7 @@ class _Page:
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": description}
     for status, description in {
+        HTTP_400_BAD_REQUEST: "The body can't be read",
         HTTP_403_FORBIDDEN: "A request from another site",
         HTTP_404_NOT_FOUND: "No such switch, window or hold",
         HTTP_409_CONFLICT: "Code holds the switch, or its store can't keep that",
@@ -513,7 +515,7 @@ def _headers() -> dict[str, str]:
             f"default-src 'none'; style-src '{_hash('admin.css')}'; script-src '{_hash('admin.js')}'; "
             "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
         ),
-        "Referrer-Policy": "no-referrer",
+        "Referrer-Policy": "same-origin",  # with "no-referrer" browsers hide the origin of forms from us as well
         "X-Content-Type-Options": "nosniff",
         "X-Frame-Options": "DENY",
     }

@@ -57,6 +57,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Give a page a directory and a process that look like new."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BYPASS_SECRET", "x" * 32)
+    monkeypatch.setenv("OPERATORS_PASSWORD", "secret")
     (tmp_path / "maintenance.html").write_text("<p>$detail</p>")
     yield tmp_path
     for _, backend in registry.in_use():
