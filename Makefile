@@ -72,9 +72,10 @@ test-browser: $(BROWSER_STAMP) ## the maintenance page in Chromium (CHROMIUM=/pa
 fuzz: $(STAMP) ## the long differential run (REQUESTS=50000)
 	$(BIN)/python -m pytest tests/test_differential.py --requests $(REQUESTS) $(PYTEST_ARGS)
 
-stress: $(STAMP) ## many processes that write to one switch, and holds against a model (STORES="file redis postgresql sqlite")
+stress: $(STAMP) ## many processes that write to one switch, holds against a model, toggling under load (STORES="file redis postgresql sqlite")
 	$(BIN)/python -m tests.stress $(STORES)
 	$(BIN)/python -m tests.stress.holds $(STORES)
+	$(BIN)/python -m tests.stress.toggling $(filter-out sqlite,$(STORES))
 
 bench: $(STAMP) ## what the middleware costs (BENCH_ARGS="--quick", --instructions, --write FILE)
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)

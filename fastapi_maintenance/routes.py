@@ -359,8 +359,6 @@ class Declared(NamedTuple):
     example: Scope | None
     """The request, without its method; ``None`` where no path could be made up that fits."""
     endpoint: Any
-    dependencies: tuple[Any, ...]
-    """What FastAPI calls for it, at any depth."""
     apps: tuple[Starlette, ...]
     """The apps on the way to it, outermost first."""
 
@@ -377,7 +375,7 @@ def declared_in(app: ASGIApp) -> Iterator[Declared]:
 def _declared(app: Any, prefix: str, scope: Scope | None, apps: tuple[Starlette, ...]) -> Iterator[Declared]:
     root = root_of(app)
     if root is None:
-        yield Declared(f"{prefix}/*", ("*",), _with_path(scope, "/-"), app, (), apps)
+        yield Declared(f"{prefix}/*", ("*",), _with_path(scope, "/-"), app, apps)
         return
     if isinstance(root, Starlette):
         apps = (*apps, root)
@@ -385,7 +383,7 @@ def _declared(app: Any, prefix: str, scope: Scope | None, apps: tuple[Starlette,
         is_included = _IncludedRouter is not None and isinstance(route, _IncludedRouter)
         one: Any
         for one in route.effective_route_contexts() if is_included else (route,):  # type: ignore[attr-defined]
-            context, described = one, getattr(one, "starlette_route", None) or one
+            described = getattr(one, "starlette_route", None) or one
             if isinstance(described, Host):
                 host = _example(described.host_format, described.param_convertors)
                 inner: Scope | None = None
@@ -398,16 +396,16 @@ def _declared(app: Any, prefix: str, scope: Scope | None, apps: tuple[Starlette,
                 yield from _declared(_mounted_app(described), prefix + described.path, inner, apps)
             elif hasattr(described, "path_format"):
                 path = _example(described.path_format, described.param_convertors)
-                dependant = getattr(described, "dependant", None)
-                original = getattr(context, "original_route", described)
+                original = getattr(one, "original_route", described)
                 yield Declared(
                     prefix + described.path_format,
                     None if isinstance(original, WebSocketRoute) else _methods(described),
                     _with_path(scope, path),
                     described.endpoint,
-                    () if dependant is None else tuple(_calls(dependant)),
                     apps,
                 )
+            else:  # a user's own kind, whose `matches` alone knows
+                yield Declared(f"{prefix}/<{type(described).__name__}>", ("*",), None, described, apps)
 
 
 def _mounted_app(route: Mount | Host) -> Any:

@@ -44,15 +44,20 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**kept, "PYTHONPATH": path, "PYTHONWARNINGS": "error", **(more or {})}
 
 
-def start(*arguments: str, env: Mapping[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
-    """Start a command in a session of its own, so that no terminal has a part in it."""
+def start(
+    *arguments: str, env: Mapping[str, str] | None = None, begin: str = "", **options: Any
+) -> subprocess.Popen[str]:
+    """Start a command in a session of its own, which no terminal has a part in; ``begin`` is Python to run first."""
     pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    command = [sys.executable, "-m", "fastapi_maintenance", *arguments]
+    if begin:
+        begin = f"import os, signal, sys\n{begin}\nos.execv(sys.argv[1], sys.argv[1:])"
+        command = [sys.executable, "-c", begin, *command]
     return subprocess.Popen(
-        [sys.executable, "-m", "fastapi_maintenance", *arguments],
+        command,
         env=environment(env),
         text=True,
-        start_new_session=True,
-        **{**pipes, **options},
+        **{"start_new_session": True, **pipes, **options},
     )
 
 

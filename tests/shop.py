@@ -10,7 +10,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.endpoints import HTTPEndpoint
 from starlette.responses import PlainTextResponse
-from starlette.routing import Host, Mount, Route
+from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router
 
 from fastapi_maintenance import (
     Exemptions,
@@ -126,6 +126,18 @@ app.mount("/inner", inner)
 app.routes.append(Host("{tenant}.example", FastAPI(openapi_url=None, routes=[Route("/tenant", Page)])))
 app.routes.append(Host("{tenant:tests_odd}.example", FastAPI(openapi_url=None, routes=[Route("/tenant", Page)])))
 app.routes.append(Mount("/wrapped", app=inner, middleware=[]))
+
+app.mount("/plain", Router([Route("/", Page)]))
+
+
+class OwnKind(BaseRoute):
+    """A user's own kind of route."""
+
+    def matches(self, scope: Any) -> Any:
+        return Match.NONE, {}
+
+
+app.routes.append(OwnKind())
 
 bare = FastAPI(openapi_url=None)
 bare.add_api_route("/", nothing)

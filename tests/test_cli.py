@@ -22,16 +22,16 @@ import pytest
 import typer
 
 from fastapi_maintenance import Bypass, MaintenanceMode, MaintenanceState, maintenance_mode_on
-from fastapi_maintenance.backends import LocalFileBackend, MemoryBackend
+from fastapi_maintenance.backends import LocalFileBackend, MemoryBackend, RedisBackend, SQLAlchemyBackend
 from fastapi_maintenance.cli import main
 from fastapi_maintenance.cli.running import Run
 from fastapi_maintenance.cli.terminal import details, document, summary
 from fastapi_maintenance.cli.values import after, duration, moment_of, operator, seconds
-from fastapi_maintenance.exceptions import InvalidConfiguration
+from fastapi_maintenance.exceptions import BackendUnavailable, InvalidConfiguration
 from fastapi_maintenance.state import Change, Hold
 
-from .commands import end_of, environment, has_come, run, started
-from .stores import PostgresServer, RedisServer, free_port
+from .commands import end_of, has_come, run, started
+from .stores import PostgresServer, RedisServer, SilentProxy, free_port
 
 NOW = datetime(2026, 3, 1, 3, tzinfo=UTC)
 HOSTILE = "mig\x1b[31mration\r\n[red]42[/red]\x07 \u202e:boom:"
@@ -153,6 +153,7 @@ def test_reading_creates_nothing(tmp_path: Path, postgres_server: PostgresServer
         ("nonsense", 2, "nonsense"),
         ("on", 1, "FASTAPI_MAINTENANCE_MODE can't be set from here, nothing was changed"),
         ("run --backend redis://u:hunter2@127.0.0.1:{port} -- true", 1, "is not available"),
+        ("run --backend file:/nowhere/at/all -- true", 1, "there is no directory"),
         ("run -- true", 1, "FASTAPI_MAINTENANCE_MODE can't be set from here, nothing was changed"),
         ("on --backend file:/nowhere/at/all", 1, "there is no directory"),
         ("status --backend redis://u:hunter2@127.0.0.1:{port}", 1, "is not available"),
@@ -264,10 +265,23 @@ def test_the_help_has_examples_for_every_command(capsys: pytest.CaptureFixture[s
     assert (status, out) == (2, "")
     assert "Usage: fastapi-maintenance" in error
     assert here(capsys, "--version")[1].startswith("fastapi-maintenance 1.")
-    for command in ("on", "off", "status", "watch", "run", "bypass", "doctor"):
+    for command in ("on", "off", "status", "watch", "schedule", "cancel", "run", "bypass", "doctor"):
         status, out, error = here(capsys, command, "--help")
         assert (status, error) == (0, "")
         assert re.search(rf"^  fastapi-maintenance {command}\b", out, re.MULTILINE)
+
+
+def test_all_commands_and_options_are_documented(capsys: pytest.CaptureFixture[str]) -> None:
+    """In docs/cli.md."""
+    documented = Path(__file__).parents[1].joinpath("docs/cli.md").read_text("utf-8")
+    commands = re.findall(r"^  (\w+) ", here(capsys, "--help")[1].partition("Commands:")[2], re.MULTILINE)
+    assert len(commands) == 9
+    for command in commands:
+        assert f"| `{command}" in documented
+        options = re.findall(
+            r"^ .*?(--[a-z-]+)", here(capsys, command, "--help")[1].partition("Options:")[2], re.MULTILINE
+        )
+        assert [option for option in options if option not in documented and option != "--help"] == []
 
 
 def test_the_shell_can_complete() -> None:
@@ -370,7 +384,9 @@ def test_colours_are_for_terminals_only(url: str, file: Path) -> None:
             told = read_all(ours, b"Ctrl-C ends this")
             assert expected in told
             file.write_text("garbage")
-            assert b"no readable maintenance state" in read_all(ours, b"unknown: ")
+            told = read_all(ours, b"unknown: ")
+            told += b"" if b"document" in told else read_all(ours, b"document")
+            assert b"no readable maintenance state" in b" ".join(told.split())  # lines end where the terminal does
             it.send_signal(signal.SIGINT)
             assert it.wait(60) == 0
         file.write_text("1")
@@ -651,7 +667,7 @@ def test_ignored_signals_stay_ignored(url: str) -> None:
     """As nohup has it, for the command too."""
     with started(
         *("run", "--quiet", "--backend", url, "--", *child("time.sleep(1)", "print('done')")),
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+        begin="signal.signal(signal.SIGHUP, signal.SIG_IGN)",
     ) as process:
         wait_for(process, "ready")
         process.send_signal(signal.SIGHUP)
@@ -726,23 +742,19 @@ def test_the_terminals_own_signals_come_once(url: str) -> None:
     """Ctrl-C reaches the command from the terminal; it is not told a second time, nor killed by more of them."""
     handler = "signal.signal(signal.SIGINT, lambda *_: print('interrupted', flush=True))"
     ours, theirs = pty.openpty()
-    pid = os.fork()
-    if not pid:
-        os.login_tty(theirs)
-        command = child(handler, "[time.sleep(0.1) for _ in range(60)]")
-        arguments = [sys.executable, "-m", "fastapi_maintenance", "run", "--quiet", "--backend", url, "--", *command]
-        os.execve(sys.executable, arguments, environment())
-    os.close(theirs)
-    told = read_all(ours, b"ready")
-    for _ in range(3):
-        os.write(ours, b"\x03")
-        time.sleep(0.5)
-    with contextlib.suppress(OSError):
-        while part := os.read(ours, 4096):
-            told += part
-    _, status = os.waitpid(pid, 0)
+    command = child(handler, "[time.sleep(0.1) for _ in range(60)]")
+    terminal: Any = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "start_new_session": False}
+    with started("run", "--quiet", "--backend", url, "--", *command, begin="os.login_tty(0)", **terminal) as process:
+        os.close(theirs)
+        told = read_all(ours, b"ready")
+        for _ in range(3):
+            os.write(ours, b"\x03")
+            time.sleep(0.5)
+        with contextlib.suppress(OSError):
+            while part := os.read(ours, 4096):
+                told += part
+        assert (process.wait(60), told.count(b"interrupted")) == (0, 3), told
     os.close(ours)
-    assert (os.waitstatus_to_exitcode(status), told.count(b"interrupted")) == (0, 3), told
 
 
 def test_maintenance_is_planned_and_cancelled(any_url: str) -> None:
@@ -893,6 +905,9 @@ def test_the_doctor_tells_what_an_app_blocks() -> None:
         ("GET", "{tenant:tests_odd}.example/tenant"): ("unknown: no path could be made up",) * 2,
         ("PUT", "{tenant:tests_odd}.example/tenant"): ("unknown: no path could be made up",) * 2,
         ("GET", "/wrapped/open"): (open_, closed),
+        ("GET", "/plain/"): (open_, closed),
+        ("PUT", "/plain/"): (closed, closed),
+        ("ANY", "/<OwnKind>"): ("unknown: no path could be made up",) * 2,
         ("GET", "/wrapped/closed"): ("unknown: default can't be read", closed),
     }
     assert rows["GET", "/gone"]["mark"] == "forced on"
@@ -902,6 +917,15 @@ def test_the_doctor_tells_what_an_app_blocks() -> None:
     }
     assert results["reports", "writable"] == "note"
     assert results["default", "readable"] in ("ok", "failed")
+
+
+def test_the_doctor_gives_the_app_the_store_that_is_named(url: str, file: Path) -> None:
+    """Where it brings none of its own."""
+    file.write_text("1")
+    examined = run("doctor", "tests.shop:app", "--json", "--backend", url)
+    rows = {row["path"]: row["now"] for row in examined.json()["routes"]}
+    assert rows["/page"] == "503: default"
+    assert any("switch')" in check["subject"] for check in examined.json()["checks"])
 
 
 @pytest.mark.parametrize(
@@ -916,3 +940,17 @@ def test_the_doctor_knows_apps_that_are_wrapped_and_apps_that_are_bare(target: s
     assert row.split()[:2] == ["GET", "/"]
     assert row.count(told) == 2
     assert remark.startswith("An exempt_handler, ")
+
+
+def test_a_store_that_does_not_answer_is_not_waited_for(
+    redis_server: RedisServer, postgres_server: PostgresServer
+) -> None:
+    """When it is asked what time it is: a silent one, and one that is not there."""
+    with SilentProxy(redis_server.port) as proxy:
+        proxy.fall_silent()
+        silent = RedisBackend(f"redis://:s3cret@127.0.0.1:{proxy.port}/0", timeout_seconds=0.3)
+        with pytest.raises(BackendUnavailable, match=r"no answer within 0\.3 s"):
+            asyncio.run(silent.store_time())
+    absent = SQLAlchemyBackend(postgres_server.url(port=free_port()))
+    with pytest.raises(BackendUnavailable, match="is not available"):
+        asyncio.run(absent.store_time())

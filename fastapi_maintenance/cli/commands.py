@@ -312,10 +312,8 @@ def watch(
     fastapi-maintenance watch billing --json --interval 5s
     """
     store, pause = store_of(backend, name), duration(interval, "--interval").total_seconds()
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(watch_switch(name, store, seconds=pause, as_json=as_json))
-    except KeyboardInterrupt:
-        raise typer.Exit(DONE) from None
 
 
 class OnFailure(StrEnum):
@@ -391,6 +389,7 @@ def run(
 
     async def hold_and_run() -> None:
         running.take_signals()
+        await read(store)  # a store that fails is told as such, before it is followed
         try:
             with contextlib.suppress(CommandFailed):
                 async with block:
@@ -484,7 +483,8 @@ def doctor(
     fastapi-maintenance doctor
     fastapi-maintenance doctor shop.main:app --backend redis://localhost
 
-    With an app it is imported, from the working directory as well, and its own backends are examined if it has some.
+    The app is imported, from the working directory as well. The stores of its switches are examined: its own, if it
+    brings some, else that of --backend.
     """
     if not examine(target, name, backend, as_json=as_json):
         raise typer.Exit(FAILED)

@@ -22,7 +22,7 @@ from ..middleware import MaintenanceModeMiddleware
 from ..openapi import middleware_options, switch_of
 from ..page import in_one_line
 from ..policy import Decision, Facts, Rule, decide
-from ..registry import DEFAULT, AppSwitch, registry
+from ..registry import DEFAULT, AppSwitch, configure_backend, registry
 from ..routes import Declared, Target, check_fastapi, declared_in, resolve, root_of, route_path, steps_of
 from ..state import MaintenanceMode, MaintenanceState
 from .store import check_writable, read, store_of
@@ -65,8 +65,10 @@ def examine(target: str | None, name: str, url: str | None, *, as_json: bool) ->
         InvalidConfiguration: There is no such app.
         UnsupportedFastAPI: Its routes can't be read.
     """
+    if url is not None:
+        configure_backend(store_of(url))  # first, as an app that brings its own is to have that
     routes = [] if target is None else _judged_routes(_imported(target))
-    stores = {(name, store_of(url, name))} if target is None or url is not None else set()
+    stores = {(name, store_of(None, name))} if target is None else set()
     stores |= {(face.switch, face.backend()) for route in routes for face in route.faces}
     checks, states = asyncio.run(_looked_after(sorted(stores, key=repr)))
     rows = [route.row(states) for route in routes]
@@ -179,7 +181,7 @@ class _Judged:
         scope: Scope = {**route.example, "type": "websocket"}
         if method is not None:
             scope.update(type="http", method=self._asked_method)
-        self._target = resolve(start, scope)
+        self._target = resolve(start, scope, with_dependencies=True)
         self.faces = list(_faces(route, scope, self._target, around))
 
     def row(self, states: States) -> Row:
@@ -248,7 +250,7 @@ def _faces(route: Declared, scope: Scope, target: Target, around: Iterable[Any])
             outer = options.get("exemptions") or Exemptions()
             path = route_path(scope["path"], root_paths.get(id(mounted.router), ""))
             yield _Face(app, DEFAULT, outer.of_request(scope, path, is_docs=target.docs))
-    for guard in route.dependencies:
+    for guard in target.dependencies:
         if isinstance(guard, MaintenanceGuard):
             exemption = guard.terms.exemptions.of_request(scope, path, is_docs=False)
             exemption = exemption or outer.of_request(scope, path, is_docs=False)

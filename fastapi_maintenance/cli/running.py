@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from ..holds import MaintenanceBlock
 from .terminal import note
@@ -133,9 +134,8 @@ class Run:
         self._send(signal.SIGKILL)
 
     def _send(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
-                self._process.send_signal(number)
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            cast("asyncio.subprocess.Process", self._process).send_signal(number)
 
 
 def _status(returncode: int) -> int:

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..backends.base import BaseStateBackend
 from ..exceptions import MaintenanceError
@@ -14,6 +14,9 @@ from ..page import in_one_line
 from ..state import MaintenanceState
 from .store import read
 from .terminal import console, details, document, moment, summary, tell, tell_json
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 
 class Seen(NamedTuple):
@@ -71,14 +74,19 @@ def _tell(switch: str, seen: Seen, store: str, *, as_json: bool) -> None:
 
 
 async def _watch_live(switch: str, backend: BaseStateBackend, seconds: float) -> None:
-    from rich.console import Group, RenderableType  # noqa: PLC0415 - an extra
+    from rich.console import Group  # noqa: PLC0415 - an extra
     from rich.live import Live  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
     with Live(console=console(), auto_refresh=False) as live:
         async for seen in _readings(backend, seconds):
-            lines: list[RenderableType] = [Text(f"{switch}: unknown: {seen.error}")]
-            if seen.state is not None:
-                rows = details(seen.state, seen.at, repr(backend))
-                lines = [summary(switch, seen.state, seen.at), *(Text(f"  {name}: {value}") for name, value in rows)]
+            lines = [Text(f"{switch}: unknown: {seen.error}")] if seen.state is None else _lines(switch, seen, backend)
             live.update(Group(*lines, Text(f"  read: {moment(seen.at)}; Ctrl-C ends this")), refresh=True)
+
+
+def _lines(switch: str, seen: Seen, backend: BaseStateBackend) -> list[Text]:
+    from rich.text import Text  # noqa: PLC0415 - an extra
+
+    state = seen.state or MaintenanceState()
+    rows = details(state, seen.at, repr(backend))
+    return [summary(switch, state, seen.at), *(Text(f"  {name}: {value}") for name, value in rows)]
