@@ -159,10 +159,8 @@ async def drained(views: Iterable[View], seconds: float, *, close_websockets: bo
                     scope[_SOCKET].close_soon()
         with anyio.move_on_after(seconds) as limit:
             await background.done(waiting.done)
-        if limit.cancelled_caught:
-            left = [found[key] for key in waiting.still_there()]
-            if left:
-                raise DrainTimeout(seconds, [_described(scope) for scope in left])
+        if limit.cancelled_caught and (left := waiting.still_there()):
+            raise DrainTimeout(seconds, [_described(found[key]) for key in left])
 
 
 def _own_requests() -> set[int]:

@@ -69,7 +69,7 @@ class _Lease:
         self._ttl = ttl if view.has_leases else None
         self._on_loss = on_loss
         self._heartbeat: concurrent.futures.Future[None] | None = None
-        self._look_now: asyncio.Event | None = None
+        self._look_now = asyncio.Event()
         self._is_leaving = False
         self._is_lost = False
 
@@ -147,7 +147,6 @@ class _Lease:
     async def _beat(self) -> None:
         """Renew the hold until it is lost; on the background thread, so that its block may run blocking code."""
         interval = _SECONDS_BETWEEN_LOOKS if self._ttl is None else self._ttl.total_seconds() / 3
-        self._look_now = asyncio.Event()
         pause, is_failing = interval, False
         while True:
             with contextlib.suppress(TimeoutError):
@@ -170,8 +169,7 @@ class _Lease:
 
     def _look(self) -> None:
         """Ask the store at once: in the copy of this process, which may be an old one, the hold is missing."""
-        if self._look_now is not None:
-            self._look_now.set()
+        self._look_now.set()
 
     def _lose(self) -> None:
         if self._is_leaving or self._is_lost:
@@ -191,9 +189,8 @@ class _Lease:
         while time.monotonic() < end:
             await asyncio.sleep(_LONGEST_PAUSE)
             try:
-                await self.view.apply(change)
-            except HoldLost:
-                return
+                with contextlib.suppress(HoldLost):  # then there is nothing to give back
+                    await self.view.apply(change)
             except Exception as error:  # noqa: BLE001 - contained: there is nobody to raise it to
                 logger.debug("a hold still can't be given back: %s", error)
             else:

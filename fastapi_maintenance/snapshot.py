@@ -89,9 +89,8 @@ class View(ABC):
 
     def _notice(self, holds: Mapping[str, Hold]) -> None:
         """Tell those whose holds are missing."""
-        for id_ in self._watched.keys() - holds.keys():
-            missing = self._watched.get(id_)
-            if missing is not None:
+        for id_, missing in tuple(self._watched.items()):
+            if id_ not in holds:
                 missing()
 
     @abstractmethod

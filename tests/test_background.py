@@ -258,6 +258,27 @@ async def test_tasks_that_have_ended_need_no_cancelling() -> None:
 # The end
 
 
+def test_what_is_begun_while_stopping_may_end_by_itself() -> None:
+    """As a driver begins to close what was cancelled."""
+    ended = threading.Event()
+
+    async def close() -> None:
+        await asyncio.sleep(0.05)
+        ended.set()
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            kept.append(asyncio.create_task(close()))
+
+    kept: list[asyncio.Task[None]] = []
+    background.submit(work())
+    time.sleep(0.05)
+    background.stop()
+    assert ended.is_set()
+
+
 def test_stopping_ends_all_that_runs_and_the_thread() -> None:
     """Stubborn or not; the loop is closed, and nothing warns of what was left."""
     seen: list[int] = []

@@ -38,7 +38,7 @@ from fastapi_maintenance import (
     maintenance_mode_on,
 )
 from fastapi_maintenance.backends import BaseStateBackend, LocalFileBackend, MemoryBackend
-from fastapi_maintenance.drain import SERVICE_RESTART, Socket
+from fastapi_maintenance.drain import SERVICE_RESTART, Socket, _Waiting
 
 from .asgi import get, scope_of
 from .servers import SERVERS, uvicorn_server
@@ -273,8 +273,8 @@ async def test_requests_through_a_users_dispatch_count_as_well() -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(get, app, "/stream")
         await until(lambda: work.running)
-        with pytest.raises(DrainTimeout):
-            await maintenance_mode_on(backend, drain=0.05, ttl=None).__aenter__()
+        with pytest.raises(DrainTimeout):  # and only websockets are closed
+            await maintenance_mode_on(backend, drain=0.05, ttl=None, close_websockets=True).__aenter__()
         work.may_end.set()
 
 
@@ -453,6 +453,15 @@ def test_requests_of_other_event_loops_are_waited_for() -> None:
             thread.join(SECONDS)
     assert failures == []
     assert next(running) > 20
+
+
+async def test_who_has_not_looked_yet_is_told_of_nothing() -> None:
+    """A request that ends before is not found."""
+    waiting = _Waiting()
+    waiting.left(1)
+    assert not waiting.done.done()
+    waiting.wait_for(dict)
+    assert waiting.done.done()
 
 
 # Under load, on a real server

@@ -24,6 +24,7 @@ from fastapi_maintenance import (
     Subscription,
     Transition,
     configure_backend,
+    events,
     get_maintenance_mode,
     maintenance_mode_on,
     on_change,
@@ -243,6 +244,17 @@ async def test_transitions_of_followed_switches_are_logged(tmp_path: Path, caplo
         "maintenance_version": 1,
     }
     json.dumps(fields)
+
+
+async def test_a_subscription_can_begin_anew(told: Told, subscribe: Any) -> None:
+    """As it does in a forked child; it is told once of each."""
+    backend = MemoryBackend()
+    subscribe(told, backend)
+    events._begin_anew()
+    await set_maintenance_mode(True, backend)
+    assert await told.modes(1) == [(OFF, ON)]
+    await asyncio.sleep(0.1)
+    assert told.is_empty()
 
 
 FORKS = """

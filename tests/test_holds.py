@@ -439,6 +439,18 @@ async def test_a_hold_that_can_not_be_given_back_is_when_the_store_is_back(caplo
             await until(lambda: nothing_held(place), "the hold stays")
 
 
+async def test_a_hold_that_can_not_be_given_back_is_left_to_expire() -> None:
+    """When the store stays away for as long as the hold lives, there is nothing to do any more."""
+    with RedisServer() as server:
+        place = redis_place(server, timeout_seconds=0.2)
+        async with opened(place) as backend:
+            async with maintenance_mode_on(backend, ttl=2):
+                server.kill()
+            await asyncio.sleep(4)
+            server.start()
+            assert (await stored(place)).version == 0, "it was written to all the same"
+
+
 async def test_a_hold_that_never_expires_says_so_when_it_can_not_be_given_back() -> None:
     """Nobody else would take it away."""
     with RedisServer(persistent=True) as server:

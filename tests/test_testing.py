@@ -227,6 +227,14 @@ def test_a_handler_that_fails_is_told() -> None:
         assert_blocked(app, "/", name="?")
 
 
+def test_a_handler_may_read_the_body_which_is_empty() -> None:
+    async def handler(request: Request) -> bool:
+        return await request.body() == b""
+
+    app = app_with(backend=MemoryBackend(), exempt_handler=handler)
+    assert_open(app, "/")
+
+
 # The fixture
 
 
