@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from copy import copy
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -237,6 +237,8 @@ class Gate:
         self.terms = terms
         self._view: View | None = None
         self._registry_version = -1
+        self._known_off: MaintenanceState | None = None
+        """The state that was found to be off last and that no time changes: it needn't be asked again."""
         self._passing = Visit(self, "", None, _OFF)
         """The visit of all requests of which nothing needs to be known."""
 
@@ -246,12 +248,18 @@ class Gate:
         if self._view is None or self._registry_version != version:
             self._view = view_of(registry.of_app(self.app))
             self._registry_version = version
+            self._known_off = None
         return self._view
 
     def passes_at_once(self, scope: Scope) -> bool:
         """Let a request pass if the switch is off, and nothing is forced on that could matter all the same."""
         state = self.view().peek()
-        if state is None or forced_on_anywhere() or not self.is_off(state):
+        if state is not self._known_off or state is None:
+            if state is None or not self.is_off(state):
+                return False
+            if state.mode is MaintenanceMode.OFF and not state.holds and not state.windows:
+                self._known_off = state
+        if forced_on_anywhere():
             return False
         outer, root_path = scope.get(_SCOPE_KEY), scope.get("root_path", "")
         # Most requests pass so, through one gate, and nothing of theirs needs to be kept.
@@ -436,10 +444,16 @@ class _Entrance:
 
     def __init__(self, router: Router, app: ASGIApp) -> None:
         self._router = router
-        self.app = app
+        self.app = cast("Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]", app)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Let the request in unless a gate that it came through blocks what it is now."""
+        visit = visit_of(scope)
+        if visit is None or (visit.target is None and visit.outer is None):
+            return self.app(scope, receive, send)  # it passed at once: whatever it is by now, it passes
+        return self._let_in(scope, receive, send)
+
+    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
         for visit in _visits(scope):
             if not visit.covers(self._router, scope):
                 decision, receive = await visit.gate.judge_again(visit, self._router, scope, receive)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from fastapi_maintenance import decorators
+from fastapi_maintenance import background, decorators, snapshot
 from fastapi_maintenance.registry import registry
 
 # A busy machine is no failure: how long something takes is measured elsewhere.
@@ -30,8 +31,8 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_configured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Begin each test as a new process would: no backend configured, no app made, no variable set.
+def _nothing_configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Begin each test as a new process would: no backend configured, no app made, no variable set; follow no store on.
 
     A module that configures backends when it is imported is to be imported anew by each test that needs it.
     """
@@ -40,6 +41,10 @@ def _nothing_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     registry.version += 1  # never back: an app of an earlier test may have kept what it looked up
     for variable in [name for name in os.environ if name.startswith("FASTAPI_MAINTENANCE_")]:
         monkeypatch.delenv(variable)
+    yield
+    for view in list(snapshot._followed):
+        if view._ready is not None:
+            background.submit(view._stop()).result(20)
 
 
 @pytest.fixture
