@@ -64,8 +64,17 @@ def _described(scope: Scope) -> InFlight:
 # Counting
 
 
-def count_guarded(view: View, scope: Scope) -> None:
-    """Count a request for the switch of a guard as well; ``leave`` takes it out again."""
+def count_guarded(view: View) -> None:
+    """Count the current request for the switch of a guard as well, before that is asked; ``leave`` takes it out again.
+
+    Without the middleware nobody would take it out.
+    """
+    current = answering.get()
+    if current is None:
+        view.has_uncounted_requests = True
+        return
+    # The scope as the middleware knows it: others may have passed on a copy.
+    _, scope, _ = current
     view.in_flight[id(scope)] = scope
     scope.setdefault(_COUNTED, []).append(view.in_flight)
 

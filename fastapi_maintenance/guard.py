@@ -102,20 +102,12 @@ class MaintenanceGuard:
             headers = await answer_to_link(bypass, app, visit, connection.scope)
             if headers is not None:
                 raise HTTPException(HTTP_303_SEE_OTHER, headers=dict(headers))
-        self._count(connection.scope, visit)
+        count_guarded(view_of(registry.of_app(_app(connection.scope, visit), self.name)))
         decision = await self.decision(connection, visit)
         if decision.blocked or visit is None or decision.switch != DEFAULT:  # else the middleware has counted it
             metrics.count(decision, declared_path(connection.scope))
         if decision.blocked:
             await self._refuse(connection, visit, decision)
-
-    def _count(self, scope: Scope, visit: Visit | None) -> None:
-        """Count the request before the switch is asked; the middleware sees when it ends."""
-        view = view_of(registry.of_app(_app(scope, visit), self.name))
-        if visit is None:
-            view.has_uncounted_requests = True
-        else:
-            count_guarded(view, scope)
 
     async def decision(self, connection: HTTPConnection, visit: Visit | None) -> Decision:
         """Return what the guard decides about a request, which came through a gate or not."""

@@ -307,6 +307,36 @@ async def test_of_a_named_switch_the_requests_count_that_came_to_its_guard() -> 
     assert in_flight(name="billing") == []
 
 
+@pytest.mark.parametrize("nested", [False, True])
+async def test_a_request_whose_scope_was_copied_on_the_way_is_forgotten_as_well(nested: bool) -> None:
+    """By a middleware in between, and in an app that is mounted in another."""
+    configure_backend("memory", name="billing")
+    app, seen = FastAPI(), []
+
+    class Copying:
+        def __init__(self, app: Any) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await self.app(dict(scope), receive, send)
+
+    app.add_middleware(Copying)
+    app.add_middleware(MaintenanceModeMiddleware)
+    app.add_middleware(Copying)
+
+    @app.get("/billing", dependencies=[Depends(MaintenanceGuard("billing"))])
+    async def bill() -> None:
+        seen.append((len(in_flight(name="billing")), len(in_flight())))
+
+    outer = FastAPI()
+    outer.add_middleware(MaintenanceModeMiddleware)
+    outer.mount("/inner", app)
+    answer = await get(outer, "/inner/billing") if nested else await get(app, "/billing")
+    assert answer.status_code == 200
+    assert seen == [(1, 2 if nested else 1)]
+    assert (in_flight(name="billing"), in_flight()) == ([], [])
+
+
 async def test_requests_of_which_nobody_sees_the_end_can_not_be_drained() -> None:
     """A guard alone does not; it says so instead of waiting for nothing."""
     configure_backend("memory", name="billing")
