@@ -6,6 +6,7 @@ import base64
 import contextlib
 import functools
 import hashlib
+import importlib
 import importlib.resources
 import logging
 import secrets
@@ -531,10 +532,19 @@ def _file(name: str) -> str:
     return importlib.resources.files(__package__).joinpath("pages", name).read_text("utf-8")
 
 
+def _import_form_parser() -> None:
+    """Import what Starlette reads forms with, by its new name or by its old one."""
+    try:
+        importlib.import_module("python_multipart")
+    except ImportError:
+        importlib.import_module("multipart")
+
+
 def _template() -> Any:
     try:
         import jinja2  # noqa: PLC0415 - an extra
-        import python_multipart  # noqa: F401, PLC0415 - Starlette reads forms with it
+
+        _import_form_parser()
     except ImportError:
         raise MissingExtra("maintenance_admin", "admin") from None
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)

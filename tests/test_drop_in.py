@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -46,9 +47,11 @@ def test_its_public_names_are_here() -> None:
         importlib.import_module(f"fastapi_maintenance.{module}")
 
 
-def app_with(*arguments: object, **options: object) -> FastAPI:
+def app_with(*arguments: Any, **options: Any) -> Any:
+    """Return an app with the middleware; one that is given its arguments by position stands around the app."""
     app = FastAPI()
-    app.add_middleware(MaintenanceModeMiddleware, *arguments, **options)  # type: ignore[arg-type]
+    if not arguments:
+        app.add_middleware(MaintenanceModeMiddleware, **options)
 
     @app.get("/")
     async def root() -> dict[str, str]:
@@ -63,7 +66,7 @@ def app_with(*arguments: object, **options: object) -> FastAPI:
     @force_maintenance_mode_on
     async def deprecated() -> None: ...
 
-    return app
+    return MaintenanceModeMiddleware(app, *arguments) if arguments else app
 
 
 async def test_the_default_answer_is_the_same() -> None:
