@@ -66,9 +66,8 @@ def end_of(process: subprocess.Popen[str]) -> Ended:
     try:
         out, error = process.communicate(timeout=SECONDS)
     except subprocess.TimeoutExpired:
-        process.kill()
-        out, error = process.communicate()
-        raise AssertionError(f"still running: {out}{error}") from None
+        process.kill()  # and no waiting for its output: a child that ignores signals may keep the pipes open
+        raise AssertionError(f"still running: {process.args!r}") from None
     return Ended(process.returncode, out, error)
 
 
