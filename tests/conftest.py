@@ -17,10 +17,11 @@ from fastapi_maintenance.registry import registry
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")
 
-# Shells have what they start in the background ignore these, and so would every process that a test starts and signals.
-for _number, _usual in {signal.SIGINT: signal.default_int_handler, signal.SIGQUIT: signal.SIG_DFL}.items():
-    if signal.getsignal(_number) is signal.SIG_IGN:
-        signal.signal(_number, _usual)
+# Shells have what they start in the background ignore these, and then a test's own processes would, too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
