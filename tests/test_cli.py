@@ -115,9 +115,12 @@ def test_a_day_of_an_operator(any_url: str) -> None:
     assert (turned.status, changed["mode"], changed["before"], changed["switch"]) == (0, "off", "on", "default")
     assert run("status", "--exit-code", "--quiet", env=env) == type(turned)(0, "", "")
 
-    turned = run("down", "billing", "--read-only", env=env)
-    assert turned.out == "billing: READ-ONLY (was OFF), version 1\n"
-    assert "never been set" in turned.complaint
+    refused = run("down", "billing", "--read-only", env=env)
+    assert (refused.status, refused.out) == (1, "")
+    assert "switch 'billing' was never set in" in refused.complaint
+    assert run("status", "billing", "--exit-code", env=env).status == 0
+    turned = run("down", "billing", "--read-only", "--new", env=env)
+    assert (turned.status, turned.out, turned.error) == (0, "billing: READ-ONLY (was OFF), version 1\n", "")
     assert run("status", "billing", "--exit-code", env=env).status == 1
     assert run("up", "billing", "--quiet", env=env) == type(turned)(0, "", "")
 
@@ -160,6 +163,10 @@ def test_reading_creates_nothing(tmp_path: Path, postgres_server: PostgresServer
         ("status --backend redis://u:hunter2@127.0.0.1:{port} --exit-code", 2, "is not available"),
         ("on --backend postgresql+asyncpg://u:hunter2@127.0.0.1:{port}/x", 1, "is not available"),
         ("watch --backend {file} --interval soon", 2, "--interval 'soon'"),
+        ("on --backend {file} biling", 1, "switch 'biling' was never set in"),
+        ("off --backend {file} biling", 1, "--new sets it for the first time"),
+        ("schedule --backend {file} 2099-01-01T00:00Z 1h biling", 1, "switch 'biling' was never set in"),
+        ("run --backend {file} biling -- true", 1, "switch 'biling' was never set in"),
         ("run --backend {file}", 2, "stands after '--'"),
         ("run --backend {file} --", 2, "stands after '--'"),
         ("run --backend {file} a b -- true", 2, "stands after '--'"),
@@ -426,7 +433,7 @@ def test_a_link_lets_testers_in(
     status, _, error = here(capsys, "bypass", "--url", "https://api.example/")
     assert status == 1
     assert "not under maintenance" in error
-    assert here(capsys, "on")[0] == here(capsys, "on", "billing")[0] == 0
+    assert here(capsys, "on")[0] == here(capsys, "on", "billing", "--new")[0] == 0
     status, out, error = here(capsys, "bypass", "--url", "https://api.example/x?y=1", "--holder", "alice")
     assert (status, error) == (0, "")
     assert re.fullmatch(r"https://api\.example/x\?y=1&maintenance_bypass=[\w.-]+\n", out)

@@ -26,7 +26,7 @@ from ..snapshot import view_of
 from ..state import MaintenanceMode, MaintenanceState
 from .doctor import examine
 from .running import NOT_FOUND, CommandFailed, Run
-from .store import check_writable, read, store_of
+from .store import check_known, check_writable, read, store_of
 from .terminal import (
     DONE,
     FAILED,
@@ -67,6 +67,7 @@ Backend = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but what goes wrong.")]
+New = Annotated[bool, typer.Option("--new", help="Set a named switch that was never set in this store.")]
 ReadOnly = Annotated[bool, typer.Option("--read-only", help="Let requests pass that only read.")]
 Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="What to tell clients and colleagues.")]
 
@@ -112,6 +113,7 @@ def turn_on(
         str | None,
         typer.Option(metavar="SECONDS", help="After what time clients are to come back, while the end isn't known."),
     ] = None,
+    new: New = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -133,7 +135,7 @@ def turn_on(
         "retry_after": None if retry_after is None else seconds(retry_after, "--retry-after"),
     }
     mode = MaintenanceMode.READ_ONLY if read_only else MaintenanceMode.ON
-    _change(mode, name, backend, options, as_json=as_json, quiet=quiet)
+    _change(mode, name, backend, options, new=new, as_json=as_json, quiet=quiet)
 
 
 @app.command("off")
@@ -145,6 +147,7 @@ def turn_off(
     break_holds: Annotated[
         bool, typer.Option("--break-holds", help="Take away the holds of code that runs under maintenance.")
     ] = False,
+    new: New = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -155,20 +158,27 @@ def turn_off(
     fastapi-maintenance off billing --break-holds
     """
     requirements = {"break_holds": True} if break_holds else {"refuse_while_held": True}
-    _change(MaintenanceMode.OFF, name, backend, requirements, as_json=as_json, quiet=quiet)
+    _change(MaintenanceMode.OFF, name, backend, requirements, new=new, as_json=as_json, quiet=quiet)
 
 
 def _change(
-    mode: MaintenanceMode, name: str, url: str | None, options: dict[str, Any], *, as_json: bool, quiet: bool
+    mode: MaintenanceMode,
+    name: str,
+    url: str | None,
+    options: dict[str, Any],
+    *,
+    new: bool,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     store = store_of(url, name)
     check_writable(store)
 
     async def make() -> tuple[MaintenanceState | None, MaintenanceState]:
-        try:
-            before = await read(store)
-        except CorruptState:  # whether it can be replaced, the store knows
-            before = None
+        before: MaintenanceState | None = None
+        with contextlib.suppress(CorruptState):  # whether it can be replaced, the store knows
+            before = found = await read(store)
+            check_known(name, store, found, new=new)
         return before, await change_mode(mode, store, by=operator(), **options)
 
     before, state = asyncio.run(make())
@@ -181,8 +191,6 @@ def _change(
     elif not quiet:
         former = "unreadable" if was is None else WORDS[was]
         tell(summary(name, state, now, more=f" (was {former}), version {state.version}"))
-    if before is not None and not before.epoch and name != DEFAULT:
-        note(f"note: the switch {name!r} had never been set in this store; is that how the app calls it?")
 
 
 @app.command()
@@ -237,6 +245,7 @@ def schedule(
     zone: Annotated[
         str | None, typer.Option(metavar="ZONE", help="In which local time it recurs: Europe/Berlin.")
     ] = None,
+    new: New = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -256,7 +265,7 @@ def schedule(
     mode: Literal["on", "read_only"] = "read_only" if read_only else "on"
 
     async def make() -> tuple[Window, MaintenanceState]:
-        await read(store)  # a store that fails is told as such
+        check_known(name, store, await read(store), new=new)
         window = await schedule_maintenance(begins, ends, store, mode=mode, **options)
         return window, view_of(store).latest()
 
@@ -351,6 +360,7 @@ def run(
     kill_after: Annotated[
         str, typer.Option(metavar="DURATION", help="How long the command has to end when it is told to.")
     ] = "10s",
+    new: New = False,
     stop_when_lost: Annotated[
         bool, typer.Option("--stop-when-lost", help="End the command when somebody breaks its hold.")
     ] = False,
@@ -389,7 +399,7 @@ def run(
 
     async def hold_and_run() -> None:
         running.take_signals()
-        await read(store)  # a store that fails is told as such, before it is followed
+        check_known(name, store, await read(store), new=new)  # a store that fails is told as such
         try:
             with contextlib.suppress(CommandFailed):
                 async with block:

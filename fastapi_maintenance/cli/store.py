@@ -6,7 +6,7 @@ from .. import background
 from ..backends.base import BaseStateBackend, FollowedBackend
 from ..backends.env import EnvVarBackend
 from ..backends.memory import MemoryBackend
-from ..exceptions import InvalidConfiguration, ReadOnlyBackend
+from ..exceptions import InvalidConfiguration, MaintenanceError, ReadOnlyBackend
 from ..registry import BACKEND_VARIABLE, DEFAULT, backend_from_url, checked_name, registry
 from ..state import MaintenanceState, as_mode
 
@@ -43,6 +43,26 @@ async def read(backend: BaseStateBackend) -> MaintenanceState:
         return await background.run(backend.load()) or MaintenanceState()
     known = backend.peek()
     return MaintenanceState(mode=as_mode(bool(await backend.get_value()))) if known is None else known
+
+
+class UnknownSwitch(MaintenanceError):
+    """A switch of that name was never set in the store, so no app may go by it."""
+
+    def __init__(self, name: str, backend: BaseStateBackend) -> None:
+        super().__init__(
+            f"switch {name!r} was never set in {backend!r}, nothing was changed: "
+            "is that how the app calls it? --new sets it for the first time"
+        )
+
+
+def check_known(name: str, backend: BaseStateBackend, state: MaintenanceState, *, new: bool) -> None:
+    """Make sure that a switch of that name is known in its store, where a mistyped one would be set in vain.
+
+    Raises:
+        UnknownSwitch: It is not, and not said to be new.
+    """
+    if name != DEFAULT and not new and not state.epoch:
+        raise UnknownSwitch(name, backend)
 
 
 def check_writable(backend: BaseStateBackend) -> None:
