@@ -16,6 +16,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.status import HTTP_503_SERVICE_UNAVAILABLE
+from starlette.types import Scope
 
 from .accept import preferred
 from .exceptions import InvalidConfiguration
@@ -119,6 +120,10 @@ class Answer:
         spread = latest - earliest
         return replace(decision, retry_after=earliest + (draw(spread + 1) if spread else 0))
 
+    def varies(self, decision: Decision) -> bool:
+        """Return whether the answer to the same request is another one later, or by chance."""
+        return decision.until is not None or self.jitter_seconds > 0
+
     def headers_of(self, decision: Decision) -> dict[str, str]:
         """Return the headers of every kind of answer, for a decision that was ``told``."""
         return {"Retry-After": str(decision.retry_after), **self.fixed_headers}
@@ -126,7 +131,7 @@ class Answer:
     def response(self, decision: Decision, request: Request, now: datetime) -> Response:
         """Return the answer that the client of ``request`` prefers, for a decision that was ``told``."""
         kinds = {JSON: self._json, PROBLEM: self._problem, HTML: self._html, TEXT: self._text}
-        make = kinds[preferred(_accept(request), OFFERED)]
+        make = kinds[preferred_by(request.scope)]
         response = make(decision, now, self.headers_of(decision), get=request.method in ("GET", "HEAD"))
         if request.method == "HEAD":
             response.body = b""  # and Content-Length stays what it is for GET
@@ -170,10 +175,12 @@ class Answer:
         return PlainTextResponse("\n\n".join(filter(None, lines)) + "\n", self.status, headers)
 
 
-def _accept(request: Request) -> str | None:
-    """Return the value of ``Accept``, whose fields RFC 9110, section 5.3, lets a client split up."""
-    values = request.headers.getlist("accept")
-    return values[0] if len(values) == 1 else ", ".join(values)
+def preferred_by(scope: Scope) -> str:
+    """Return the media type, out of those offered, that the client of a request prefers."""
+    # RFC 9110, section 5.3, lets a client split the header up.
+    return preferred(
+        ", ".join([value.decode("latin-1") for name, value in scope["headers"] if name == b"accept"]), OFFERED
+    )
 
 
 def _facts(decision: Decision) -> dict[str, str]:

@@ -28,8 +28,8 @@ _forced_on_anywhere = False
 It only ever turns true, and a wrong "true" costs time, never an answer.
 """
 
-_marked_anywhere = False
-"""The same for marks of either kind."""
+_marks_set = 0
+"""How many marks were set, of either kind."""
 
 
 def force_maintenance_mode_on(endpoint: T) -> T:
@@ -65,11 +65,16 @@ def forced_on_anywhere() -> bool:
 
 def marked_anywhere() -> bool:
     """Return whether anything in this process was ever marked."""
-    return _marked_anywhere
+    return _marks_set > 0
+
+
+def marks_set() -> int:
+    """Return how many marks were set in this process: what was read of them counts until there are more."""
+    return _marks_set
 
 
 def _set_mark(endpoint: Any, mark: Mark) -> None:
-    global _forced_on_anywhere, _marked_anywhere  # noqa: PLW0603 - the two facts that live as long as the process
+    global _forced_on_anywhere, _marks_set  # noqa: PLW0603 - the two facts that live as long as the process
     if isinstance(endpoint, (staticmethod, classmethod)):
         endpoint = endpoint.__func__  # the class gives out the function alone
     if not callable(endpoint):
@@ -99,7 +104,7 @@ def _set_mark(endpoint: Any, mark: Mark) -> None:
             "mark a function or functools.partial around it instead"
         )
         raise TypeError(msg) from None
-    _marked_anywhere = True
+    _marks_set += 1
     if mark is Mark.ON:
         _forced_on_anywhere = True
 

@@ -72,7 +72,7 @@ class Exemptions:
             return "preflight"
         if self.docs and is_docs:
             return "docs"
-        if self._patterns is not None and not _ODD.search(path) and self._patterns.fullmatch(path):
+        if self._patterns is not None and self._patterns.fullmatch(path) and not _ODD.search(path):
             return "path"
         if self._networks and self._is_near(scope.get("client")):
             return "network"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from copy import copy
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, cast
@@ -19,15 +20,17 @@ from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import metrics
-from .answers import DEFAULT_ANSWER, Answer
+from .answers import DEFAULT_ANSWER, Answer, preferred_by
 from .bypass import Bypass
 from .decorators import forced_on_anywhere, mark_of, marked_anywhere
 from .exceptions import InvalidConfiguration
 from .exemptions import Exemptions
-from .policy import Decision, Facts, Mark, Rule, decide
+from .known_targets import KnownTargets
+from .policy import SAFE_METHODS, Decision, Facts, Mark, Rule, decide
 from .registry import DEFAULT, AppSwitch, registry
 from .responses import Refusal, request_of, takes_decision
-from .routes import Entry, Target, check_fastapi, resolve, root_of, route_path, wrap_innermost
+from .route_index import route_path
+from .routes import Entry, Target, check_fastapi, resolve, root_of, wrap_innermost
 from .snapshot import View, view_of
 from .state import MaintenanceMode, MaintenanceState
 
@@ -45,7 +48,6 @@ BYPASS = "bypass"
 """Why the holder of a token is exempt."""
 
 _OFF = MaintenanceState()
-_PASSED_AT_ONCE = Decision(False, Rule.MODE, DEFAULT, MaintenanceMode.OFF)
 
 
 class Terms:
@@ -69,6 +71,8 @@ class Terms:
         self.exempt_handler = exempt_handler
         self.response_handler = response_handler
         self.answer = answer
+        self.ask_further = exempt_handler is not None or self.exemptions.bypass is not None
+        """Whether more than the request decides about who is exempt."""
         self._handler_takes_decision = response_handler is not None and takes_decision(response_handler)
 
     def within(self, outer: Terms | None) -> Terms:
@@ -161,36 +165,55 @@ async def _call(handler: Callable[..., Any], *arguments: object) -> Any:
 class Visit:
     """One request at one gate: as what it was judged, and how."""
 
-    __slots__ = ("_facts", "_is_beyond", "gate", "outer", "refused", "root_path", "state", "target")
+    __slots__ = ("_beyond", "_facts", "_method", "_path", "gate", "outer", "refused", "root_path", "state", "target")
 
-    def __init__(self, gate: Gate, root_path: str, outer: Visit | None, state: MaintenanceState | None = None) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        scope: Scope,
+        outer: Visit | None,
+        state: MaintenanceState | None = None,
+        target: Target | None = None,
+    ) -> None:
         self.gate = gate
         self.outer = outer
         """The visit to the gate around this one, such as that of the app that this one is mounted in."""
-        self.root_path = root_path
         self.state = state
         """What the switch said when the request was judged, which counts to its end; before, ``None``."""
-        self.target: Target | None = None
-        """What would run; ``None`` where nobody had to know."""
+        self.target = target
+        """What would run, if type, path and method alone say so; ``None`` where nobody had to know."""
         self.refused: Decision | None = None
         """Why a user's ``dispatch`` was told to refuse it."""
-        self._facts: tuple[object, ...] = ()
-        self._is_beyond = False
+        self.root_path: str = scope.get("root_path", "")
+        self._path = scope.get("path")
+        self._method: str | None = scope.get("method")
+        self._facts: object = None
+        """By what else the target was found, if by anything else."""
+        self._beyond = False
         """Whether the request is behind the last router that was expected, so within its target."""
 
     def note(self, target: Target, scope: Scope) -> None:
-        """Take note of what would run, and what that was found by."""
-        self.target, self._facts, self._is_beyond = target, _routing_facts(scope), False
+        """Take note of what would run, and of all that it was found by."""
+        self.target, self._beyond, self._facts = target, False, _routing_facts(scope)
 
     def covers(self, router: Router, scope: Scope) -> bool:
         """Return whether the request comes to a router as it was judged."""
         if self.target is None:
             return True  # off, and nothing forced on: whatever it is by now, it passes
         entry = self._entry_of(router)
-        if entry is None or entry.root_path != scope.get("root_path", "") or self._facts != _routing_facts(scope):
+        if entry is None or entry.root_path != scope.get("root_path", ""):
             return False
-        self._is_beyond = entry is self.target.entries[-1]
+        if self._facts is None:
+            if scope["path"] != self._path or scope.get("method") != self._method:
+                return False
+        elif self._facts != _routing_facts(scope):
+            return False
+        self._beyond = entry is self.target.entries[-1]
         return True
+
+    def as_it_came(self, scope: Scope) -> Scope:
+        """Return a scope with the method by which the client asked, which the answer must fit."""
+        return scope if scope.get("method") == self._method else {**scope, "method": self._method}
 
     def mark_around(self, router: Router) -> Mark | None:
         """Return the innermost mark outside of a router, as far as it is known."""
@@ -198,18 +221,20 @@ class Visit:
         if entry is not None:
             return entry.mark
         # Within an opaque app there may be a router, and what the app is marked with goes for all of it.
-        return self.target.mark if self.target is not None and self._is_beyond else None
+        return self.target.mark if self.target is not None and self._beyond else None
 
     def is_at_root(self, router: Router) -> bool:
         """Return whether a router is the first on the way."""
         return self.target is not None and self.target.entries[:1] == (self._entry_of(router),)
 
     def _entry_of(self, router: Router) -> Entry | None:
-        entries = () if self.target is None else self.target.entries
-        return next((entry for entry in entries if entry.router is router), None)
+        for entry in () if self.target is None else self.target.entries:
+            if entry.router is router:
+                return entry
+        return None
 
 
-def _routing_facts(scope: Scope) -> tuple[object, ...]:
+def _routing_facts(scope: Scope) -> object:
     """Return a copy of what routing goes by, the root path apart."""
     return scope["path"], scope.get("method"), scope.get("query_string"), tuple(map(tuple, scope["headers"]))
 
@@ -229,6 +254,65 @@ def _visits(scope: Scope) -> list[Visit]:
     return visits[::-1]
 
 
+# Looking a member of an enum up takes its time in Python 3.11.
+_FORCED_ON, _FORCED_OFF, _MODE_OFF = Mark.ON, Mark.OFF, MaintenanceMode.OFF
+
+
+class Verdict:
+    """A decision that goes for many requests, with the answers that were made for it."""
+
+    __slots__ = ("_answers", "blocked", "blocked_by_mode", "decision", "is_counted")
+
+    def __init__(self, decision: Decision) -> None:
+        self.decision = decision
+        self.blocked = decision.blocked
+        self.blocked_by_mode = decision.blocked and decision.rule is Rule.MODE
+        self.is_counted = decision.blocked or decision.exemption is not None
+        self._answers: dict[tuple[str, str], Response] = {}
+
+    def answer_to(self, scope: Scope, answer: Answer) -> Response | None:
+        """Return the default answer, which must not be changed, or ``None`` if that is another one each time."""
+        if answer.varies(self.decision) or scope["type"] != "http":
+            return None
+        method = scope["method"]
+        key = preferred_by(scope), method if method in ("GET", "HEAD") else ""
+        response = self._answers.get(key)
+        if response is None:
+            now = datetime.now(UTC)
+            response = self._answers[key] = answer.response(answer.told(self.decision, now), Request(scope), now)
+        return response
+
+
+class _Verdicts:
+    """The decisions by one state, until time changes what it says: a few, that are taken again and again."""
+
+    def __init__(self, state: MaintenanceState, instead: bool | None) -> None:
+        now = datetime.now(UTC)
+        end = state.same_until(now)
+        self.state = state
+        self.instead = instead
+        self._end = math.inf if end is None else end.timestamp()
+        self._taken: dict[tuple[bool, bool, bool, bool, str | None], Verdict] = {}
+
+    def are_still(self, state: MaintenanceState, instead: bool | None) -> bool:
+        """Return whether they go for requests of now."""
+        return state is self.state and instead is self.instead and time.time() < self._end
+
+    def of(self, target: Target, method: str | None, exemption: str | None = None) -> Verdict:
+        """Return the decision about a request."""
+        # All safe methods are alike, and there is no end of the others.
+        mark = target.mark
+        key = target.runs, mark is _FORCED_ON, mark is _FORCED_OFF, method in SAFE_METHODS, exemption
+        verdict = self._taken.get(key)
+        if verdict is None:
+            facts = Facts(target.runs, mark, method, exemption)
+            verdict = self._taken[key] = Verdict(decide(facts, self.state, datetime.now(UTC), instead=self.instead))
+        return verdict
+
+
+_PASSED_AT_ONCE = Verdict(Decision(False, Rule.MODE, DEFAULT, MaintenanceMode.OFF))
+
+
 class Gate:
     """The gate of one app: its default switch, and its terms."""
 
@@ -239,8 +323,10 @@ class Gate:
         self._registry_version = -1
         self._known_off: MaintenanceState | None = None
         """The state that was found to be off last and that no time changes: it needn't be asked again."""
-        self._passing = Visit(self, "", None, _OFF)
+        self.passing = Visit(self, {}, None, _OFF)
         """The visit of all requests of which nothing needs to be known."""
+        self._targets = KnownTargets(_target)
+        self._verdicts = _Verdicts(_OFF, None)
 
     def view(self) -> View:
         """Return the view of the app's default switch."""
@@ -251,24 +337,38 @@ class Gate:
             self._known_off = None
         return self._view
 
-    def passes_at_once(self, scope: Scope) -> bool:
-        """Let a request pass if the switch is off, and nothing is forced on that could matter all the same."""
-        state = self.view().peek()
-        if state is not self._known_off or state is None:
-            if state is None or not self.is_off(state):
-                return False
-            if state.mode is MaintenanceMode.OFF and not state.holds and not state.windows:
-                self._known_off = state
-        if forced_on_anywhere():
-            return False
-        outer, root_path = scope.get(_SCOPE_KEY), scope.get("root_path", "")
-        # Most requests pass so, through one gate, and nothing of theirs needs to be kept.
-        scope[_SCOPE_KEY] = self._passing if outer is None and not root_path else Visit(self, root_path, outer, _OFF)
-        return True
+    def judge_at_once(self, start: ASGIApp, scope: Scope, view: View) -> Verdict | None:
+        """Judge a request that arrives, where that takes neither I/O nor a user's handler; else return ``None``.
+
+        Most requests pass so: the switch is off, and nothing is forced on that could matter all the same.
+        """
+        state = view.peek()
+        if state is None:
+            return None
+        if (state is self._known_off or self._is_known_off(state)) and not forced_on_anywhere():
+            outer = scope.get(_SCOPE_KEY)
+            # Nothing of theirs needs to be kept, if this is the only gate.
+            is_plain = outer is None and not scope.get("root_path")
+            scope[_SCOPE_KEY] = self.passing if is_plain else Visit(self, scope, outer, _OFF)
+            return _PASSED_AT_ONCE
+        target = self._targets.of(start, scope)
+        if target is None:
+            return None
+        verdict = self._verdict(state, target, scope, scope.get("root_path", ""))
+        if verdict is not None and not verdict.blocked:
+            scope[_SCOPE_KEY] = Visit(self, scope, scope.get(_SCOPE_KEY), state, target)
+        return verdict
+
+    def _is_known_off(self, state: MaintenanceState) -> bool:
+        """Return whether a state is off and stays so, and remember it."""
+        if state.mode is _MODE_OFF and not state.holds and not state.windows and self.app.instead is None:
+            self._known_off = state
+            return True
+        return self.is_off(state)
 
     def arrive(self, scope: Scope) -> Visit:
         """Begin the visit of a request that has to be judged."""
-        visit = Visit(self, scope.get("root_path", ""), scope.get(_SCOPE_KEY))
+        visit = Visit(self, scope, scope.get(_SCOPE_KEY))
         scope[_SCOPE_KEY] = visit
         return visit
 
@@ -282,7 +382,7 @@ class Gate:
         view = self.view()
         visit.state = view.peek() or await view.read()
         if not forced_on_anywhere() and self.is_off(visit.state):
-            return _PASSED_AT_ONCE, receive
+            return _PASSED_AT_ONCE.decision, receive
         start, mark = _start(start, scope)
         return await self._judge(visit, start, mark, request, scope, receive)
 
@@ -305,26 +405,65 @@ class Gate:
     ) -> tuple[Decision, Receive]:
         target = target_of(start, scope, mark)
         visit.note(target, scope)
-        facts = Facts(target.runs, target.mark, scope.get("method"))
+        verdict = self._verdict(visit.state or _OFF, target, scope, visit.root_path)
+        if verdict is not None:
+            return verdict.decision, receive
         state, now = visit.state or _OFF, datetime.now(UTC)
-        decision = decide(facts, state, now, instead=self.app.instead)
-        if decision.rule is not Rule.MODE or not decision.blocked:
-            metrics.count(decision, target.route)
-            return decision, receive
         recording = _Recording(receive)
         if request is None:
             request = request_of(scope, recording)
         path = route_path(scope["path"], visit.root_path)
         exemption = await self.terms.exemption(request, path, DEFAULT, state, now, is_docs=target.docs)
-        decision = decide(replace(facts, exemption=exemption), state, now, instead=self.app.instead)
+        decision = self._verdicts_by(state).of(target, scope.get("method"), exemption).decision
         metrics.count(decision, target.route)
         return decision, recording.replayed()
+
+    def _verdict(self, state: MaintenanceState, target: Target, scope: Scope, root_path: str) -> Verdict | None:
+        """Return the decision about a request, or ``None`` where a bypass or a user's handler has a say in it."""
+        method = scope.get("method")
+        verdicts = self._verdicts_by(state)
+        verdict = verdicts.of(target, method)
+        if verdict.blocked_by_mode:
+            path = route_path(scope["path"], root_path)
+            exemption = self.terms.exemptions.of_request(scope, path, is_docs=target.docs)
+            if exemption is not None:
+                verdict = verdicts.of(target, method, exemption)
+            elif self.terms.ask_further:
+                return None
+        if verdict.is_counted:
+            metrics.count(verdict.decision, target.route)
+        return verdict
+
+    def _verdicts_by(self, state: MaintenanceState) -> _Verdicts:
+        if not self._verdicts.are_still(state, self.app.instead):
+            self._verdicts = _Verdicts(state, self.app.instead)
+        return self._verdicts
+
+    async def refuse(self, verdict: Verdict, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that was refused at once."""
+        terms = self.terms
+        own = terms.response_handler is not None
+        response = None if own else verdict.answer_to(scope, terms.answer or DEFAULT_ANSWER)
+        if response is None:
+            refusal = await terms.refusal(verdict.decision, request_of(scope, receive))
+            await refusal(scope, receive, send)
+            return
+        # Middlewares further out may change the headers that they get.
+        headers = list(response.raw_headers)
+        await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        await send({"type": "http.response.body", "body": response.body})
 
     def is_off(self, state: MaintenanceState) -> bool:
         """Return whether a state blocks nothing by itself."""
         if not state.holds and not state.windows and self.app.instead is None and state.mode is MaintenanceMode.OFF:
             return True
         return state.mode_at(datetime.now(UTC), instead=self.app.instead) is MaintenanceMode.OFF
+
+
+def _target(app: ASGIApp, scope: Scope) -> Target:
+    """Return what would run for a request that comes to a middleware around ``app``."""
+    start, mark = _start(app, scope)
+    return target_of(start, scope, mark)
 
 
 def target_of(start: ASGIApp, scope: Scope, mark: Mark | None = None) -> Target:
@@ -448,9 +587,9 @@ class _Entrance:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Let the request in unless a gate that it came through blocks what it is now."""
-        visit = visit_of(scope)
-        if visit is None or (visit.target is None and visit.outer is None):
-            return self.app(scope, receive, send)  # it passed at once: whatever it is by now, it passes
+        visit: Visit | None = scope.get(_SCOPE_KEY)
+        if visit is None or visit is visit.gate.passing or (visit.outer is None and visit.covers(self._router, scope)):
+            return self.app(scope, receive, send)
         return self._let_in(scope, receive, send)
 
     async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -458,6 +597,7 @@ class _Entrance:
             if not visit.covers(self._router, scope):
                 decision, receive = await visit.gate.judge_again(visit, self._router, scope, receive)
                 if decision.blocked:
+                    scope = visit.as_it_came(scope)
                     refusal = await visit.gate.terms.refusal(decision, request_of(scope, receive))
                     await refusal(scope, receive, send)
                     return

@@ -37,7 +37,8 @@ from .gate import (
 from .policy import Decision, Facts, Mark, Rule, decide
 from .registry import DEFAULT, AppSwitch, checked_name, registry
 from .responses import can_deny, request_of
-from .routes import declared_path, root_of, route_path
+from .route_index import route_path
+from .routes import declared_path, root_of
 from .snapshot import view_of
 from .state import MaintenanceState
 

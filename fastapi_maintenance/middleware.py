@@ -96,17 +96,21 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
         outer = answering.get()
         answering.set((gate.app, scope, outer))
         # Counted before the switch is asked: whoever changes it and then looks misses no request that did not see it.
-        counts = gate.view().in_flight
+        view = gate.view()
+        counts = view.in_flight
         is_first = id(scope) not in counts  # and not that of an app which this one is mounted in
         if is_first:
             counts[id(scope)] = scope
         if kind == "websocket":
             send = Socket(scope, send).send
         try:
-            if self._is_plain and gate.passes_at_once(scope):
-                await self.app(scope, receive, send)
-            else:
+            verdict = gate.judge_at_once(self.app, scope, view) if self._is_plain else None
+            if verdict is None:
                 await self._answer(scope, receive, send)
+            elif verdict.blocked:
+                await gate.refuse(verdict, scope, receive, send)
+            else:
+                await self.app(scope, receive, send)
         finally:
             # Not `reset(token)`: a request that is thrown away ends in another context, where that raises.
             answering.set(outer)

@@ -1,8 +1,8 @@
 """What the router would run for a request: the only reader of Starlette's and FastAPI's route tree.
 
 The tree is asked the way the router itself asks it, route by route, in the router's own order and on a private copy
-of the scope, so the answer is the router's own. Nothing is matched before the first request, nor in another order:
-matching an included router makes FastAPI cache its routes.
+of the scope, so the answer is the router's own; an index leaves out those that can't match. Nothing is matched before
+the first request, nor in another order: matching an included router makes FastAPI cache its routes.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from .decorators import mark_of
 from .exceptions import UnsupportedFastAPI
 from .policy import Mark
+from .route_index import UNSURE, index_of, is_included, matches_like_stock, route_path
 
-# FastAPI >= 0.137 keeps included routers as one route each, >= 0.138 has frontends; before, neither exists.
-_IncludedRouter: type[Any] | None = getattr(fastapi_routing, "_IncludedRouter", None)
+# FastAPI >= 0.138 has frontends.
 _FrontendRouteGroup: type[Any] | None = getattr(fastapi_routing, "_FrontendRouteGroup", None)
 _FASTAPI_SCOPE_KEY = "fastapi"
 """Where FastAPI keeps its own dict within the scope; matching writes to it."""
@@ -169,26 +169,41 @@ class _Walk:
     def router(self, router: Router) -> Target:
         """Enter a router: the first full match, else the first partial one, else what is behind the routes."""
         self.entries.append(Entry(router, self.view.get("root_path", ""), self.mark))
+        matched = self.select(router)
+        return self.behind(router) if matched is None else self.route(matched)
+
+    def select(self, router: Router) -> _Matched | None:
+        """Return the route that a router selects, or ``None``."""
+        found = index_of(router).find(self.view)
+        if found is UNSURE:
+            return self.ask_each(router)
+        if found is None:
+            return None
+        leaf = found.leaf
+        for outer in leaf.routers[:-1]:
+            self.note_mark(outer)
+        return _Matched(found.match, found.child_scope, leaf.route, leaf.context, leaf.routers[-1])
+
+    def ask_each(self, router: Router) -> _Matched | None:
+        """Return the route that a router selects, or ``None``, by asking one after the other."""
         partial: _Matched | None = None
         for route in router.routes:
             matched = self.match(route, router)
             if matched.match is Match.FULL:
-                return self.route(matched)
+                return matched
             if matched.match is Match.PARTIAL and partial is None:
                 partial = matched
-        if partial is not None:
-            return self.route(partial)
-        return self.behind(router)
+        return partial
 
     def behind(self, router: Router) -> Target:
         """Enter what a router has behind its routes: a slash redirect, the frontends, the default app."""
-        match_frontends = getattr(router, "_match_low_priority", None)
-        if match_frontends is None and _has_stock_default(router):
+        has_frontends = index_of(router).has_frontends()
+        if not has_frontends and has_stock_default(router):
             return self.nothing()  # a redirect or 404: no code of the application either way
         if self.redirects(router):
             return self.nothing()
-        if match_frontends is not None:
-            match, child_scope, route, context = match_frontends(self.view)
+        if has_frontends:
+            match, child_scope, route, context = router._match_low_priority(self.view)  # type: ignore[attr-defined]
             matched = _Matched(match, child_scope, route, context, router)
             if matched.match is not Match.NONE:
                 return self.route(matched)
@@ -206,11 +221,14 @@ class _Walk:
         # Like the router: it looks at the routed path's end, and changes the whole path's.
         ends_with_slash = route_path(path, root_path).endswith("/")
         with_other_slash["path"] = path.rstrip("/") if ends_with_slash else path + "/"
-        return any(route.matches(with_other_slash)[0] is not Match.NONE for route in router.routes)
+        found = index_of(router).find(with_other_slash, first_match=True)
+        if found is UNSURE:
+            return any(route.matches(with_other_slash)[0] is not Match.NONE for route in router.routes)
+        return found is not None
 
     def match(self, route: BaseRoute, router: Router) -> _Matched:
         """Ask one route of ``router`` whether it matches."""
-        if _IncludedRouter is not None and isinstance(route, _IncludedRouter) and _matches_like_stock(route):
+        if is_included(route) and matches_like_stock(route):
             # `matches()` asks the same, and throws away all but the first part of the answer.
             return self.match_included(route)
         match, child_scope = route.matches(self.view)
@@ -226,7 +244,7 @@ class _Walk:
         match, child_scope, route, context, router = matched
         _update(self.view, child_scope)
         self.note_mark(router)
-        if _IncludedRouter is not None and isinstance(route, _IncludedRouter):
+        if is_included(route):
             return self.included(route)
         original = route if context is None else context.original_route
         self.note_mark(original)
@@ -262,7 +280,7 @@ class _Walk:
 
     def default(self, router: Router) -> Target:
         """Enter the app that a router calls when it has nothing for the request: a 404, unless it was replaced."""
-        return self.nothing() if _has_stock_default(router) else self.app(router.default)
+        return self.nothing() if has_stock_default(router) else self.app(router.default)
 
     def http_route(self, route: Route, context: Any, router: Router) -> Target:
         """Enter an HTTP route: its endpoint runs unless its ``handle`` answers 405."""
@@ -302,6 +320,8 @@ class _Walk:
             and app.router is router
             and self.view["method"] in ("GET", "HEAD")
             and route.path in (app.openapi_url, app.docs_url, app.redoc_url, app.swagger_ui_oauth2_redirect_url)
+            # A route of the user's own may stand before it.
+            and getattr(route.endpoint, "__module__", None) == FastAPI.__module__
         )
 
     def note_mark(self, carrier: Any) -> None:
@@ -337,9 +357,9 @@ def operations_of(app: FastAPI) -> Iterator[Operation]:
     FastAPI builds included routers for it, as it does for the schema; so this is for when somebody asks for that.
     """
     for route in app.router.routes:
-        is_included = _IncludedRouter is not None and isinstance(route, _IncludedRouter)
+        of_router = is_included(route)
         described: Any
-        for described in route.effective_route_contexts() if is_included else (route,):  # type: ignore[attr-defined]
+        for described in route.effective_route_contexts() if of_router else (route,):  # type: ignore[attr-defined]
             if isinstance(getattr(described, "original_route", described), APIRoute) and described.include_in_schema:
                 yield Operation(
                     described.path_format,
@@ -380,9 +400,9 @@ def _declared(app: Any, prefix: str, scope: Scope | None, apps: tuple[Starlette,
     if isinstance(root, Starlette):
         apps = (*apps, root)
     for route in root.routes:
-        is_included = _IncludedRouter is not None and isinstance(route, _IncludedRouter)
+        of_router = is_included(route)
         one: Any
-        for one in route.effective_route_contexts() if is_included else (route,):  # type: ignore[attr-defined]
+        for one in route.effective_route_contexts() if of_router else (route,):  # type: ignore[attr-defined]
             described = getattr(one, "starlette_route", None) or one
             if isinstance(described, Host):
                 host = _example(described.host_format, described.param_convertors)
@@ -476,14 +496,8 @@ def _update(view: Scope, child_scope: Scope) -> None:
         view[_FASTAPI_SCOPE_KEY] = {**mine, **child_scope[_FASTAPI_SCOPE_KEY]}
 
 
-def _matches_like_stock(included: Any) -> bool:
-    return (
-        type(included).matches is _IncludedRouter.matches  # type: ignore[union-attr]
-        and type(included.original_router).matches is APIRouter.matches
-    )
-
-
-def _has_stock_default(router: Router) -> bool:
+def has_stock_default(router: Router) -> bool:
+    """Return whether a router answers 404 to what it has nothing for."""
     return getattr(router.default, "__func__", None) is Router.not_found
 
 
@@ -507,15 +521,6 @@ _DISPATCH_KNOWS_ITS_METHODS = "_allowed_methods" in HTTPEndpoint.dispatch.__code
 _DISPATCHED_METHODS = frozenset(
     _EveryMethod({"type": "http"}, None, None)._allowed_methods,  # type: ignore[arg-type]
 )
-
-
-def route_path(path: str, root_path: str) -> str:
-    """Return the path that the router matches: the decoded one without ``root_path``."""
-    if root_path and path.startswith(root_path):
-        rest = path[len(root_path) :]
-        if not rest or rest.startswith("/"):
-            return rest
-    return path
 
 
 @functools.cache

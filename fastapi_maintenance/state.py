@@ -250,16 +250,20 @@ class MaintenanceState(BaseModel):
         """
         mode, moment = self.mode_at(now), now
         for _ in range(_LOOKAHEAD):
-            ends = [self.until, *(hold.expires_at for hold in self.holds.values())]
-            if self.windows:
-                ends.append(self.timetable.at(moment).until)
-            following = min((end for end in ends if end is not None and end > moment), default=None)
+            following = self.same_until(moment)
             if following is None:
                 return None
             if self.mode_at(following) is not mode:
                 return following
             moment = following
         return None
+
+    def same_until(self, now: datetime) -> datetime | None:
+        """Return until when mode and explanation stay what they are at ``now``; ``None``: for ever."""
+        ends = [self.until, *(hold.expires_at for hold in self.holds.values())]
+        if self.windows:
+            ends.append(self.timetable.at(now).until)
+        return min((end for end in ends if end is not None and end > now), default=None)
 
     def upcoming(self, now: datetime, limit: int) -> list[Occurrence]:
         """Return the next occurrences of windows that have not begun at ``now``, at most ``limit``, in order."""

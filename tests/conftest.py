@@ -58,4 +58,4 @@ def _nothing_configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def nothing_marked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Begin as a process in which no endpoint was ever marked."""
     monkeypatch.setattr(decorators, "_forced_on_anywhere", False)
-    monkeypatch.setattr(decorators, "_marked_anywhere", False)
+    monkeypatch.setattr(decorators, "_marks_set", 0)

@@ -12,7 +12,7 @@ import fastapi_maintenance
 PACKAGE = Path(fastapi_maintenance.__file__).parent
 
 LAYERS = (
-    {"exceptions", "accept", "page"},
+    {"exceptions", "accept", "page", "route_index"},
     {"schedule"},
     {"state"},
     {"policy"},
@@ -22,7 +22,7 @@ LAYERS = (
     {"backends"},
     {"registry", "transitions"},
     {"snapshot"},
-    {"bypass", "metrics"},
+    {"bypass", "metrics", "known_targets"},
     {"exemptions"},
     {"gate", "control", "drain", "events"},
     {"guard", "middleware", "holds"},

@@ -27,6 +27,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance import (
+    Answer,
     Exemptions,
     InvalidConfiguration,
     MaintenanceMode,
@@ -40,6 +41,7 @@ from fastapi_maintenance import (
     maintenance_mode_on,
     set_maintenance_mode,
 )
+from fastapi_maintenance.answers import DETAIL
 from fastapi_maintenance.backends import BaseStateBackend, MemoryBackend
 
 from .asgi import call, client, get, handshake, lifespan, request, scope_of, status
@@ -1219,3 +1221,91 @@ def test_a_dispatch_that_can_not_be_called_is_refused() -> None:
     """Before it makes every request a 500."""
     with pytest.raises(InvalidConfiguration, match="dispatch=1: an async function"):
         MaintenanceModeMiddleware(FastAPI(), dispatch=1)  # type: ignore[arg-type]
+
+
+# Answers that are made once
+
+
+class Stamp:
+    """A middleware further out that adds to the headers in place, as ``CORSMiddleware`` does."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def stamped(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"].append((b"x-stamp", b"1"))
+            await send(message)
+
+        await self.app(scope, receive, stamped)
+
+
+async def test_what_is_done_to_one_answer_is_not_seen_in_the_next() -> None:
+    app = closed()
+    app.add_middleware(Stamp)
+    for _ in range(3):
+        assert (await get(app, "/normal")).headers.get_list("x-stamp") == ["1"]
+
+
+async def test_each_request_gets_the_answer_that_fits_it() -> None:
+    """By what its client accepts and by its method, the second time as the first."""
+    app = closed()
+    app.add_api_route("/normal", lambda: "post", methods=["HEAD", "POST"])
+    for _ in range(2):
+        page = await get(app, "/normal", headers={"Accept": "text/html"})
+        assert page.text.startswith("<!doctype html>")
+        assert (await get(app, "/normal")).headers["content-type"] == "application/json"
+        head = await request(app, "HEAD", "/normal", headers={"Accept": "text/html"})
+        assert (head.status_code, head.text, head.headers) == (503, "", page.headers)
+        assert (await request(app, "POST", "/normal")).json() == (await get(app, "/normal")).json()
+
+
+async def test_an_answer_that_is_told_once_tells_the_newest_reason() -> None:
+    backend = MemoryBackend()
+    app = app_with(backend=backend)
+    for reason in ("one", "two"):
+        await set_maintenance_mode(True, backend, reason=reason)
+        for _ in range(2):
+            assert (await get(app, "/normal")).json()["reason"] == reason
+
+
+async def test_an_end_comes_without_anybody_setting_it() -> None:
+    """And until then, clients are told how long it is."""
+    backend = MemoryBackend()
+    app = app_with(backend=backend)
+    await set_maintenance_mode(True, backend, until=datetime.now(UTC) + timedelta(seconds=1.5))
+    assert (await get(app, "/normal")).headers["retry-after"] == "1"
+    for _ in range(400):
+        if await status(app, "/normal") == 200:
+            break
+        await anyio.sleep(0.05)
+    assert await status(app, "/normal") == 200
+
+
+async def test_jitter_is_drawn_for_each_answer() -> None:
+    app = closed(answer=Answer(jitter_seconds=10**6))
+    told = {(await get(app, "/normal")).headers["retry-after"] for _ in range(4)}
+    assert len(told) > 1
+
+
+async def test_a_request_that_is_rewritten_to_head_gets_the_whole_answer() -> None:
+    """Its client waits for as much as Content-Length says."""
+
+    class Rewrite:
+        def __init__(self, app: ASGIApp) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await self.app({**scope, "method": "HEAD"}, receive, send)
+
+    app = FastAPI()
+    app.add_route("/normal", plain_text)
+    app.add_middleware(Rewrite)
+    app.add_middleware(MaintenanceModeMiddleware, enable_maintenance=True)
+    answer = await request(app, "POST", "/normal")
+    assert (answer.status_code, answer.json()["detail"]) == (503, DETAIL)
+
+
+async def plain_text(request: Request) -> Response:
+    return PlainTextResponse("text")

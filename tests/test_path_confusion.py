@@ -29,7 +29,7 @@ from fastapi_maintenance import (
     configure_backend,
     force_maintenance_mode_on,
 )
-from fastapi_maintenance.routes import route_path
+from fastapi_maintenance.route_index import route_path
 
 from .asgi import call, scope_of
 from .servers import Server, uvicorn_server

@@ -27,10 +27,12 @@ from fastapi_maintenance import (
     UnsupportedFastAPI,
     force_maintenance_mode_off,
     force_maintenance_mode_on,
+    route_index,
     routes,
 )
 from fastapi_maintenance.policy import Mark
-from fastapi_maintenance.routes import Target, check_fastapi, resolve, root_of, route_path
+from fastapi_maintenance.route_index import route_path
+from fastapi_maintenance.routes import Target, check_fastapi, resolve, root_of
 
 from .asgi import get, scope_of, status
 
@@ -895,7 +897,7 @@ async def test_a_fastapi_that_can_not_be_read_fails_at_the_first_request(
 @pytest.mark.anyio
 async def test_an_included_router_of_another_name_is_of_an_unknown_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     """A later FastAPI may rename what is private to it."""
-    monkeypatch.setattr(routes, "_IncludedRouter", None)
+    monkeypatch.setattr(route_index, "IncludedRouter", None)
     app, router = FastAPI(), APIRouter()
     router.get("/in")(endpoint())
     app.include_router(router)

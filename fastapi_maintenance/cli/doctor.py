@@ -23,7 +23,8 @@ from ..openapi import middleware_options, switch_of
 from ..page import in_one_line
 from ..policy import Decision, Facts, Rule, decide
 from ..registry import DEFAULT, AppSwitch, configure_backend, registry
-from ..routes import Declared, Target, check_fastapi, declared_in, resolve, root_of, route_path, steps_of
+from ..route_index import route_path
+from ..routes import Declared, Target, check_fastapi, declared_in, resolve, root_of, steps_of
 from ..state import MaintenanceMode, MaintenanceState
 from .store import check_writable, read, store_of
 from .terminal import WORDS, console, tell, tell_json

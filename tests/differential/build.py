@@ -87,6 +87,20 @@ class Builder:
         for node in plan.late:
             self.add(router, node, how, depth)
 
+    def rearrange(self, plan: RouterPlan, how: str) -> None:
+        """Change a router's list of routes by hand."""
+        router = self.routers[plan.id][0]
+        router = getattr(router, "router", router)  # an app has one
+        routes = router.routes
+        if how == "reverse":
+            routes.reverse()
+        elif how == "rotate":
+            router.routes = [*routes[1:], *routes[:1]]
+        elif how == "swap":
+            routes[:2] = routes[1::-1]
+        else:
+            del routes[-1:]
+
     def root(self, scenario: Scenario, maintenance: StarletteMiddleware | None = None) -> ASGIApp:
         """Build the whole application, with or without the maintenance middleware."""
         ours = [maintenance] if maintenance is not None else []

@@ -23,6 +23,7 @@ from .plan import (
     Mark,
     Middleware,
     Node,
+    Rearrange,
     Remark,
     RouterPlan,
     Scenario,
@@ -347,6 +348,12 @@ class _Grower:
         targets = [name for name in found.marks if name not in fixed | self.unmarkable]
         for target in rng.sample(targets, min(len(targets), rng.choice((0, 0, 1, 3)))):
             steps.insert(rng.randint(1, len(steps)), Remark(target, rng.choice(self.marks)))
+        for router in found.routers.values():
+            place = _place_of(grown.app, router)
+            # What is included is left alone, for the reason that `add_late` has.
+            if place is not None and not place[2] and self.chance(0.15):
+                how = rng.choice(("reverse", "rotate", "swap", "drop"))
+                steps.insert(rng.randint(5, len(steps)), Rearrange(router.id, how))
         return steps
 
     def ask(self, grown: Scenario, found: Survey) -> Ask:
@@ -435,6 +442,7 @@ class _Grower:
                 path.upper(),
                 path.replace("/", "%2F") or "/",
                 path + "?x",
+                path + "\n",
                 "/nothing/here",
                 "/docs",
                 "*",

@@ -31,7 +31,7 @@ from fastapi_maintenance.backends import MemoryBackend
 from .ask import Answer, answer_to
 from .build import ANSWER, REWRITERS, Builder
 from .journal import Ran
-from .plan import Ask, Extend, Mark, Remark, Scenario, Survey, describe, survey
+from .plan import Ask, Extend, Mark, Rearrange, Remark, Scenario, Survey, describe, survey
 
 STATES = ("off", "on", "read_only")
 SAFE = ("GET", "HEAD", "OPTIONS", "TRACE")
@@ -213,12 +213,17 @@ async def judge(story: Scenario, *, until_first: bool = False, oracle_only: bool
             for builder in builders:
                 builder.extend(known.routers[step.router], step.how)
             continue
+        if isinstance(step, Rearrange):
+            for builder in builders:
+                builder.rearrange(known.routers[step.router], step.how)
+            continue
         if isinstance(step, Remark):
             known.remark(step.target, step.mark)
             for builder in builders:
                 builder.remark(step.target, step.mark)
             continue
         report.requests += 1
+        rearranged = any(isinstance(earlier, Rearrange) for earlier in story.steps[:number])
         answers = [await answer_to(app, step) for app in looking]
         looks, oracle = [answer.ran for answer in answers], answers[-1]
         for state in STATES:
@@ -226,6 +231,8 @@ async def judge(story: Scenario, *, until_first: bool = False, oracle_only: bool
             for tag in features(looks, state, step, oracle, known, story):
                 report.seen[tag] += 1
                 report.seen[f"{tag}: {verdict}"] += 1
+            if rearranged:
+                report.seen[f"after a list was changed by hand: {verdict}"] += 1
         for subject in subjects:
             for state in _rotated(subject.states, number):
                 answer = await subject.answer(step, state)

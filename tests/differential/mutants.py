@@ -16,7 +16,17 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router
 from starlette.types import Scope
 
-from fastapi_maintenance import answers, decorators, gate, guard, policy, responses, routes
+from fastapi_maintenance import (
+    answers,
+    decorators,
+    gate,
+    guard,
+    known_targets,
+    policy,
+    responses,
+    route_index,
+    routes,
+)
 from fastapi_maintenance.policy import Mark
 
 from .plan import FRONTENDS, LAZY_INCLUDES
@@ -25,6 +35,7 @@ Mutant = Callable[[pytest.MonkeyPatch], str | None]
 """Breaks the package; returns where a guard must stand to see it, if it takes one."""
 MUTANTS: dict[str, Mutant] = {}
 Walk: Any = routes._Walk
+Index: Any = route_index.RouteIndex
 
 
 class BrokenMutant(BaseException):
@@ -55,6 +66,11 @@ def _replace_resolve(monkeypatch: pytest.MonkeyPatch, around: Callable[..., Any]
     _replace(monkeypatch, gate, "resolve", around)
 
 
+def _ask_each_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the index, which would ask none of those that a mutant is about."""
+    monkeypatch.setattr(Index, "find", lambda *args, **options: route_index.UNSURE)
+
+
 # What would run.
 
 
@@ -72,6 +88,7 @@ def the_first_partial_match_wins_over_a_full_one(monkeypatch: pytest.MonkeyPatch
         matched = original(walk, *args)
         return matched._replace(match=Match.FULL) if matched.match is Match.PARTIAL else matched
 
+    _ask_each_route(monkeypatch)
     _replace(monkeypatch, Walk, "match", match)
 
 
@@ -125,6 +142,7 @@ def hosts_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
         matched = original(walk, route, *args)
         return matched._replace(match=Match.NONE) if isinstance(matched.route, Host) else matched
 
+    _ask_each_route(monkeypatch)
     _replace(monkeypatch, Walk, "match", match)
 
 
@@ -284,6 +302,66 @@ def docs_are_any_route_with_such_a_path(monkeypatch: pytest.MonkeyPatch) -> None
     _replace(monkeypatch, Walk, "is_docs", lambda original, walk, route, router: route.path in pages)
 
 
+# The index, and what is known by it.
+
+
+@mutant
+def the_index_forgets_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    def led_to(original: Any, index: Any, path: str) -> Any:
+        numbers = original(index, path)
+        return numbers and numbers[::-1]
+
+    _replace(monkeypatch, Index, "_led_to", led_to)
+
+
+@mutant
+def the_index_notices_no_changed_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Index, "is_current", lambda index: True)
+
+
+@mutant
+def the_index_leaves_out_what_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    def place(original: Any, index: Any, leaf: Any) -> None:
+        original(index, leaf)
+        index._everywhere.clear()
+
+    _replace(monkeypatch, Index, "_place", place)
+
+
+@mutant
+def the_index_asks_no_convertor(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(original: Any, described: Any) -> Any:
+        pattern = original(described)
+        return pattern and pattern._replace(is_certain=True)
+
+    _replace(monkeypatch, route_index, "_read", read)
+
+
+@mutant
+def the_index_takes_no_path_for_a_parameter_and_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`/users/me` leads to `/users/me` alone, not to `/users/{id}` too, which may be declared before it."""
+
+    def led_to(original: Any, index: Any, path: str) -> Any:
+        numbers = original(index, path)
+        literal = [number for number in numbers or () if path in index._literal and index._leaves[number].is_certain]
+        return literal[-1:] or numbers
+
+    _replace(monkeypatch, Index, "_led_to", led_to)
+
+
+@mutant
+def what_is_known_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_targets._Way, "is_still", lambda way, scope: True)
+
+
+@mutant
+def the_entrance_trusts_what_is_known_by_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    def covers(original: Any, visit: Any, *args: Any) -> Any:
+        return visit._facts is None or original(visit, *args)
+
+    _replace(monkeypatch, gate.Visit, "covers", covers)
+
+
 # When it is asked.
 
 
@@ -295,6 +373,7 @@ def nobody_guards_the_entrance(monkeypatch: pytest.MonkeyPatch) -> None:
 @mutant
 def the_entrance_looks_at_the_path_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate, "_routing_facts", lambda scope: (scope["path"],))
+    _ask_each_route(monkeypatch)
 
 
 @mutant
@@ -396,7 +475,7 @@ if LAZY_INCLUDES:
     @mutant
     def an_included_router_matches_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(
-            routes, "_matches_like_stock", lambda included: isinstance(included.original_router, APIRouter)
+            routes, "matches_like_stock", lambda included: isinstance(included.original_router, APIRouter)
         )
 
     @mutant
@@ -412,4 +491,5 @@ if LAZY_INCLUDES:
                         return unprefixed
             return matched
 
+        _ask_each_route(monkeypatch)
         _replace(monkeypatch, Walk, "match", match)

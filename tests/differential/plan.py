@@ -180,7 +180,16 @@ class Remark:
     mark: Mark
 
 
-Step = Ask | Extend | Remark
+@dataclass(frozen=True)
+class Rearrange:
+    """The moment at which somebody changes a router's list of routes by hand."""
+
+    router: str
+    how: str
+    """``reverse``, ``rotate`` (into another list), ``swap`` (two of them), or ``drop`` (one)."""
+
+
+Step = Ask | Extend | Remark | Rearrange
 
 
 @dataclass

@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from typing import Any
 
-from .plan import Ask, Extend, Remark, Scenario, survey
+from .plan import Ask, Extend, Rearrange, Remark, Scenario, survey
 
 SIMPLE: dict[str, Any] = {
     "default": None,
@@ -90,6 +90,6 @@ def _drop_lost_steps(story: Scenario) -> None:
     story.steps = [
         step
         for step in story.steps
-        if not (isinstance(step, Extend) and step.router not in known.routers)
+        if not (isinstance(step, (Extend, Rearrange)) and step.router not in known.routers)
         and not (isinstance(step, Remark) and step.target not in known.marks)
     ]
