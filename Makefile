@@ -23,7 +23,7 @@ SOURCES := $(wildcard fastapi_maintenance tests examples benchmarks)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check lint types unit format test-oldest matrix test-browser fuzz stress bench bench-latency wheel-test clean
+.PHONY: help demo serve test check lint types unit format test-oldest matrix test-browser screenshots fuzz stress bench bench-latency wheel-test clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -63,11 +63,16 @@ test-oldest: $(OLDEST_STAMP) ## all tests on the oldest FastAPI that is supporte
 matrix: $(STAMP) ## all tests on each Python and FastAPI that is supported (MATRIX="--python 3.13 --fastapi newest")
 	$(BIN)/python -m tests.matrix $(MATRIX)
 
-test-browser: $(BROWSER_STAMP) ## the maintenance page in Chromium (CHROMIUM=/path/to/it); screenshots to look at
-	@test -x '$(CHROMIUM)' || { echo 'Installing Chromium'; $(SUDO) apt-get update -qq && \
-		$(SUDO) apt-get install -y -qq chromium fonts-noto-color-emoji; }
+test-browser: $(BROWSER_STAMP) $(CHROMIUM) ## the maintenance page in Chromium (CHROMIUM=/path/to/it); screenshots to look at
 	CHROMIUM='$(CHROMIUM)' $(BROWSER)/bin/python -m pytest -n 4 tests/browser $(PYTEST_ARGS)
 	@echo "Screenshots: tests/browser/screenshots"
+
+screenshots: $(BROWSER_STAMP) $(CHROMIUM) ## make the pictures of the documentation, docs/images
+	CHROMIUM='$(CHROMIUM)' $(BROWSER)/bin/python -m tests.browser.pictures
+
+$(CHROMIUM):
+	@echo 'Installing Chromium'
+	@$(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq chromium fonts-noto-color-emoji
 
 fuzz: $(STAMP) ## the long differential run (REQUESTS=50000)
 	$(BIN)/python -m pytest tests/test_differential.py --requests $(REQUESTS) $(PYTEST_ARGS)
