@@ -88,18 +88,17 @@ bench: $(STAMP) ## what the middleware costs (BENCH_ARGS="--quick", --instructio
 bench-latency: $(STAMP) ## how soon eight processes see a toggle (CASES="redis-push redis-poll file postgresql")
 	$(BIN)/python benchmarks/latency.py $(CASES)
 
-wheel-test: $(STAMP) ## build the wheel and import it in an empty environment
+wheel-test: $(STAMP) ## build wheel and sdist, install each in an empty environment and examine it
 	rm -rf build dist
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
-	$(PYTHON) -m venv build/venv
-	build/venv/bin/python -m pip install --quiet dist/*.whl
-	cd build && venv/bin/python -I -c '$(WHEEL_CHECK)'
+	$(BIN)/python -m hatchling build -d dist
+	$(call examine,wheel,dist/*.whl)
+	$(call examine,sdist,dist/*.tar.gz)
 
-define WHEEL_CHECK
-from importlib.metadata import version; from pathlib import Path; import fastapi_maintenance as m; \
-home = Path(m.__file__).parent; assert "site-packages" in home.parts, home; \
-assert (home / "py.typed").is_file(), "py.typed is missing"; \
-print("fastapi-maintenance", version("fastapi-maintenance"), "imports from", home)
+# $(call examine,name,file): install it without any extra, and nothing else.
+define examine
+	$(PYTHON) -m venv build/$(1)
+	build/$(1)/bin/python -m pip install --quiet $(2)
+	build/$(1)/bin/python -I tests/installed.py
 endef
 
 clean: ## remove everything that can be made again
