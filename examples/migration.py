@@ -3,9 +3,10 @@
     export FASTAPI_MAINTENANCE_BACKEND=file:/tmp/migration-example
     export SHOP_DATABASE=/tmp/migration-example.db
     uvicorn examples.migration:app
-    fastapi-maintenance run --reason 'prices in cents' -- python -m examples.migration
+    fastapi-maintenance run --drain 1s --reason 'prices in cents' -- python -m examples.migration
 
-As a script, this file is the migration. ``--drain 10s`` waits first for requests that are running already.
+As a script, this file is the migration. ``--drain`` waits before it begins: until all workers have seen the switch,
+and for as long as the slowest request takes.
 """
 
 import os
