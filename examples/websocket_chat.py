@@ -38,11 +38,11 @@ async def following_the_switch(_: FastAPI) -> AsyncIterator[None]:
     """Close the chat when maintenance begins."""
     loop = asyncio.get_running_loop()
 
-    def close_if_on(transition: Transition) -> None:
-        if transition.after is MaintenanceMode.ON:  # told in a thread of the package's own
+    def close_unless_off(transition: Transition) -> None:
+        if transition.after is not MaintenanceMode.OFF:  # told in a thread of the package's own
             asyncio.run_coroutine_threadsafe(close(transition.reason or "back soon"), loop)
 
-    subscription = on_change(close_if_on)
+    subscription = on_change(close_unless_off)
     yield
     subscription.cancel()
 
