@@ -23,7 +23,7 @@ SOURCES := $(wildcard fastapi_maintenance tests examples benchmarks)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check lint types unit format test-oldest matrix test-browser fuzz stress bench bench-latency wheel-test clean
+.PHONY: help demo serve test check lint types unit format test-oldest matrix test-browser screenshots fuzz stress bench bench-latency wheel-test clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -63,11 +63,16 @@ test-oldest: $(OLDEST_STAMP) ## all tests on the oldest FastAPI that is supporte
 matrix: $(STAMP) ## all tests on each Python and FastAPI that is supported (MATRIX="--python 3.13 --fastapi newest")
 	$(BIN)/python -m tests.matrix $(MATRIX)
 
-test-browser: $(BROWSER_STAMP) ## the maintenance page in Chromium (CHROMIUM=/path/to/it); screenshots to look at
-	@test -x '$(CHROMIUM)' || { echo 'Installing Chromium'; $(SUDO) apt-get update -qq && \
-		$(SUDO) apt-get install -y -qq chromium fonts-noto-color-emoji; }
+test-browser: $(BROWSER_STAMP) $(CHROMIUM) ## the maintenance page in Chromium (CHROMIUM=/path/to/it); screenshots to look at
 	CHROMIUM='$(CHROMIUM)' $(BROWSER)/bin/python -m pytest -n 4 tests/browser $(PYTEST_ARGS)
 	@echo "Screenshots: tests/browser/screenshots"
+
+screenshots: $(BROWSER_STAMP) $(CHROMIUM) ## make the pictures of the documentation, docs/images
+	CHROMIUM='$(CHROMIUM)' $(BROWSER)/bin/python -m tests.browser.pictures
+
+$(CHROMIUM):
+	@echo 'Installing Chromium'
+	@$(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq chromium fonts-noto-color-emoji
 
 fuzz: $(STAMP) ## the long differential run (REQUESTS=50000)
 	$(BIN)/python -m pytest tests/test_differential.py --requests $(REQUESTS) $(PYTEST_ARGS)
@@ -83,18 +88,17 @@ bench: $(STAMP) ## what the middleware costs (BENCH_ARGS="--quick", --instructio
 bench-latency: $(STAMP) ## how soon eight processes see a toggle (CASES="redis-push redis-poll file postgresql")
 	$(BIN)/python benchmarks/latency.py $(CASES)
 
-wheel-test: $(STAMP) ## build the wheel and import it in an empty environment
+wheel-test: $(STAMP) ## build wheel and sdist, install each in an empty environment and examine it
 	rm -rf build dist
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
-	$(PYTHON) -m venv build/venv
-	build/venv/bin/python -m pip install --quiet dist/*.whl
-	cd build && venv/bin/python -I -c '$(WHEEL_CHECK)'
+	$(BIN)/python -m hatchling build -d dist
+	$(call examine,wheel,dist/*.whl)
+	$(call examine,sdist,dist/*.tar.gz)
 
-define WHEEL_CHECK
-from importlib.metadata import version; from pathlib import Path; import fastapi_maintenance as m; \
-home = Path(m.__file__).parent; assert "site-packages" in home.parts, home; \
-assert (home / "py.typed").is_file(), "py.typed is missing"; \
-print("fastapi-maintenance", version("fastapi-maintenance"), "imports from", home)
+# $(call examine,name,file): install it without any extra, and nothing else.
+define examine
+	$(PYTHON) -m venv build/$(1)
+	build/$(1)/bin/python -m pip install --quiet $(2)
+	build/$(1)/bin/python -I tests/installed.py
 endef
 
 clean: ## remove everything that can be made again

@@ -3,26 +3,43 @@
 import asyncio
 import importlib.util
 import json
+import os
 import queue
 import re
+import shlex
+import sqlite3
+import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fastapi import FastAPI
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
 
+from examples.demo import stop
 from fastapi_maintenance import configure_backend, set_maintenance_mode
-from tests.asgi import get, handshake, request, status
+from tests import commands
+from tests.asgi import client, get, handshake, request, status
+from tests.servers import uvicorn_server
+from tests.stores import RedisServer, free_port
+from tests.traffic import wait_until
 
 pytestmark = pytest.mark.anyio
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
+PASSWORD = "correct horse"
 DEFAULT = {"detail": "Service temporarily unavailable due to maintenance"}
 
 
@@ -47,7 +64,46 @@ class Importer:
 def example(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Importer:
     """Return what imports an example; what it stores is stored where nobody else looks."""
     monkeypatch.setenv("SERVICE_STATE_DIR", str(tmp_path))
+    monkeypatch.setenv("FASTAPI_MAINTENANCE_BYPASS_SECRET", "0123456789abcdef" * 2)
+    monkeypatch.setenv("OPERATORS_PASSWORD", PASSWORD)
+    monkeypatch.setenv("SHOP_DATABASE", str(tmp_path / "shop.db"))
     return Importer(monkeypatch)
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """Have this process and all that it starts keep switches in a file; return its URL."""
+    url = f"file://{tmp_path / 'switch'}"
+    monkeypatch.setenv("FASTAPI_MAINTENANCE_BACKEND", url)
+    return url
+
+
+def commands_in(module: Any) -> list[list[str]]:
+    """Return the arguments of each ``fastapi-maintenance`` that an example tells its reader to run."""
+    found = re.findall(r"^ {4}(?:\w+=\S+ )*fastapi-maintenance (.*)$", module.__doc__, re.MULTILINE)
+    return [shlex.split(line) for line in found]
+
+
+def run(command: list[str], url: str) -> str:
+    """Run a ``fastapi-maintenance`` that has to succeed, and return what it prints."""
+    secret = {name: os.environ[name] for name in ("FASTAPI_MAINTENANCE_BYPASS_SECRET",)}
+    ended = commands.run(*command, env={"FASTAPI_MAINTENANCE_BACKEND": url, **secret})
+    assert (ended.status, ended.error) == (0, "")
+    return ended.out
+
+
+async def soon(app: FastAPI, path: str, expected: int) -> None:
+    """Wait until an app answers so: it reads its file every tenth of a second."""
+    give_up = time.monotonic() + 20
+    while await status(app, path) != expected:
+        assert time.monotonic() < give_up
+        await asyncio.sleep(0.02)
+
+
+def test_the_table_of_examples_names_each_once() -> None:
+    """Whoever looks for a case finds its file, and no file is found by its name alone."""
+    linked = re.findall(r"\]\((\w+)\.py\)", EXAMPLES.joinpath("README.md").read_text("utf-8"))
+    assert sorted(linked) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -293,3 +349,233 @@ async def until(is_so: Any) -> None:
     while not is_so():
         assert time.monotonic() < end
         await asyncio.sleep(0.01)
+
+
+# quickstart.py
+
+
+async def test_the_quick_start_closes_all_but_its_health_check(
+    example: Importer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the variable only."""
+    app = example("quickstart").app
+    for value, expected in ("0", 200), ("1", 503):
+        monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", value)
+        assert await status(app, "/items/7") == expected
+        assert await status(app, "/health") == 200
+        assert await status(app, "/missing") == 404
+
+
+# two_switches.py
+
+
+async def test_two_switches_close_a_router_each_and_the_default_one_both(example: Importer, store: str) -> None:
+    """By the command that the example shows, in a process of its own."""
+    module = example("two_switches")
+    paths = ("/", "/billing/terms", "/billing/invoices/7", "/search?q=anvil", "/billing/none")
+
+    async def statuses() -> list[int]:
+        return [await status(module.app, path) for path in paths]
+
+    assert await statuses() == [200, 200, 200, 200, 404]
+    [on] = commands_in(module)
+    run(on, store)
+    await soon(module.app, "/billing/invoices/7", 503)
+    assert await statuses() == [200, 200, 503, 200, 404]
+    await set_maintenance_mode(False, name="billing")
+    await set_maintenance_mode(True)
+    assert await statuses() == [200, 200, 503, 503, 404]
+    await set_maintenance_mode(False)
+    assert await statuses() == [200, 200, 200, 200, 404]
+
+
+# redis_workers.py
+
+
+@contextmanager
+def workers(module: Any, url: str) -> Iterator[httpx.Client]:
+    """Start an example as it says itself, but on a free port; end it and its workers whatever happens."""
+    [arguments] = re.findall(r"^ {4}uvicorn (.*)$", module.__doc__, re.MULTILINE)
+    port = free_port()
+    server = subprocess.Popen(
+        [sys.executable, "-m", "uvicorn", *shlex.split(arguments), "--port", str(port), "--log-level", "warning"],
+        cwd=EXAMPLES.parent,
+        env=commands.environment({"REDIS_URL": url}),
+        start_new_session=True,
+    )
+    try:
+        # A connection for each request, so that it may come to any worker.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", limits=limits, timeout=20, trust_env=False) as one:
+            yield one
+    finally:
+        stop(server)
+
+
+def test_four_workers_follow_one_switch_in_redis(example: Importer) -> None:
+    """Each of them, and so does one request after the other."""
+    module = example("redis_workers")
+    [on] = commands_in(module)
+    with RedisServer() as redis, workers(module, redis.url) as service, ThreadPoolExecutor(8) as pool:
+        told: dict[int, dict[str, object]] = {}
+
+        def ask(_: int) -> None:
+            with suppress(httpx.TransportError):  # it does not listen yet
+                health = service.get("/health").json()
+                told[health.pop("worker")] = health
+
+        def all_say(maintenance: bool) -> bool:
+            list(pool.map(ask, range(16)))
+            return list(told.values()) == [{"maintenance": maintenance, "knowledge": "ready"}] * 4
+
+        wait_until(lambda: all_say(False), 30)
+        assert service.get("/items/7").json() == {"item": 7}
+        run(on, redis.url)
+        wait_until(lambda: all_say(True), 10)
+        answers = [service.get("/items/7") for _ in range(16)]
+        assert {answer.status_code for answer in answers} == {503}
+        assert all(500 < int(answer.headers["retry-after"]) < 600 for answer in answers)
+        run(["off"], redis.url)
+        wait_until(lambda: all_say(False), 10)
+        assert {service.get("/items/7").status_code for _ in range(16)} == {200}
+
+
+# template_page.py
+
+
+async def test_the_template_page_is_for_browsers(example: Importer, store: str) -> None:
+    """With what the operator said, escaped; programs get JSON."""
+    app = example("template_page").app
+    await set_maintenance_mode(True, reason="<b>new</b> anvils", until=datetime(2080, 1, 1, 12, tzinfo=UTC))
+    page = await get(app, "/items/7", headers={"Accept": "text/html"})
+    assert (page.status_code, page.headers["content-type"]) == (503, HTML)
+    assert page.headers["content-security-policy"] == "default-src 'none'; style-src 'unsafe-inline'"
+    assert "<title>The anvil shop is closed</title>" in page.text
+    assert "<p>We are counting anvils.</p>\n<p>&lt;b&gt;new&lt;/b&gt; anvils</p>\n" in page.text
+    assert '<time datetime="2080-01-01T12:00:00+00:00">2080-01-01 12:00 UTC</time>' in page.text
+    assert "Back as soon as we can" not in page.text
+    assert "$" not in page.text
+    assert (await get(app, "/items/7")).json()["detail"] == "We are counting anvils."
+    await set_maintenance_mode(True)
+    page = await get(app, "/items/7", headers={"Accept": "text/html"})
+    assert "<p>We are counting anvils.</p>\n\n\n<p>Back as soon as we can.</p>" in page.text
+
+
+# bypass.py
+
+
+async def test_the_bypass_lets_in_whom_the_operator_sends_the_link(example: Importer, store: str) -> None:
+    """Both by the commands that the example shows: the link leaves a cookie, and ends with the maintenance."""
+    module = example("bypass")
+    on, bypass = commands_in(module)
+    assert await status(module.app, "/items/7") == 200
+    run(on, store)
+    await soon(module.app, "/items/7", 503)
+    link = run(bypass, store).strip()
+    async with client(module.app) as tester:
+        opened = await tester.get(link, follow_redirects=True)
+        assert (str(opened.url), opened.json()) == ("http://127.0.0.1:8000/items/7", {"item": 7})
+        assert await status(module.app, "/items/7") == 503
+        await set_maintenance_mode(False)
+        await set_maintenance_mode(True)
+        assert (await tester.get(opened.url)).status_code == 503
+
+
+# migration.py
+
+
+def test_the_migration_closes_the_service_while_it_runs(example: Importer, store: str, tmp_path: Path) -> None:
+    """By ``fastapi-maintenance run``, against a real server; here the migration has to wait for the database."""
+    module = example("migration")
+    [migrate] = commands_in(module)
+    migrate[migrate.index("python")] = sys.executable
+    more = {"FASTAPI_MAINTENANCE_BACKEND": store, "SHOP_DATABASE": os.environ["SHOP_DATABASE"]}
+    with uvicorn_server(module.app, lifespan="on") as server, httpx.Client(trust_env=False, timeout=20) as visitor:
+        items = server.http("/items")
+        assert visitor.get(items).json() == [{"name": "anvil", "price": 12.5}]
+        with closing(sqlite3.connect(tmp_path / "shop.db")) as database:
+            database.execute("BEGIN IMMEDIATE")
+            with commands.started(*migrate, env=more, cwd=EXAMPLES.parent) as process:
+                wait_until(lambda: visitor.get(items).status_code == 503, 20)
+                assert visitor.get(items).json()["reason"] == "prices in cents"
+                database.rollback()
+                ended = commands.end_of(process)
+        assert (ended.status, ended.out) == (0, "")
+        assert ended.error.splitlines() == ["default: ON while the command runs, version 1", "default: OFF"]
+        wait_until(lambda: visitor.get(items).status_code == 200, 20)
+        assert visitor.get(items).json() == [{"name": "anvil", "cents": 1250}]
+
+
+# admin.py
+
+
+async def test_the_admin_is_for_operators_who_never_lock_themselves_out(example: Importer, store: str) -> None:
+    """Without the password nothing; with it the page and the API, under maintenance as well."""
+    app, page = example("admin").app, "/ops/maintenance/"
+    for auth in (None, ("ops", "wrong")):
+        assert await status(app, page, auth=auth) == 401
+        assert await status(app, f"{page}api/switches/default/mode", "PUT", auth=auth, json={"mode": "on"}) == 401
+    operator = ("ops", PASSWORD)
+
+    async def switch(name: str, mode: str) -> None:
+        change = await request(
+            app,
+            "PUT",
+            f"{page}api/switches/{name}/mode",
+            auth=operator,
+            json={"mode": mode, "reason": "new tax rates"},
+        )
+        assert change.status_code == 200
+
+    async def statuses() -> tuple[int, int]:
+        return await status(app, "/items/7"), await status(app, "/invoices/7")
+
+    shown = (await get(app, page, auth=operator)).text
+    assert 'data-name="default"' in shown
+    assert 'data-name="billing"' in shown
+    assert await statuses() == (200, 200)
+    await switch("billing", "on")
+    assert await statuses() == (200, 503)
+    await switch("default", "on")
+    assert await statuses() == (503, 503)
+    assert "new tax rates" in (await get(app, page, auth=operator)).text
+    await switch("default", "off")
+    await switch("billing", "off")
+    assert await statuses() == (200, 200)
+
+
+# websocket_chat.py
+
+
+def test_the_chat_says_goodbye_when_maintenance_begins(example: Importer, store: str) -> None:
+    """To those who are in it; who comes later gets a 503, and when it is over the chat is open again."""
+    module = example("websocket_chat")
+    [on] = commands_in(module)
+    with uvicorn_server(module.app, lifespan="on") as server:
+
+        def guest() -> ClientConnection:
+            return connect(server.ws("/chat"), proxy=None, open_timeout=20, close_timeout=20)
+
+        with guest() as ann, guest() as bob:
+            ann.send("hello")
+            assert (ann.recv(20), bob.recv(20)) == ("hello", "hello")
+            run(on, store)
+            for one in (ann, bob):
+                assert one.recv(20) == "Closed for maintenance: back in a minute"
+                with pytest.raises(ConnectionClosed) as closed:
+                    one.recv(20)
+                assert closed.value.rcvd is not None
+                assert closed.value.rcvd.code == 1012
+        with pytest.raises(InvalidStatus) as refused:
+            guest()
+        assert refused.value.response.status_code == 503
+        run(["off"], store)
+
+        def is_open() -> bool:
+            with suppress(InvalidStatus), guest() as carol:
+                carol.send("again")
+                return carol.recv(20) == "again"
+            return False
+
+        wait_until(is_open, 20)
+        assert module.guests == {}
