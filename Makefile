@@ -13,17 +13,19 @@ SUDO ?= $(if $(filter-out 0,$(shell id -u)),sudo)
 VENV := .venv
 OLDEST := .venv-oldest
 BROWSER := .venv-browser
+DOCS := .venv-docs
 BIN := $(VENV)/bin
 # One stamp for each Python: another PYTHON builds the environment anew.
 STAMP := $(VENV)/.installed-$(subst /,_,$(PYTHON))
 OLDEST_STAMP := $(OLDEST)/.installed-$(subst /,_,$(PYTHON))
 BROWSER_STAMP := $(BROWSER)/.installed-$(subst /,_,$(PYTHON))
+DOCS_STAMP := $(DOCS)/.installed-$(subst /,_,$(PYTHON))
 SOURCES := $(wildcard fastapi_maintenance tests examples benchmarks)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check lint types unit format test-oldest matrix test-browser fuzz stress bench bench-latency wheel-test clean
+.PHONY: help demo serve test check lint types unit format test-oldest matrix test-browser docs fuzz stress bench bench-latency wheel-test clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -69,6 +71,10 @@ test-browser: $(BROWSER_STAMP) ## the maintenance page in Chromium (CHROMIUM=/pa
 	CHROMIUM='$(CHROMIUM)' $(BROWSER)/bin/python -m pytest -n 4 tests/browser $(PYTEST_ARGS)
 	@echo "Screenshots: tests/browser/screenshots"
 
+docs: $(DOCS_STAMP) ## the documentation, as a site that can be opened without a server
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build --strict --clean --quiet
+	@echo "Open site/index.html"
+
 fuzz: $(STAMP) ## the long differential run (REQUESTS=50000)
 	$(BIN)/python -m pytest tests/test_differential.py --requests $(REQUESTS) $(PYTEST_ARGS)
 
@@ -98,7 +104,7 @@ print("fastapi-maintenance", version("fastapi-maintenance"), "imports from", hom
 endef
 
 clean: ## remove everything that can be made again
-	rm -rf $(VENV) $(OLDEST) $(BROWSER) .matrix build dist tests/browser/screenshots .coverage .coverage.* htmlcov .hypothesis .mypy_cache \
+	rm -rf $(VENV) $(OLDEST) $(BROWSER) $(DOCS) .matrix build dist site tests/browser/screenshots .coverage .coverage.* htmlcov .hypothesis .mypy_cache \
 		.pytest_cache .ruff_cache
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -122,3 +128,6 @@ $(OLDEST_STAMP): pyproject.toml
 
 $(BROWSER_STAMP): pyproject.toml
 	$(call environment,$(BROWSER),browser)
+
+$(DOCS_STAMP): pyproject.toml
+	$(call environment,$(DOCS),docs)
