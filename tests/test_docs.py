@@ -59,6 +59,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("BYPASS_SECRET", "x" * 32)
     monkeypatch.setenv("OPERATORS_PASSWORD", "secret")
     (tmp_path / "maintenance.html").write_text("<p>$detail</p>")
+    (tmp_path / "shop").mkdir()
     yield tmp_path
     for _, backend in registry.in_use():
         if isinstance(backend, FollowedBackend) and backend.stop_following is not None:
