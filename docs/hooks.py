@@ -3,6 +3,8 @@
 In the repository, pages link to files such as ``../examples/service.py``, and the changelog to ``docs/cli.md``.
 """
 
+# ruff: noqa: INP001 - mkdocs loads it by its path
+
 from __future__ import annotations
 
 import re
