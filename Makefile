@@ -71,9 +71,9 @@ test-browser: $(BROWSER_STAMP) ## the maintenance page in Chromium (CHROMIUM=/pa
 	CHROMIUM='$(CHROMIUM)' $(BROWSER)/bin/python -m pytest -n 4 tests/browser $(PYTEST_ARGS)
 	@echo "Screenshots: tests/browser/screenshots"
 
-docs: $(DOCS_STAMP) ## the documentation, as a site that can be opened without a server
+docs: $(DOCS_STAMP) ## the documentation as a site: site/index.html
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build --strict --clean --quiet
-	@echo "Open site/index.html"
+	@echo "Open site/index.html; or, with the search: $(PYTHON) -m http.server -d site"
 
 fuzz: $(STAMP) ## the long differential run (REQUESTS=50000)
 	$(BIN)/python -m pytest tests/test_differential.py --requests $(REQUESTS) $(PYTEST_ARGS)
