@@ -67,7 +67,7 @@ def blocks_of(page: Path) -> list[tuple[int, str]]:
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Give a page a directory and a process that look like new."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("BYPASS_SECRET", "x" * 32)
+    monkeypatch.setenv("FASTAPI_MAINTENANCE_BYPASS_SECRET", "x" * 32)
     monkeypatch.setenv("OPERATORS_PASSWORD", "secret")
     (tmp_path / "maintenance.html").write_text("<p>$detail</p>")
     (tmp_path / "shop").mkdir()
