@@ -8,8 +8,10 @@ import hmac
 import inspect
 import re
 import shlex
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from fastapi_maintenance.cli.values import duration
 from fastapi_maintenance.policy import PRECEDENCE, Rule
 from fastapi_maintenance.registry import registry
 
+from .commands import run
 from .scripts import ROOT
 
 DOCS = ROOT / "docs"
@@ -169,6 +172,53 @@ def test_commands_are_shown() -> None:
             parse(wrong)
 
 
+SAY_WHAT_THEY_DID = ("on", "off", "status", "schedule", "cancel")
+
+
+def said_on(page: Path) -> Iterator[tuple[str, str]]:
+    """Yield the commands of a page that do what they say and end, each with what is shown of its answer."""
+    for _, language, code in FENCE.findall(page.read_text("utf-8")):
+        for part in re.split(r"^\$ ", code, flags=re.MULTILINE)[1:] if language == "console" else ():
+            command, _, shown = part.partition("\n")
+            if re.match(rf"fastapi-maintenance ({'|'.join(SAY_WHAT_THEY_DID)})\b", command):
+                yield command, shown
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if [*said_on(page)]], ids=lambda page: page.name)
+def test_commands_say_what_is_shown(page: Path, tmp_path: Path) -> None:
+    """Times, ids, versions, people and stores apart; commands that are shown without an answer have to succeed."""
+    ids: dict[str, str] = {}
+    for command, shown in said_on(page):
+        words = [ids.get(word, word) for word in shlex.split(next_year(command), comments=True)[1:]]
+        env = {"FASTAPI_MAINTENANCE_BACKEND": f"file://{tmp_path}/switch"}
+        ended = run(*words, cwd=tmp_path, env=env)
+        assert (ended.status, ended.error) == (0, ""), command
+        ids |= dict(zip(ID.findall(shown), ID.findall(ended.out), strict=False))
+        if shown:
+            assert general(ended.out) == general(next_year(shown)), command
+
+
+ID = re.compile(r"\b[0-9a-f]{12}\b")
+
+
+def next_year(text: str) -> str:
+    """Return a text of which the year that is still to come will be so for ever."""
+    return text.replace("2027-", f"{datetime.now(UTC).year + 1}-")
+
+
+def general(said: str) -> str:
+    """Return what a command says without what differs from time to time and place to place."""
+    for pattern, general_word in (
+        (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", "TIME"),
+        (r"\b[0-9a-f]{12}\b", "ID"),
+        (r"(version:?) \d+", r"\1 N"),
+        (r"by \S+@\S+", "by SOMEBODY"),
+        (r"\w+Backend\(.*\)", "STORE"),
+    ):
+        said = re.sub(pattern, general_word, said)
+    return said.strip()
+
+
 def commands() -> dict[str, Any]:
     """Return the commands by their names, those included that stand for another."""
     groups: Any = COMMANDS
@@ -269,6 +319,18 @@ def test_every_option_is_in_the_docs(function: Callable[..., Any]) -> None:
     assert options_without_a_word(function, (DOCS / PLACES[function]).read_text("utf-8")) == []
 
 
+@pytest.mark.parametrize("function", PLACES, ids=lambda function: function.__name__)
+def test_every_default_in_a_table_is_the_real_one(function: Callable[..., Any]) -> None:
+    table = dict(
+        re.findall(r"^\| `(\w+)` \| `([^`|]+)` \|", (DOCS / PLACES[function]).read_text("utf-8"), re.MULTILINE)
+    )
+    for option in inspect.signature(function).parameters.values():
+        if option.name in table and option.default is not option.empty:
+            told = table[option.name]
+            real = None if told.endswith("()") else ast.literal_eval(told)  # None stands for one without options
+            assert option.default == real, option
+
+
 @pytest.mark.parametrize("given", SEEN, ids=lambda given: given.__name__)
 def test_everything_that_users_are_given_is_in_the_docs(given: Any) -> None:
     told = set(SPAN.findall((DOCS / SEEN[given]).read_text("utf-8")))
@@ -308,6 +370,14 @@ def variables_read() -> set[str]:
         }
         found |= set(re.findall(r"(?:getenv\(|environ(?:\.get\(|\[))[\"'](\w+)", text))
     return found
+
+
+def test_extras_that_are_named_exist() -> None:
+    """And all of them are named, for the parts that need them."""
+    told = "\n".join(page.read_text("utf-8") for page in PAGES)
+    named = {extra for group in re.findall(r"fastapi-maintenance\[([\w,]+)\]", told) for extra in group.split(",")}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert named == set(project["optional-dependencies"]) - {"all"}
 
 
 def test_every_error_is_in_the_docs() -> None:
