@@ -18,8 +18,10 @@ ROOT = Path(__file__).parent.parent
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the changelog, a page for each example, and one that lists them by the first lines of their docstrings."""
-    changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
-    files.append(File.generated(config, "changelog.md", content=changelog.replace("](docs/", "](")))
+    changelog = (
+        (ROOT / "CHANGELOG.md").read_text("utf-8").replace("](docs/", "](").replace("](examples/", "](../examples/")
+    )
+    files.append(File.generated(config, "changelog.md", content=changelog))
     rows = [
         "# Examples",
         "",
@@ -40,5 +42,5 @@ def on_files(files: Files, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Let links to examples lead to their pages."""
-    markdown = markdown.replace("](../examples/)", "](examples/index.md)")
+    markdown = re.sub(r"\]\(\.\./examples/(README\.md)?\)", "](examples/index.md)", markdown)
     return re.sub(r"\]\(\.\./examples/([\w-]+)\.py\)", r"](examples/\1.md)", markdown)
