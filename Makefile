@@ -13,17 +13,19 @@ SUDO ?= $(if $(filter-out 0,$(shell id -u)),sudo)
 VENV := .venv
 OLDEST := .venv-oldest
 BROWSER := .venv-browser
+DOCS := .venv-docs
 BIN := $(VENV)/bin
 # One stamp for each Python: another PYTHON builds the environment anew.
 STAMP := $(VENV)/.installed-$(subst /,_,$(PYTHON))
 OLDEST_STAMP := $(OLDEST)/.installed-$(subst /,_,$(PYTHON))
 BROWSER_STAMP := $(BROWSER)/.installed-$(subst /,_,$(PYTHON))
+DOCS_STAMP := $(DOCS)/.installed-$(subst /,_,$(PYTHON))
 SOURCES := $(wildcard fastapi_maintenance tests examples benchmarks)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check lint types unit format test-oldest matrix test-browser screenshots fuzz stress bench bench-latency wheel-test clean
+.PHONY: help demo serve test check lint types unit format test-oldest matrix test-browser screenshots docs fuzz stress bench bench-latency wheel-test clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -74,6 +76,10 @@ $(CHROMIUM):
 	@echo 'Installing Chromium'
 	@$(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq chromium fonts-noto-color-emoji
 
+docs: $(DOCS_STAMP) ## the documentation as a site: site/index.html
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build --strict --clean --quiet
+	@echo "Open site/index.html; or, with the search: $(PYTHON) -m http.server -d site"
+
 fuzz: $(STAMP) ## the long differential run (REQUESTS=50000)
 	$(BIN)/python -m pytest tests/test_differential.py --requests $(REQUESTS) $(PYTEST_ARGS)
 
@@ -102,7 +108,7 @@ define examine
 endef
 
 clean: ## remove everything that can be made again
-	rm -rf $(VENV) $(OLDEST) $(BROWSER) .matrix build dist tests/browser/screenshots .coverage .coverage.* htmlcov .hypothesis .mypy_cache \
+	rm -rf $(VENV) $(OLDEST) $(BROWSER) $(DOCS) .matrix build dist site tests/browser/screenshots .coverage .coverage.* htmlcov .hypothesis .mypy_cache \
 		.pytest_cache .ruff_cache
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -126,3 +132,6 @@ $(OLDEST_STAMP): pyproject.toml
 
 $(BROWSER_STAMP): pyproject.toml
 	$(call environment,$(BROWSER),browser)
+
+$(DOCS_STAMP): pyproject.toml
+	$(call environment,$(DOCS),docs)

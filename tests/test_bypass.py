@@ -1110,6 +1110,6 @@ def test_code_in_the_docs_runs() -> None:
     assert blocks
     names: dict[str, Any] = {"__name__": "docs"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BYPASS_SECRET", SECRET)
+        patch.setenv("FASTAPI_MAINTENANCE_BYPASS_SECRET", SECRET)
         for block in blocks:
             exec(compile(block, "docs/bypass.md", "exec"), names)

@@ -17,8 +17,8 @@ class BaseStateBackend(ABC):
     """Where the state of one switch is kept.
 
     A backend of your own needs ``get_value`` and ``set_value`` only. Both are awaited in the event loop of whoever
-    asks, so it may share the app's clients. What either raises is contained: a request never sees it, and the last
-    known state stays.
+    asks, so it may share the app's clients. What ``get_value`` raises is contained: a request never sees it, and the
+    last known state stays. What ``set_value`` raises comes to whoever makes the change.
     """
 
     read_only: ClassVar[bool] = False
