@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
@@ -142,9 +142,9 @@ class FastAPIMaintenance(Plain):
         base = self._backends.BaseStateBackend
         return type("OwnBackend", (base,), {"get_value": get_value, "set_value": set_value})()
 
-    def version(self) -> str:
+    def version(self) -> str | None:
         """Return what is installed."""
-        return version("fastapi-maintenance")
+        return version_of("fastapi-maintenance")
 
 
 class Ours(FastAPIMaintenance):
@@ -197,13 +197,21 @@ class Waygate(Plain):
             case Backend.OWN:
                 raise _nothing_like(backend)
 
-    def version(self) -> str:
+    def version(self) -> str | None:
         """Return what is installed."""
-        return version("waygate")
+        return version_of("waygate")
 
 
 def _nothing_like(backend: Backend) -> NotImplementedError:
     return NotImplementedError(f"no {backend} backend")
+
+
+def version_of(name: str) -> str | None:
+    """Return the version of an installed package, or ``None``: a checkout need not be installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def make(contender: Contender) -> Plain:

@@ -15,7 +15,6 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -149,15 +148,11 @@ def _versions(contender: contenders.Plain) -> dict[str, str | None]:
     return {
         "itself": contender.version(),
         "python": sys.version.split()[0],
-        **{name: _version(name) for name in ("fastapi", "starlette", "pydantic", "anyio", "uvicorn", "redis")},
+        **{
+            name: contenders.version_of(name)
+            for name in ("fastapi", "starlette", "pydantic", "anyio", "uvicorn", "redis")
+        },
     }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def count(name: Contender, answers: TextIO) -> None:

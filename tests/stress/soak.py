@@ -300,13 +300,13 @@ async def _run(
     url: str, port: int, process: psutil.Process, seconds: float, tell: Callable[[str], None]
 ) -> tuple[list[Sample], _Traffic, int]:
     traffic, switches, samples = _Traffic(port), _Switches(url), []
-    pause = min(5.0, seconds / 16)
+    count = max(16, round(seconds / 5))
     begin = time.monotonic()
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(traffic.run(client)) for client in range(CLIENTS)]
         tasks.append(group.create_task(switches.run()))
-        while time.monotonic() - begin < seconds:
-            await asyncio.sleep(pause)
+        for _ in range(count):
+            await asyncio.sleep(seconds / count)
             async with traffic.resting():
                 samples.append(await _sample(process, port))
             tell(f"{time.monotonic() - begin:.0f} s {json.dumps(asdict(samples[-1]))}")
