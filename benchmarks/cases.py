@@ -170,7 +170,7 @@ def plan(*, quick: bool) -> Iterator[Scene]:
         for state in State:
             yield Scene(Measure.ALONE, state, 10)
             yield Scene(Measure.ALONE, state, 1000)
-        yield Scene(Measure.ALONE, State.OFF, 1000, Tree.INCLUDED)
+            yield Scene(Measure.ALONE, state, 1000, Tree.INCLUDED)
         yield Scene(Measure.WHOLE, State.OFF, 100)
         yield Scene(Measure.ALONE, State.OFF, 100, backend=Backend.FILE)
         yield Scene(Measure.ALONE, State.OFF, 100, backend=Backend.REDIS)

@@ -46,7 +46,7 @@ class NoOpASGI:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
-        if self.blocks and scope["path"] not in _OPEN:
+        if self.blocks and scope["type"] == "http" and scope["path"] not in _OPEN:
             await _refusal()(scope, receive, send)
         else:
             await self.app(scope, receive, send)

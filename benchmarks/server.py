@@ -1,4 +1,7 @@
-"""One contender under uvicorn; ``server.py CONTENDER SCENE STORE CPU`` prints its port and serves until killed."""
+"""One contender under uvicorn; ``server.py CONTENDER SCENE STORE CPU`` prints its port and serves until killed.
+
+For each line that it gets it tells the processor time that it has used.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import json
 import os
 import socket
 import sys
+import threading
+import time
 from pathlib import Path
 
 # At the end, so that an installed fastapi_maintenance comes before the checkout's.
@@ -29,7 +34,13 @@ async def _serve(contender: contenders.Plain, scene: Scene, store: str) -> None:
     config = uvicorn.Config(app, access_log=False, log_level="warning", timeout_keep_alive=3600)
     with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
         print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
+        threading.Thread(target=_tell, daemon=True).start()
         await uvicorn.Server(config).serve([listener])
+
+
+def _tell() -> None:
+    for _ in sys.stdin:
+        print(json.dumps({"cpu": time.process_time()}), flush=True)
 
 
 def main(name: str, scene: str, store: str, cpu: str) -> None:

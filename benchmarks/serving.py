@@ -1,6 +1,8 @@
 """End to end: a uvicorn with one worker for each contender, on one CPU, and clients on another.
 
 The servers are asked in turn, for a fraction of a second each, so that whatever else the machine does hits all alike.
+Requests are counted by the clock, and by the processor time that the server used: that is what a server can do which
+has a CPU for itself, and it stays the same where others want that CPU, too. The goals are about the latter.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from enum import StrEnum
 from statistics import median
 from typing import Any, Self
 
@@ -54,11 +57,18 @@ class _Process:
         return answer
 
 
+class Second(StrEnum):
+    """What requests are counted by."""
+
+    CLOCK = "clock"
+    PROCESSOR = "processor"
+
+
 @dataclass
 class Served:
     """What a server answered."""
 
-    per_second: list[float] = field(default_factory=list)
+    per_second: dict[Second, list[float]] = field(default_factory=lambda: {second: [] for second in Second})
     """Requests, by round."""
     statuses: set[int] = field(default_factory=set)
     error: str | None = None
@@ -102,12 +112,23 @@ def _scene(scene: Scene, stores: Stores, rounds: int, seconds: float) -> dict[Co
         for turn in range(-1, rounds):  # the first is to warm up
             order = list(ports)
             for contender in order[turn % len(order) :] + order[: turn % len(order)]:
+                begin = _cpu_of(servers[contender])
                 load.tell(port=ports[contender], path=path, seconds=seconds)
                 answer = load.answer()
+                used = _cpu_of(servers[contender]) - begin
                 found[contender].statuses.update(answer["statuses"])
                 if turn >= 0:
-                    found[contender].per_second.append(answer["responses"] / answer["seconds"])
+                    per_second = found[contender].per_second
+                    per_second[Second.CLOCK].append(answer["responses"] / answer["seconds"])
+                    per_second[Second.PROCESSOR].append(answer["responses"] / used)
     return found
+
+
+def _cpu_of(server: _Process) -> float:
+    """Return the seconds of processor time that a server has used."""
+    server.tell()
+    used: float = server.answer()["cpu"]
+    return used
 
 
 def _cpus() -> tuple[str, str]:
@@ -123,8 +144,10 @@ def _base(scene: Scene) -> Contender:
     return Contender.REFERENCE if scene.state is State.ON else Contender.BARE
 
 
-def _times_base(scene: Scene, contender: Contender, found: dict[Contender, Served]) -> float | None:
-    mine, base = found[contender].per_second, found[_base(scene)].per_second
+def _times_base(
+    scene: Scene, contender: Contender, found: dict[Contender, Served], second: Second = Second.PROCESSOR
+) -> float | None:
+    mine, base = found[contender].per_second[second], found[_base(scene)].per_second[second]
     if not mine or not base:
         return None
     return median(one / other for one, other in zip(mine, base, strict=True))
@@ -133,16 +156,25 @@ def _times_base(scene: Scene, contender: Contender, found: dict[Contender, Serve
 def tables(found: Serving) -> Iterator[str]:
     """Yield the table, as lines."""
     yield from ("", "## End to end, uvicorn, 16 connections", "")
-    header = ["work", "backend", "routes", "against", "its requests/s", *(f"{name}" for name in Contender)]
-    yield from table(header, (_row(scene, of_scene) for scene, of_scene in found.items()))
+    header = [
+        "work",
+        "backend",
+        "routes",
+        "second of",
+        "against",
+        "its requests/s",
+        *(f"{name}" for name in Contender),
+    ]
+    yield from table(header, (_row(scene, of_scene, second) for scene, of_scene in found.items() for second in Second))
 
 
-def _row(scene: Scene, found: dict[Contender, Served]) -> Iterator[str]:
+def _row(scene: Scene, found: dict[Contender, Served], second: Second) -> Iterator[str]:
     base = _base(scene)
-    yield from (scene.state, scene.backend, f"{scene.routes:,}", base)
-    yield f"{median(found[base].per_second):,.0f}" if found[base].per_second else "–"
+    yield from (scene.state, scene.backend, f"{scene.routes:,}", second, base)
+    per_second = found[base].per_second[second]
+    yield f"{median(per_second):,.0f}" if per_second else "–"
     for contender, served_ in found.items():
-        ratio = _times_base(scene, contender, found)
+        ratio = _times_base(scene, contender, found, second)
         if ratio is None:
             yield "–" if (served_.error or "").startswith(NOT_FOR_IT) else "fails"
         else:

@@ -55,8 +55,8 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]
 
 
 _WORDS = frozenset(
-    {"routes", "declared", "backend", "request", "goal", "worst at", "measured", "work", "step", "against", "met"}
-    | {"who", "why"}
+    {"routes", "declared", "backend", "request", "goal", "worst at", "measured", "work", "step", "second of"}
+    | {"against", "met", "who", "why"}
 )
 
 
