@@ -1,6 +1,6 @@
 """What the middleware costs, next to doing nothing and to its peers.
 
-    python benchmarks/run.py                                 everything, a quarter of an hour
+    python benchmarks/run.py                                 everything, twenty minutes
     python benchmarks/run.py --quick                         the main figures, two minutes
     python benchmarks/run.py --instructions                  instructions a request, with valgrind's callgrind
     python benchmarks/run.py --write benchmarks/RESULTS.md   keeps what it prints
@@ -54,7 +54,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _measured(digest: str, *, quick: bool, rounds: int | None) -> Iterator[str]:
-    readings = Readings(rounds or (25 if quick else 41), round_seconds=0.003 if quick else 0.005)
+    readings = Readings(rounds or (21 if quick else 41), round_seconds=0.003 if quick else 0.005)
     scenes = list(plan(quick=quick))
     begin = time.monotonic()
     with Stores() as stores:
