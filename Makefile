@@ -6,6 +6,7 @@
 PYTHON ?= python3
 PORT ?= 8000
 REQUESTS ?= 50000
+STRESS_SECONDS ?= 600
 PYTEST_ARGS ?=
 CHROMIUM ?= /usr/bin/chromium
 SUDO ?= $(if $(filter-out 0,$(shell id -u)),sudo)
@@ -83,10 +84,11 @@ docs: $(DOCS_STAMP) ## the documentation as a site: site/index.html
 fuzz: $(STAMP) ## the long differential run (REQUESTS=50000)
 	$(BIN)/python -m pytest tests/test_differential.py --requests $(REQUESTS) $(PYTEST_ARGS)
 
-stress: $(STAMP) ## many processes that write to one switch, holds against a model, toggling under load (STORES="file redis postgresql sqlite")
+stress: $(STAMP) ## the long runs: writers, holds, and ten minutes (STRESS_SECONDS=600) of toggling under load and of a soak
 	$(BIN)/python -m tests.stress $(STORES)
 	$(BIN)/python -m tests.stress.holds $(STORES)
-	$(BIN)/python -m tests.stress.toggling $(filter-out sqlite,$(STORES))
+	$(BIN)/python -m tests.stress.toggling --seconds $$(($(STRESS_SECONDS) / 2)) $(filter-out sqlite,$(STORES))
+	$(BIN)/python -m tests.stress.soak --seconds $$(($(STRESS_SECONDS) / 2)) $(filter-out sqlite,$(STORES))
 
 bench: $(STAMP) ## what the middleware costs (BENCH_ARGS="--quick", --instructions, --write FILE)
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)

@@ -19,6 +19,7 @@ from benchmarks.cases import (
     UPLOAD_CHUNK_BYTES,
     UPLOAD_CHUNKS,
     UPLOAD_PATH,
+    WAIT_PATH,
     Measure,
     Scene,
     Shot,
@@ -51,6 +52,8 @@ def build_app(scene: Scene, marking: Marking) -> FastAPI:
     app.get(EXEMPT_PATH)(_endpoint(-1))
     app.post(UPLOAD_PATH)(_upload)
     app.get(STREAM_PATH)(_stream)
+    app.state.lobby = Lobby()
+    app.get(WAIT_PATH)(app.state.lobby.wait)
     return app
 
 
@@ -80,6 +83,20 @@ async def _stream() -> StreamingResponse:
             yield b"x" * 100
 
     return StreamingResponse(chunks())
+
+
+class Lobby:
+    """Where requests wait until they are let go."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.doors = asyncio.Event()
+
+    async def wait(self) -> None:
+        """Wait with the others."""
+        self.waiting += 1
+        await self.doors.wait()
+        self.waiting -= 1
 
 
 class _Lead:
@@ -116,7 +133,17 @@ async def _answer(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def request_scopes(scene: Scene, shot: Shot, app: FastAPI) -> list[Scope]:
-    """Return the scopes of a shot's requests, as a server behind a proxy makes them; copy before use."""
+    """Return the scopes of a shot's requests; copy before use."""
+    scope = request_scope("/", method="POST" if shot is Shot.UPLOAD else "GET")
+    if shot is Shot.UPLOAD:
+        scope["headers"].append((b"content-length", str(UPLOAD_CHUNKS * UPLOAD_CHUNK_BYTES).encode()))
+    if scene.measure is Measure.ALONE:
+        scope["app"] = app  # the app itself would have said so
+    return [{**scope, "path": path, "raw_path": path.encode()} for path in request_paths(scene, shot)]
+
+
+def request_scope(path: str, method: str = "GET") -> Scope:
+    """Return the scope of a request as a server behind a proxy makes it."""
     headers = [
         (b"host", b"api.example.com"),
         (b"user-agent", b"Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"),
@@ -127,24 +154,21 @@ def request_scopes(scene: Scene, shot: Shot, app: FastAPI) -> list[Scope]:
         (b"x-forwarded-for", b"203.0.113.7"),
         (b"connection", b"keep-alive"),
     ]
-    if shot is Shot.UPLOAD:
-        headers.append((b"content-length", str(UPLOAD_CHUNKS * UPLOAD_CHUNK_BYTES).encode()))
-    common: Scope = {
+    return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
         "http_version": "1.1",
         "server": ("127.0.0.1", 8000),
         "client": ("127.0.0.1", 50000),
         "scheme": "http",
-        "method": "POST" if shot is Shot.UPLOAD else "GET",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
         "root_path": "",
         "query_string": b"",
         "headers": headers,
         "state": {},
     }
-    if scene.measure is Measure.ALONE:
-        common["app"] = app  # the app itself would have said so
-    return [{**common, "path": path, "raw_path": path.encode()} for path in request_paths(scene, shot)]
 
 
 class Receiver:

@@ -54,6 +54,8 @@ class Backend(StrEnum):
     """The environment variable; waygate, which has no such backend, keeps its own in memory."""
     OWN = "own"
     """A user's backend with ``get_value`` and ``set_value`` only."""
+    FILE = "file"
+    REDIS = "Redis"
 
 
 class Shot(StrEnum):
@@ -78,6 +80,7 @@ EXEMPT_PATH = "/health"
 MISSING_PATH = f"{PREFIX}/group0/missing"
 UPLOAD_PATH = "/upload"
 STREAM_PATH = "/stream"
+WAIT_PATH = "/wait"
 ROUTES_PER_ROUTER = 10
 STREAM_CHUNKS = 100
 UPLOAD_CHUNKS, UPLOAD_CHUNK_BYTES = 4, 16 * 1024
@@ -113,7 +116,7 @@ class Scene:
     @property
     def shots(self) -> tuple[Shot, ...]:
         """The requests that are sent to it."""
-        if self.backend is Backend.OWN:
+        if self.backend is not Backend.ENV:
             return (Shot.FIRST,)
         if self.state is State.ON:
             return (*PLACES, Shot.EXEMPT, Shot.MISSING)
@@ -164,19 +167,22 @@ def request_paths(scene: Scene, shot: Shot) -> list[str]:
 def plan(*, quick: bool) -> Iterator[Scene]:
     """Yield the scenes of a run."""
     if quick:
-        yield Scene(Measure.ALONE, State.OFF, 10)
-        yield Scene(Measure.ALONE, State.OFF, 1000)
-        yield Scene(Measure.ALONE, State.OFF, 1000, Tree.INCLUDED)
-        yield Scene(Measure.ALONE, State.MARKED, 1000)
-        yield Scene(Measure.ALONE, State.ON, 1000)
+        for state in State:
+            yield Scene(Measure.ALONE, state, 10)
+            yield Scene(Measure.ALONE, state, 1000)
+            yield Scene(Measure.ALONE, state, 1000, Tree.INCLUDED)
         yield Scene(Measure.WHOLE, State.OFF, 100)
+        yield Scene(Measure.ALONE, State.OFF, 100, backend=Backend.FILE)
+        yield Scene(Measure.ALONE, State.OFF, 100, backend=Backend.REDIS)
         return
     for measure in Measure:
         for state in State:
             for tree in Tree:
                 for routes in (10, 100, 1000):
                     yield Scene(measure, state, routes, tree)
-    yield Scene(Measure.ALONE, State.OFF, 100, backend=Backend.OWN)
+    for measure in Measure:
+        for backend in (Backend.OWN, Backend.FILE, Backend.REDIS):
+            yield Scene(measure, State.OFF, 100, backend=backend)
 
 
 COUNTED: tuple[tuple[Scene, Shot], ...] = (
@@ -184,7 +190,35 @@ COUNTED: tuple[tuple[Scene, Shot], ...] = (
     (Scene(Measure.ALONE, State.MARKED, 100), Shot.PARAMETER),
     (Scene(Measure.ALONE, State.MARKED, 1000), Shot.PARAMETER),
     (Scene(Measure.ALONE, State.ON, 100), Shot.FIRST),
+    (Scene(Measure.ALONE, State.ON, 1000), Shot.PARAMETER),
     (Scene(Measure.WHOLE, State.OFF, 100), Shot.UPLOAD),
     (Scene(Measure.WHOLE, State.OFF, 100), Shot.STREAM),
 )
 """Whose instructions are counted."""
+
+WAITING = Scene(Measure.WHOLE, State.OFF, 100)
+"""In which the memory of waiting requests is taken."""
+
+
+def started(*, quick: bool) -> tuple[Scene, ...]:
+    """Return the scenes whose start is measured."""
+    off = Scene(Measure.WHOLE, State.OFF, 1000)
+    if quick:
+        return (off,)
+    return (
+        off,
+        Scene(Measure.WHOLE, State.MARKED, 1000),
+        Scene(Measure.WHOLE, State.ON, 1000),
+        Scene(Measure.WHOLE, State.OFF, 1000, Tree.INCLUDED),
+        Scene(Measure.WHOLE, State.ON, 1000, Tree.INCLUDED),
+    )
+
+
+def served(*, quick: bool) -> tuple[Scene, ...]:
+    """Return the scenes that are asked over the network."""
+    scenes = (
+        Scene(Measure.WHOLE, State.OFF, 100),
+        Scene(Measure.WHOLE, State.OFF, 100, backend=Backend.FILE),
+        Scene(Measure.WHOLE, State.ON, 100),
+    )
+    return scenes if quick else (*scenes, Scene(Measure.WHOLE, State.OFF, 100, backend=Backend.REDIS))

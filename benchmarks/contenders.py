@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
@@ -29,8 +29,8 @@ class Plain:
         """Return the middleware's class and keywords, or ``None``."""
         return None
 
-    async def begin(self, scene: Scene) -> None:
-        """Bring about a scene's state."""
+    async def begin(self, scene: Scene, store: str) -> None:
+        """Bring about a scene's state; ``store`` is the path or URL of a backend that needs one."""
 
     def version(self) -> str | None:
         """Return what is installed, or ``None`` if nothing has to be."""
@@ -46,7 +46,7 @@ class NoOpASGI:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
-        if self.blocks and scope["path"] not in _OPEN:
+        if self.blocks and scope["type"] == "http" and scope["path"] not in _OPEN:
             await _refusal()(scope, receive, send)
         else:
             await self.app(scope, receive, send)
@@ -91,6 +91,7 @@ class FastAPIMaintenance(Plain):
     def __init__(self) -> None:
         self._package = importlib.import_module("fastapi_maintenance")
         self._backends = importlib.import_module("fastapi_maintenance.backends")
+        self._backend: Any = None
 
     def mark(self, endpoint: Endpoint, forced_on: bool) -> Endpoint:
         """Force an endpoint on or off."""
@@ -102,8 +103,8 @@ class FastAPIMaintenance(Plain):
     def middleware(self, scene: Scene) -> tuple[Any, dict[str, Any]]:
         """Return the middleware's class and keywords."""
         options: dict[str, Any] = {}
-        if scene.backend is Backend.OWN:
-            options["backend"] = self._own_backend(scene.state is State.ON)
+        if self._backend is not None:
+            options["backend"] = self._backend
         if scene.state is State.ON:
             options |= self.exemption()
         return self._package.MaintenanceModeMiddleware, options
@@ -111,6 +112,25 @@ class FastAPIMaintenance(Plain):
     def exemption(self) -> dict[str, Any]:
         """Return the keywords that exempt ``EXEMPT_PATH``."""
         return {"exempt_handler": lambda request: request.url.path == EXEMPT_PATH}
+
+    async def begin(self, scene: Scene, store: str) -> None:
+        """Bring about a scene's state."""
+        is_on = scene.state is State.ON
+        os.environ.pop(_VARIABLE, None)  # "off" is mostly no variable at all
+        match scene.backend:
+            case Backend.ENV:
+                if is_on:
+                    os.environ[_VARIABLE] = "1"
+            case Backend.OWN:
+                self._backend = self._own_backend(is_on)
+            case Backend.FILE | Backend.REDIS:
+                self._backend = self._stored_backend(scene.backend, store)
+                await self._package.set_maintenance_mode(is_on, backend=self._backend)
+
+    def _stored_backend(self, backend: Backend, store: str) -> Any:
+        if backend is Backend.FILE:
+            return self._backends.LocalFileBackend(file_path=store)
+        raise _nothing_like(backend)
 
     def _own_backend(self, value: bool) -> Any:
         async def get_value(_self: object) -> bool:
@@ -122,15 +142,9 @@ class FastAPIMaintenance(Plain):
         base = self._backends.BaseStateBackend
         return type("OwnBackend", (base,), {"get_value": get_value, "set_value": set_value})()
 
-    async def begin(self, scene: Scene) -> None:
-        """Bring about a scene's state."""
-        os.environ.pop(_VARIABLE, None)  # "off" is mostly no variable at all
-        if scene.state is State.ON:
-            os.environ[_VARIABLE] = "1"
-
-    def version(self) -> str:
+    def version(self) -> str | None:
         """Return what is installed."""
-        return version("fastapi-maintenance")
+        return version_of("fastapi-maintenance")
 
 
 class Ours(FastAPIMaintenance):
@@ -140,13 +154,19 @@ class Ours(FastAPIMaintenance):
         """Return the keywords that exempt ``EXEMPT_PATH``."""
         return {"exemptions": self._package.Exemptions(paths=[EXEMPT_PATH])}
 
+    def _stored_backend(self, backend: Backend, store: str) -> Any:
+        if backend is Backend.REDIS:
+            return self._backends.RedisBackend(store)
+        return super()._stored_backend(backend, store)
+
 
 class Waygate(Plain):
     """waygate."""
 
     def __init__(self) -> None:
         self._waygate = importlib.import_module("waygate.fastapi")
-        self._engine = importlib.import_module("waygate").WaygateEngine()
+        self._package = importlib.import_module("waygate")
+        self._engine: Any = None
 
     def mark(self, endpoint: Endpoint, forced_on: bool) -> Endpoint:
         """Put an endpoint under maintenance, or keep it open."""
@@ -156,19 +176,42 @@ class Waygate(Plain):
 
     def middleware(self, scene: Scene) -> tuple[Any, dict[str, Any]]:
         """Return the middleware's class and keywords."""
-        if scene.backend is Backend.OWN:
-            msg = "waygate has no such backend"
-            raise NotImplementedError(msg)
         return self._waygate.WaygateMiddleware, {"engine": self._engine}
 
-    async def begin(self, scene: Scene) -> None:
+    async def begin(self, scene: Scene, store: str) -> None:
         """Bring about a scene's state."""
+        self._engine = self._package.WaygateEngine(self._backend(scene.backend, store))
+        if scene.backend is Backend.REDIS:
+            await self._engine.start()  # it listens to the others
         if scene.state is State.ON:
             await self._engine.enable_global_maintenance(reason="benchmark", exempt_paths=[EXEMPT_PATH])
 
-    def version(self) -> str:
+    def _backend(self, backend: Backend, store: str) -> Any:
+        match backend:
+            case Backend.ENV:
+                return self._package.MemoryBackend()
+            case Backend.FILE:
+                return self._package.FileBackend(store)
+            case Backend.REDIS:
+                return self._package.RedisBackend(store)
+            case Backend.OWN:
+                raise _nothing_like(backend)
+
+    def version(self) -> str | None:
         """Return what is installed."""
-        return version("waygate")
+        return version_of("waygate")
+
+
+def _nothing_like(backend: Backend) -> NotImplementedError:
+    return NotImplementedError(f"no {backend} backend")
+
+
+def version_of(name: str) -> str | None:
+    """Return the version of an installed package, or ``None``: a checkout need not be installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def make(contender: Contender) -> Plain:

@@ -23,9 +23,10 @@ _FOLDERS = {
 }
 _PACKAGES = {
     "reference": ["fastapi-maintenance==0.0.5"],
-    "waygate": ["waygate[admin,flags]==0.2.0"],  # it can't be imported without the extras
-    "ours": [str(ROOT)],  # a copy: the checkout may change during a run
+    "waygate": ["waygate[admin,flags,redis]==0.2.0"],  # it can't be imported without the first two
+    "ours": [f"{ROOT}[redis]"],  # a copy: the checkout may change during a run
 }
+_SERVER = ["uvicorn", "httptools", "uvloop"]
 
 
 def sources_digest() -> str:
@@ -48,14 +49,15 @@ def make_environments(fastapi: str, *, fresh: bool) -> None:
     are made; ``fresh`` makes them anew.
     """
     constraints = HOME / "constraints.txt"
-    if _make("plain", [fastapi], made_for=fastapi, fresh=fresh) or not constraints.is_file():
+    plain = [fastapi, *_SERVER]
+    if _make("plain", plain, made_for=f"{plain}", fresh=fresh) or not constraints.is_file():
         frozen = _output(HOME / "plain" / "bin" / "python", "-m", "pip", "freeze")
         constraints.write_text(frozen, encoding="utf-8")
     made_for = constraints.read_text(encoding="utf-8")
     for folder, packages in _PACKAGES.items():
         what = sources_digest() if folder == "ours" else ""
         # FastAPI is named as well: waygate asks for Starlette only.
-        install = ["--constraint", str(constraints), "fastapi", *packages]
+        install = ["--constraint", str(constraints), "fastapi", *_SERVER, *packages]
         _make(folder, install, made_for=f"{packages} {what}\n{made_for}", fresh=fresh)
 
 

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.cases import COUNTED, Contender
+from benchmarks import goals
+from benchmarks.cases import COUNTED, Contender, Measure, State
+from benchmarks.goals import Verdict
 from benchmarks.rounds import worker_command, worker_environment
 from benchmarks.tables import table
 
@@ -24,7 +26,7 @@ def instructions() -> Iterator[str]:
     """Yield the table, as lines."""
     yield from ("", "## Thousand instructions a request", "")
     if shutil.which("valgrind") is None:
-        yield "valgrind is not installed."
+        yield "valgrind is not installed: apt-get install -y valgrind"
         return
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         counts = dict(zip(Contender, pool.map(_count, Contender), strict=True))
@@ -32,6 +34,31 @@ def instructions() -> Iterator[str]:
     yield from table(header, (_row(index, counts) for index in range(len(COUNTED))))
     yield ""
     yield 'Alone, "bare" is the stub; what passes includes it, a 503 does not.'
+    yield from goals.tables(_verdicts(counts))
+
+
+_GOALS = {State.OFF: 25, State.MARKED: 50, State.ON: 40}
+"""Thousand instructions over the stub."""
+
+
+def _verdicts(counts: dict[Contender, Counts]) -> Iterator[Verdict]:
+    for state, bound in _GOALS.items():
+        measured = [
+            (more / 1000, f"{scene.routes:,} routes, {shot}")
+            for index, (scene, shot) in enumerate(COUNTED)
+            if scene.measure is Measure.ALONE and scene.state is state
+            if (more := _added(index, counts)) is not None
+        ]
+        yield Verdict(f"alone, {state}: thousand instructions", bound, measured)
+
+
+def _added(index: int, counts: dict[Contender, Counts]) -> float | None:
+    """Return what ours adds to the stub, or takes by itself where it answers."""
+    scene, shot = COUNTED[index]
+    ours, bare = (counts[contender].get(index) for contender in (Contender.OURS, Contender.BARE))
+    if not isinstance(ours, float) or not isinstance(bare, float):
+        return None
+    return ours - bare if scene.expected_status(Contender.OURS, shot) == 200 else ours
 
 
 def _row(index: int, counts: dict[Contender, Counts]) -> Iterator[str]:
@@ -40,13 +67,13 @@ def _row(index: int, counts: dict[Contender, Counts]) -> Iterator[str]:
     cells = {contender: counts[contender].get(index, "fails") for contender in Contender}
     for cell in cells.values():
         yield cell if isinstance(cell, str) else f"{cell / 1000:,.1f}"
+    added = _added(index, counts)
+    yield "–" if added is None else f"{added / 1000:,.1f}"
     ours, bare = cells[Contender.OURS], cells[Contender.BARE]
-    if isinstance(ours, str) or isinstance(bare, str):
-        yield from ("–", "–")
+    if isinstance(ours, str) or isinstance(bare, str) or scene.expected_status(Contender.OURS, shot) != 200:
+        yield "–"
     else:
-        passes = scene.expected_status(Contender.OURS, shot) == 200
-        yield f"{(ours - bare if passes else ours) / 1000:,.1f}"
-        yield f"{ours / bare:.3f} ×" if passes else "–"
+        yield f"{ours / bare:.3f} ×"
 
 
 def _count(contender: Contender) -> Counts:

