@@ -374,7 +374,7 @@ class Gate:
 
     async def judge(
         self, visit: Visit, start: ASGIApp, request: Request | None, scope: Scope, receive: Receive
-    ) -> tuple[Decision, Receive]:
+    ) -> tuple[Verdict, Receive]:
         """Judge a request that arrives; return the decision, and what the app is to receive from.
 
         ``start`` is what the request goes to. ``request`` is given where somebody else reads the body, too.
@@ -382,41 +382,41 @@ class Gate:
         view = self.view()
         visit.state = view.peek() or await view.read()
         if not forced_on_anywhere() and self.is_off(visit.state):
-            return _PASSED_AT_ONCE.decision, receive
-        start, mark = _start(start, scope)
-        return await self._judge(visit, start, mark, request, scope, receive)
+            return _PASSED_AT_ONCE, receive
+        target = self._targets.of(start, scope)
+        if target is None:
+            target = _target(start, scope)
+            visit.note(target, scope)
+        else:
+            visit.target = target
+        return await self._judge(visit, target, request, scope, receive)
 
     async def judge_again(
         self, visit: Visit, router: Router, scope: Scope, receive: Receive
-    ) -> tuple[Decision, Receive]:
+    ) -> tuple[Verdict, Receive]:
         """Judge a request that comes to ``router`` as something else than it was judged as."""
         if visit.is_at_root(router):
             visit.root_path = scope.get("root_path", "")
-        return await self._judge(visit, router, visit.mark_around(router), None, scope, receive)
-
-    async def _judge(  # noqa: PLR0917
-        self,
-        visit: Visit,
-        start: ASGIApp,
-        mark: Mark | None,
-        request: Request | None,
-        scope: Scope,
-        receive: Receive,
-    ) -> tuple[Decision, Receive]:
-        target = target_of(start, scope, mark)
+        target = target_of(router, scope, visit.mark_around(router))
         visit.note(target, scope)
-        verdict = self._verdict(visit.state or _OFF, target, scope, visit.root_path)
+        return await self._judge(visit, target, None, scope, receive)
+
+    async def _judge(
+        self, visit: Visit, target: Target, request: Request | None, scope: Scope, receive: Receive
+    ) -> tuple[Verdict, Receive]:
+        state = visit.state or _OFF
+        verdict = self._verdict(state, target, scope, visit.root_path)
         if verdict is not None:
-            return verdict.decision, receive
-        state, now = visit.state or _OFF, datetime.now(UTC)
+            return verdict, receive
         recording = _Recording(receive)
         if request is None:
             request = request_of(scope, recording)
         path = route_path(scope["path"], visit.root_path)
+        now = datetime.now(UTC)
         exemption = await self.terms.exemption(request, path, DEFAULT, state, now, is_docs=target.docs)
-        decision = self._verdicts_by(state).of(target, scope.get("method"), exemption).decision
-        metrics.count(decision, target.route)
-        return decision, recording.replayed()
+        verdict = self._verdicts_by(state).of(target, scope.get("method"), exemption)
+        metrics.count(verdict.decision, target.route)
+        return verdict, recording.replayed()
 
     def _verdict(self, state: MaintenanceState, target: Target, scope: Scope, root_path: str) -> Verdict | None:
         """Return the decision about a request, or ``None`` where a bypass or a user's handler has a say in it."""
@@ -440,7 +440,7 @@ class Gate:
         return self._verdicts
 
     async def refuse(self, verdict: Verdict, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request that was refused at once."""
+        """Answer a request that is refused, over HTTP or a websocket."""
         terms = self.terms
         own = terms.response_handler is not None
         response = None if own else verdict.answer_to(scope, terms.answer or DEFAULT_ANSWER)
@@ -595,10 +595,8 @@ class _Entrance:
     async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
         for visit in _visits(scope):
             if not visit.covers(self._router, scope):
-                decision, receive = await visit.gate.judge_again(visit, self._router, scope, receive)
-                if decision.blocked:
-                    scope = visit.as_it_came(scope)
-                    refusal = await visit.gate.terms.refusal(decision, request_of(scope, receive))
-                    await refusal(scope, receive, send)
+                verdict, receive = await visit.gate.judge_again(visit, self._router, scope, receive)
+                if verdict.blocked:
+                    await visit.gate.refuse(verdict, visit.as_it_came(scope), receive, send)
                     return
         await self.app(scope, receive, send)

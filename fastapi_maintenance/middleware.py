@@ -97,10 +97,10 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
         answering.set((gate.app, scope, outer))
         # Counted before the switch is asked: whoever changes it and then looks misses no request that did not see it.
         view = gate.view()
-        counts = view.in_flight
-        is_first = id(scope) not in counts  # and not that of an app which this one is mounted in
+        counts, key = view.in_flight, id(scope)
+        is_first = key not in counts  # and not that of an app which this one is mounted in
         if is_first:
-            counts[id(scope)] = scope
+            counts[key] = scope
         if kind == "websocket":
             send = Socket(scope, send).send
         try:
@@ -124,10 +124,9 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
         if scope["type"] == "http" and not self._is_plain:
             await self._call_dispatch(visit, scope, receive, send)
             return
-        decision, receive = await gate.judge(visit, self.app, None, scope, receive)
-        if decision.blocked:
-            refusal = await gate.terms.refusal(decision, request_of(scope, receive))
-            await refusal(scope, receive, send)
+        verdict, receive = await gate.judge(visit, self.app, None, scope, receive)
+        if verdict.blocked:
+            await gate.refuse(verdict, scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
@@ -156,8 +155,8 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
         gate, visit = self.gate, visit_of(request.scope)
         if visit is None or visit.gate is not gate:
             visit = gate.arrive(request.scope)
-        decision, _ = await gate.judge(visit, self.app, request, request.scope, request.receive)
-        if not decision.blocked:
+        verdict, _ = await gate.judge(visit, self.app, request, request.scope, request.receive)
+        if not verdict.blocked:
             return await call_next(request)
-        visit.refused = decision
-        return await gate.terms.response(decision, request)
+        visit.refused = verdict.decision
+        return await gate.terms.response(verdict.decision, request)

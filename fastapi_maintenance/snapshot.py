@@ -435,6 +435,10 @@ def _reset_after_fork() -> None:
         view.reset_after_fork()
 
 
+_BARE = {mode: MaintenanceState(mode=mode) for mode in MaintenanceMode}
+"""The states that say nothing but the mode: always the same ones, so that what was decided by them can be kept."""
+
+
 class BooleanView(View):
     """The view of a backend that keeps on or off only: the holds live here, in this process.
 
@@ -478,7 +482,7 @@ class BooleanView(View):
         self._readings += 1
         reading = self._readings
         try:
-            state = MaintenanceState(mode=await self._stored_mode())
+            state = _BARE[await self._stored_mode()]
         except Exception:
             if not self._failing:
                 logger.exception(

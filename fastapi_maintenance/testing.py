@@ -132,7 +132,8 @@ async def _decided(app: Starlette, method: str, path: str) -> tuple[Target, Deci
     decision: Decision | None = None
     if gate is not None:
         visit = gate.arrive(scope)
-        decision, _ = await gate.judge(visit, app.router, None, scope, _nothing_comes)
+        verdict, _ = await gate.judge(visit, app.router, None, scope, _nothing_comes)
+        decision = verdict.decision
     target = resolve(app.router, scope, with_dependencies=True)
     scope["endpoint"] = target.endpoint
     guards = [one for one in target.dependencies if isinstance(one, MaintenanceGuard)]

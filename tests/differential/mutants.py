@@ -382,12 +382,13 @@ def only_the_entrance_is_guarded(monkeypatch: pytest.MonkeyPatch) -> None:
     judge = gate.Gate.judge
 
     async def late(self: Any, visit: Any, *args: Any) -> Any:
-        decision, receive = await judge(self, visit, *args)
-        if decision.blocked:
+        verdict, receive = await judge(self, visit, *args)
+        if verdict.blocked:
             visit.target = routes.Target(runs=False)
-            decision = policy.Decision(False, policy.Rule.MODE, decision.switch, decision.mode)
-        return decision, receive
+            verdict = gate._PASSED_AT_ONCE
+        return verdict, receive
 
+    monkeypatch.setattr(gate.Gate, "judge_at_once", lambda *args: None)
     monkeypatch.setattr(gate.Gate, "judge", late)
 
 
@@ -417,17 +418,13 @@ def the_guard_lets_handshakes_through(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @mutant
 def exemptions_open_what_is_forced_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    judge = gate.Gate._judge
+    def exempt_first(original: Any, self: Any, state: Any, target: Any, scope: Scope, *args: Any) -> Any:
+        verdict = original(self, state, target, scope, *args)
+        if verdict and verdict.blocked and self.terms.exemptions.of_request(scope, scope["path"], is_docs=target.docs):
+            return gate._PASSED_AT_ONCE
+        return verdict
 
-    async def exempt_first(
-        self: Any, visit: Any, start: Any, mark: Any, request: Any, scope: Scope, receive: Any
-    ) -> Any:
-        decision, replayed = await judge(self, visit, start, mark, request, scope, receive)
-        if decision.blocked and self.terms.exemptions.of_request(scope, scope["path"], is_docs=visit.target.docs):
-            decision = policy.Decision(False, policy.Rule.EXEMPT, decision.switch, decision.mode)
-        return decision, replayed
-
-    monkeypatch.setattr(gate.Gate, "_judge", exempt_first)
+    _replace(monkeypatch, gate.Gate, "_verdict", exempt_first)
 
 
 @mutant
