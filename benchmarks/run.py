@@ -54,7 +54,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _measured(digest: str, *, quick: bool, rounds: int | None) -> Iterator[str]:
-    readings = Readings(rounds or (21 if quick else 41), round_seconds=0.003 if quick else 0.005)
+    readings = Readings(rounds or (17 if quick else 41), round_seconds=0.003 if quick else 0.005)
     scenes = list(plan(quick=quick))
     begin = time.monotonic()
     with Stores() as stores:
