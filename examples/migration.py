@@ -3,10 +3,10 @@
     export FASTAPI_MAINTENANCE_BACKEND=file:/tmp/migration-example
     export SHOP_DATABASE=/tmp/migration-example.db
     uvicorn examples.migration:app
-    fastapi-maintenance run --drain 1s --reason 'prices in cents' -- python -m examples.migration
+    fastapi-maintenance run --reason 'prices in cents' -- python -m examples.migration
 
-As a script, this file is the migration. ``--drain`` waits before it begins: until all workers have seen the switch,
-and for as long as the slowest request takes.
+As a script, this file is the migration. It begins when all workers have seen the switch; with ``--drain 30s``, when
+requests that take that long are done as well.
 """
 
 import os

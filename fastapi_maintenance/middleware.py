@@ -14,7 +14,7 @@ from . import metrics
 from .answers import Answer
 from .backends.base import BaseStateBackend
 from .drain import Socket, leave
-from .exceptions import InvalidConfiguration
+from .exceptions import InvalidConfiguration, MaintenanceError
 from .exemptions import Exemptions
 from .gate import ExemptHandler, Gate, ResponseHandler, Terms, Visit, answer_to_link, visit_of, watch_root
 from .registry import AppSwitch, answering, checked_backend, registry
@@ -79,8 +79,7 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
         """Judge one connection, then pass it on as it is or refuse it."""
         kind = scope["type"]
         if kind not in ("http", "websocket"):
-            self.gate.view().start()  # so that the first request needn't wait for the store
-            await self.app(scope, receive, send)
+            await self._pass_on(scope, receive, send)
             return
         if not self._is_watching:
             check_fastapi()
@@ -116,6 +115,18 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
             answering.set(outer)
             if is_first:
                 leave(counts, scope)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what is no request. From the lifespan on, the store is followed."""
+        if scope["type"] == "lifespan":
+            try:
+                self.gate.view().start()
+            except MaintenanceError as error:
+                # Raised alone, servers take it for an app that knows no lifespan, and start.
+                await receive()
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
+                raise
+        await self.app(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Judge a connection, then pass it on or refuse it."""

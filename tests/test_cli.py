@@ -582,6 +582,22 @@ def test_a_command_runs_under_maintenance(any_url: str, tmp_path: Path) -> None:
     assert mode_at(any_url) == "off"
 
 
+@pytest.mark.parametrize("drain", ["0s", "1s"])
+def test_a_command_begins_when_all_workers_have_seen_the_switch(any_url: str, drain: str) -> None:
+    """Each reads its store every so often, and sees a push at once only while its connection for that is alive."""
+    code = (
+        "import subprocess, sys, time; print(time.time(), flush=True);"
+        "subprocess.run([sys.executable, '-m', 'fastapi_maintenance', 'status', '--json'])"
+    )
+    ended = run(
+        *("run", "--drain", drain, "--", sys.executable, "-c", code), env={"FASTAPI_MAINTENANCE_BACKEND": any_url}
+    )
+    begun, known = ended.out.splitlines()
+    waited = float(begun) - datetime.fromisoformat(json.loads(known)["updated_at"]).timestamp()
+    poll_seconds = 0.1 if any_url.startswith("file:") else 1.0
+    assert waited > max(int(drain[0]), 1.09 * poll_seconds)
+
+
 def test_a_command_that_fails_keeps_the_service_closed_if_asked(url: str) -> None:
     """In one change with the end of the hold; one that succeeds opens it."""
     keep = ("run", "--on-failure", "keep", "--reason", "half-way", "--backend", url, "--")

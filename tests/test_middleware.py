@@ -24,6 +24,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route, Router, WebSocketRoute
 from starlette.staticfiles import StaticFiles
+from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance import (
@@ -33,6 +34,7 @@ from fastapi_maintenance import (
     MaintenanceMode,
     MaintenanceModeMiddleware,
     MaintenanceState,
+    UnknownBackend,
     configure_backend,
     force_maintenance_mode_off,
     force_maintenance_mode_on,
@@ -43,6 +45,7 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance.answers import DETAIL
 from fastapi_maintenance.backends import BaseStateBackend, MemoryBackend
+from fastapi_maintenance.registry import BACKEND_VARIABLE
 
 from .asgi import call, client, get, handshake, lifespan, request, scope_of, status
 
@@ -486,6 +489,23 @@ async def test_the_lifespan_passes() -> None:
     app.add_middleware(MaintenanceModeMiddleware, enable_maintenance=True)
     assert await lifespan(app) == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
     assert seen == ["up", "down"]
+
+
+def test_a_store_that_can_not_be_one_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The app's own lifespan does not begin, and Starlette's test client raises."""
+    monkeypatch.setenv(BACKEND_VARIABLE, "reddis://:hunter2@localhost")
+    seen: list[str] = []
+
+    @asynccontextmanager
+    async def noting(app: FastAPI) -> AsyncIterator[None]:
+        seen.append("up")
+        yield
+
+    app = plain(lifespan=noting)
+    app.add_middleware(MaintenanceModeMiddleware)
+    with pytest.raises(UnknownBackend, match="no backend 'reddis'"), TestClient(app):
+        raise AssertionError
+    assert seen == []
 
 
 async def test_connections_of_an_unknown_type_pass() -> None:

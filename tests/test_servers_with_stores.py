@@ -323,6 +323,28 @@ def test_a_server_ends_at_once_while_its_store_hangs() -> None:
     print(f"ended in {served.ended_in:.2f} s")
 
 
+@pytest.mark.parametrize("server", ["uvicorn", "gunicorn", "hypercorn"])
+def test_no_server_starts_with_a_store_that_can_not_be_one(server: str) -> None:
+    """The reason is told, without the password."""
+    port = free_port()
+    command = [word.replace("tests.served", "examples.quickstart") for word in served_by(server, port)]
+    if server == "uvicorn":
+        command[command.index("4")] = "1"  # with more, its supervisor starts workers again and again
+    ended = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        env=os.environ | {"FASTAPI_MAINTENANCE_BACKEND": "reddis://:hunter2@localhost"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.returncode != 0 or server == "hypercorn"
+    assert "no backend 'reddis'; known: env" in ended.stderr, ended.stderr
+    assert "hunter2" not in ended.stdout + ended.stderr
+
+
 SCRIPT_OPTIONS = [
     *("-X", "dev", "-W", "error"),
     *("-W", "ignore:.*fork:DeprecationWarning"),  # forking with a thread is what is tested

@@ -26,7 +26,7 @@ from ..snapshot import view_of
 from ..state import MaintenanceMode, MaintenanceState
 from .doctor import examine
 from .running import NOT_FOUND, CommandFailed, Run
-from .store import check_known, check_writable, read, store_of
+from .store import check_known, check_writable, read, seconds_until_seen, store_of
 from .terminal import (
     DONE,
     FAILED,
@@ -347,7 +347,8 @@ def run(
         typer.Option(
             metavar="DURATION",
             help="Wait so long before the command begins, for requests that the service is already answering: "
-            "as long as the slowest takes. This process can't see whether they are done.",
+            "as long as the slowest takes. This process can't see whether they are done. It always waits until all "
+            "workers have seen the switch: 0.11 s with a file, 1.1 s with Redis or SQL.",
         ),
     ] = "0s",
     ttl: Annotated[
@@ -381,7 +382,9 @@ def run(
     check_writable(store)
     running = Run(
         command=context.obj,
-        drain_seconds=0.0 if drain in ("0", "0s") else duration(drain, "--drain").total_seconds(),
+        drain_seconds=max(
+            0.0 if drain in ("0", "0s") else duration(drain, "--drain").total_seconds(), seconds_until_seen(store)
+        ),
         kill_after_seconds=duration(kill_after, "--kill-after").total_seconds(),
         stops_when_lost=stop_when_lost,
         fails_block=on_failure is OnFailure.KEEP,

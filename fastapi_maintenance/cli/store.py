@@ -12,6 +12,9 @@ from ..state import MaintenanceState, as_mode
 
 _PATIENCE_SECONDS = 5.0
 """How long a store may take: an operator waits, where a request can't."""
+_POLLS_UNTIL_SEEN = 1.1
+"""How many polls it takes until all workers have seen a change: one, and what a reading takes itself. Pushes don't
+count, as the connection for them may be dead."""
 
 
 def store_of(url: str | None, name: str = DEFAULT) -> BaseStateBackend:
@@ -43,6 +46,12 @@ async def read(backend: BaseStateBackend) -> MaintenanceState:
         return await background.run(backend.load()) or MaintenanceState()
     known = backend.peek()
     return MaintenanceState(mode=as_mode(bool(await backend.get_value()))) if known is None else known
+
+
+def seconds_until_seen(backend: BaseStateBackend) -> float:
+    """Return how long it takes until all workers have seen a change, if they read the store as often as by default."""
+    reads_every = backend.poll_seconds if isinstance(backend, FollowedBackend) else backend.cache_seconds
+    return reads_every * _POLLS_UNTIL_SEEN
 
 
 class UnknownSwitch(MaintenanceError):
