@@ -2,164 +2,39 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
-import math
-import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from copy import copy
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, cast
 
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import metrics
-from .answers import DEFAULT_ANSWER, Answer, preferred_by
+from .answers import DEFAULT_ANSWER
 from .bypass import Bypass
 from .decorators import forced_on_anywhere, mark_of, marked_anywhere
-from .exceptions import InvalidConfiguration
-from .exemptions import Exemptions
 from .known_targets import KnownTargets
-from .policy import SAFE_METHODS, Decision, Facts, Mark, Rule, decide
+from .policy import Decision, Mark
 from .registry import DEFAULT, AppSwitch, registry
-from .responses import Refusal, request_of, takes_decision
+from .responses import request_of
 from .route_index import route_path
 from .routes import Entry, Target, check_fastapi, resolve, root_of, wrap_innermost
 from .snapshot import View, view_of
 from .state import MaintenanceMode, MaintenanceState
+from .terms import Terms
+from .verdicts import PASSED_AT_ONCE, Verdict, Verdicts
 
 logger = logging.getLogger("fastapi_maintenance")
-
-ExemptHandler = Callable[[Request], bool | Awaitable[bool]]
-ResponseHandler = (
-    Callable[[Request], Response | Awaitable[Response]] | Callable[[Request, Decision], Response | Awaitable[Response]]
-)
 
 _SCOPE_KEY = "fastapi_maintenance"
 """Where the scope of a request keeps its visit to the innermost gate."""
 
-BYPASS = "bypass"
-"""Why the holder of a token is exempt."""
-
 _OFF = MaintenanceState()
-
-
-class Terms:
-    """What middleware and guard can be given alike: who is exempt, and what the others get."""
-
-    def __init__(
-        self,
-        exemptions: Exemptions | None = None,
-        exempt_handler: ExemptHandler | None = None,
-        response_handler: ResponseHandler | None = None,
-        answer: Answer | None = None,
-    ) -> None:
-        if answer is not None and not isinstance(answer, Answer):
-            raise InvalidConfiguration(f"answer={answer!r}: an Answer(...) is needed")
-        if exemptions is not None and not isinstance(exemptions, Exemptions):
-            raise InvalidConfiguration(f"exemptions={exemptions!r}: an Exemptions(...) is needed")
-        for name, handler in (("exempt_handler", exempt_handler), ("response_handler", response_handler)):
-            if handler is not None and not callable(handler):
-                raise InvalidConfiguration(f"{name}={handler!r}: a function that takes the request is needed")
-        self.exemptions = exemptions if exemptions is not None else Exemptions()
-        self.exempt_handler = exempt_handler
-        self.response_handler = response_handler
-        self.answer = answer
-        self.ask_further = exempt_handler is not None or self.exemptions.bypass is not None
-        """Whether more than the request decides about who is exempt."""
-        self._handler_takes_decision = response_handler is not None and takes_decision(response_handler)
-
-    def within(self, outer: Terms | None) -> Terms:
-        """Return the terms to answer by where these stand within others: these, and ``outer`` where they are silent.
-
-        An answer of theirs stands above an ``outer`` handler.
-        """
-        if outer is None or self.answer is not None:
-            return self
-        if self.response_handler is None:
-            return outer
-        terms = copy(self)
-        terms.answer = outer.answer
-        return terms
-
-    def told(self, decision: Decision, now: datetime) -> tuple[Answer, Decision]:
-        """Return the answer that refused clients get by default, and the decision with the seconds they are told."""
-        answer = self.answer or DEFAULT_ANSWER
-        return answer, answer.told(decision, now)
-
-    async def exemption(
-        self, request: Request, path: str, switch: str, state: MaintenanceState, now: datetime, *, is_docs: bool
-    ) -> str | None:
-        """Return why a request is exempt, or ``None``; a handler that raises exempts nobody."""
-        reason = self.exemptions.of_request(request.scope, path, is_docs=is_docs)
-        if reason is not None:
-            return reason
-        bypass = self.exemptions.bypass
-        if bypass is not None and await bypass.admits(request.scope, switch, state, now):
-            return BYPASS
-        if self.exempt_handler is None:
-            return None
-        try:
-            return "handler" if await _call(self.exempt_handler, request) else None
-        except Exception:
-            logger.exception("exempt_handler failed: %s %s is not exempt", request.method, path)
-            return None
-
-    def default(self, decision: Decision, request: Request) -> Response:
-        """Return the default answer for a blocked request, in the form that its client prefers."""
-        now = datetime.now(UTC)
-        answer, decision = self.told(decision, now)
-        return answer.response(decision, request, now)
-
-    async def refusal(self, decision: Decision, request: Request) -> Refusal:
-        """Return the answer for a blocked request, over HTTP or a websocket, which can't fail."""
-        _, decision = self.told(decision, datetime.now(UTC))
-        default = self.default(decision, request)
-        own = await self._own(decision, request)
-        return Refusal(default if own is None else own, default)
-
-    async def response(self, decision: Decision, request: Request) -> Response:
-        """Return the response for a blocked request; a handler that fails leaves the default one."""
-        _, decision = self.told(decision, datetime.now(UTC))
-        own = await self._own(decision, request)
-        return self.default(decision, request) if own is None else own
-
-    async def _own(self, decision: Decision, request: Request) -> Response | None:
-        """Return the response of the app's own handler, or ``None`` if there is none or it failed."""
-        handler = self.response_handler
-        if handler is None:
-            return None
-        more = (decision,) if self._handler_takes_decision else ()
-        try:
-            response = await _call(handler, request, *more)
-        except Exception:
-            logger.exception("response_handler failed: the default maintenance response is sent instead")
-            return None
-        if not isinstance(response, Response):
-            logger.error(
-                "response_handler returned %r, which is no Starlette Response: "
-                "the default maintenance response is sent instead",
-                response,
-            )
-            return None
-        return response
-
-
-async def _call(handler: Callable[..., Any], *arguments: object) -> Any:
-    """Call a user's handler, off the event loop unless it is async."""
-    function = handler
-    while isinstance(function, partial):
-        function = function.func
-    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
-        return await handler(*arguments)
-    result = await run_in_threadpool(handler, *arguments)
-    return await result if inspect.isawaitable(result) else result
+_MODE_OFF = MaintenanceMode.OFF  # looking it up takes its time in Python 3.11
 
 
 class Visit:
@@ -254,65 +129,6 @@ def _visits(scope: Scope) -> list[Visit]:
     return visits[::-1]
 
 
-# Looking a member of an enum up takes its time in Python 3.11.
-_FORCED_ON, _FORCED_OFF, _MODE_OFF = Mark.ON, Mark.OFF, MaintenanceMode.OFF
-
-
-class Verdict:
-    """A decision that goes for many requests, with the answers that were made for it."""
-
-    __slots__ = ("_answers", "blocked", "blocked_by_mode", "decision", "is_counted")
-
-    def __init__(self, decision: Decision) -> None:
-        self.decision = decision
-        self.blocked = decision.blocked
-        self.blocked_by_mode = decision.blocked and decision.rule is Rule.MODE
-        self.is_counted = decision.blocked or decision.exemption is not None
-        self._answers: dict[tuple[str, str], Response] = {}
-
-    def answer_to(self, scope: Scope, answer: Answer) -> Response | None:
-        """Return the default answer, which must not be changed, or ``None`` if that is another one each time."""
-        if answer.varies(self.decision) or scope["type"] != "http":
-            return None
-        method = scope["method"]
-        key = preferred_by(scope), method if method in ("GET", "HEAD") else ""
-        response = self._answers.get(key)
-        if response is None:
-            now = datetime.now(UTC)
-            response = self._answers[key] = answer.response(answer.told(self.decision, now), Request(scope), now)
-        return response
-
-
-class _Verdicts:
-    """The decisions by one state, until time changes what it says: a few, that are taken again and again."""
-
-    def __init__(self, state: MaintenanceState, instead: bool | None) -> None:
-        now = datetime.now(UTC)
-        end = state.same_until(now)
-        self.state = state
-        self.instead = instead
-        self._end = math.inf if end is None else end.timestamp()
-        self._taken: dict[tuple[bool, bool, bool, bool, str | None], Verdict] = {}
-
-    def are_still(self, state: MaintenanceState, instead: bool | None) -> bool:
-        """Return whether they go for requests of now."""
-        return state is self.state and instead is self.instead and time.time() < self._end
-
-    def of(self, target: Target, method: str | None, exemption: str | None = None) -> Verdict:
-        """Return the decision about a request."""
-        # All safe methods are alike, and there is no end of the others.
-        mark = target.mark
-        key = target.runs, mark is _FORCED_ON, mark is _FORCED_OFF, method in SAFE_METHODS, exemption
-        verdict = self._taken.get(key)
-        if verdict is None:
-            facts = Facts(target.runs, mark, method, exemption)
-            verdict = self._taken[key] = Verdict(decide(facts, self.state, datetime.now(UTC), instead=self.instead))
-        return verdict
-
-
-_PASSED_AT_ONCE = Verdict(Decision(False, Rule.MODE, DEFAULT, MaintenanceMode.OFF))
-
-
 class Gate:
     """The gate of one app: its default switch, and its terms."""
 
@@ -326,7 +142,7 @@ class Gate:
         self.passing = Visit(self, {}, None, _OFF)
         """The visit of all requests of which nothing needs to be known."""
         self._targets = KnownTargets(_target)
-        self._verdicts = _Verdicts(_OFF, None)
+        self._verdicts = Verdicts(_OFF, None)
 
     def view(self) -> View:
         """Return the view of the app's default switch."""
@@ -350,7 +166,7 @@ class Gate:
             # Nothing of theirs needs to be kept, if this is the only gate.
             is_plain = outer is None and not scope.get("root_path")
             scope[_SCOPE_KEY] = self.passing if is_plain else Visit(self, scope, outer, _OFF)
-            return _PASSED_AT_ONCE
+            return PASSED_AT_ONCE
         target = self._targets.of(start, scope)
         if target is None:
             return None
@@ -382,7 +198,7 @@ class Gate:
         view = self.view()
         visit.state = view.peek() or await view.read()
         if not forced_on_anywhere() and self.is_off(visit.state):
-            return _PASSED_AT_ONCE, receive
+            return PASSED_AT_ONCE, receive
         target = self._targets.of(start, scope)
         if target is None:
             target = _target(start, scope)
@@ -434,9 +250,9 @@ class Gate:
             metrics.count(verdict.decision, target.route)
         return verdict
 
-    def _verdicts_by(self, state: MaintenanceState) -> _Verdicts:
+    def _verdicts_by(self, state: MaintenanceState) -> Verdicts:
         if not self._verdicts.are_still(state, self.app.instead):
-            self._verdicts = _Verdicts(state, self.app.instead)
+            self._verdicts = Verdicts(state, self.app.instead)
         return self._verdicts
 
     async def refuse(self, verdict: Verdict, scope: Scope, receive: Receive, send: Send) -> None:

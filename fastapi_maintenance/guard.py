@@ -23,17 +23,7 @@ from .decorators import mark_of, marked_anywhere
 from .drain import count_guarded
 from .exceptions import InvalidConfiguration, MaintenanceActive, WebSocketMaintenanceActive
 from .exemptions import Exemptions
-from .gate import (
-    BYPASS,
-    ExemptHandler,
-    ResponseHandler,
-    Terms,
-    Visit,
-    answer_to_link,
-    mark_around,
-    state_of,
-    visit_of,
-)
+from .gate import Visit, answer_to_link, mark_around, state_of, visit_of
 from .policy import Decision, Facts, Mark, Rule, decide
 from .registry import DEFAULT, AppSwitch, checked_name, registry
 from .responses import can_deny, request_of
@@ -41,6 +31,7 @@ from .route_index import route_path
 from .routes import declared_path, root_of
 from .snapshot import view_of
 from .state import MaintenanceState
+from .terms import BYPASS, ExemptHandler, ResponseHandler, Terms
 
 _NO_APP = AppSwitch()
 _unguarded: WeakKeyDictionary[object, AppSwitch] = WeakKeyDictionary()

@@ -16,10 +16,11 @@ from .backends.base import BaseStateBackend
 from .drain import Socket, leave
 from .exceptions import InvalidConfiguration, MaintenanceError
 from .exemptions import Exemptions
-from .gate import ExemptHandler, Gate, ResponseHandler, Terms, Visit, answer_to_link, visit_of, watch_root
+from .gate import Gate, Visit, answer_to_link, visit_of, watch_root
 from .registry import AppSwitch, answering, checked_backend, registry
 from .responses import request_of, with_fallback
 from .routes import check_fastapi
+from .terms import ExemptHandler, ResponseHandler, Terms
 
 
 class MaintenanceModeMiddleware(BaseHTTPMiddleware):

@@ -24,6 +24,7 @@ LAYERS = (
     {"snapshot"},
     {"bypass", "metrics", "known_targets"},
     {"exemptions"},
+    {"terms", "verdicts"},
     {"gate", "control", "drain", "events"},
     {"guard", "middleware", "holds"},
     {"openapi", "testing"},
