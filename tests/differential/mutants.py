@@ -28,6 +28,7 @@ from fastapi_maintenance import (
     routes,
 )
 from fastapi_maintenance.policy import Mark
+from fastapi_maintenance.verdicts import PASSED_AT_ONCE
 
 from .plan import FRONTENDS, LAZY_INCLUDES
 
@@ -385,7 +386,7 @@ def only_the_entrance_is_guarded(monkeypatch: pytest.MonkeyPatch) -> None:
         verdict, receive = await judge(self, visit, *args)
         if verdict.blocked:
             visit.target = routes.Target(runs=False)
-            verdict = gate.PASSED_AT_ONCE
+            verdict = PASSED_AT_ONCE
         return verdict, receive
 
     monkeypatch.setattr(gate.Gate, "judge_at_once", lambda *args: None)
@@ -421,7 +422,7 @@ def exemptions_open_what_is_forced_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def exempt_first(original: Any, self: Any, state: Any, target: Any, scope: Scope, *args: Any) -> Any:
         verdict = original(self, state, target, scope, *args)
         if verdict and verdict.blocked and self.terms.exemptions.of_request(scope, scope["path"], is_docs=target.docs):
-            return gate.PASSED_AT_ONCE
+            return PASSED_AT_ONCE
         return verdict
 
     _replace(monkeypatch, gate.Gate, "_verdict", exempt_first)
