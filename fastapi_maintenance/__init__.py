@@ -50,7 +50,7 @@ from .snapshot import Knowledge, SwitchStatus
 from .state import MaintenanceMode, MaintenanceState
 from .transitions import Transition
 
-__version__ = "1.0.0.dev0"
+__version__ = "1.0.0"
 
 __all__ = [
     "AmbiguousSwitch",
