@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks import goals
 from benchmarks.cases import COUNTED, Contender, Measure, State
 from benchmarks.goals import Verdict
-from benchmarks.rounds import worker_command, worker_environment
+from benchmarks.processes import worker_command, worker_environment
 from benchmarks.tables import table
 
 Counts = dict[int, float | str]

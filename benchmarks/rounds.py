@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
 
 from benchmarks.cases import Backend, Contender, Scene, Shot
-from benchmarks.environments import ROOT, python_of
-
-WORKER = ROOT / "benchmarks" / "worker.py"
-
-
-def worker_command(contender: Contender, *options: str, python: Path | None = None) -> list[str]:
-    """Return the command line of a contender's worker; ``python`` is another than the contender's own."""
-    return [str(python or python_of(contender)), str(WORKER), contender, *options]
-
-
-def worker_environment() -> dict[str, str]:
-    """Return the environment of a worker: nothing of the caller's decides what it does, hashes are the same."""
-    others = ("FASTAPI_MAINTENANCE", "PYTHON", "COVERAGE")
-    mine = {name: value for name, value in os.environ.items() if not name.startswith(others)}
-    return {**mine, "PYTHONHASHSEED": "0"}
+from benchmarks.processes import Process, worker_command
 
 
 def _cpu_of(turn: int) -> int | None:
@@ -38,39 +21,12 @@ def _cpu_of(turn: int) -> int | None:
     return cpus[turn % len(cpus)]
 
 
-class Worker:
+class Worker(Process):
     """A contender's process."""
 
     def __init__(self, contender: Contender, *, python: Path | None = None) -> None:
+        super().__init__(*worker_command(contender, python=python))
         self.contender = contender
-        self._process = subprocess.Popen(
-            worker_command(contender, python=python),
-            env=worker_environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-    def tell(self, **command: Any) -> None:
-        """Send a command; ``answer`` must follow."""
-        if self._process.stdin is not None:
-            print(json.dumps(command), file=self._process.stdin, flush=True)
-
-    def answer(self) -> dict[str, Any]:
-        """Wait for the answer."""
-        line = self._process.stdout.readline() if self._process.stdout is not None else ""
-        if not line:
-            msg = f"the worker of {self.contender} ended with exit status {self._process.wait()}"
-            raise RuntimeError(msg)
-        answer: dict[str, Any] = json.loads(line)
-        return answer
 
     def run(self, shot: Shot, count: int, turn: int = 0) -> float:
         """Have requests sent; return the nanoseconds that one took, on average."""

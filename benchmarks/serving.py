@@ -10,52 +10,22 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
 from statistics import median
-from typing import Any, Self
 
 from benchmarks.cases import Backend, Contender, Scene, Shot, State, request_paths, served
 from benchmarks.environments import ROOT, python_of
 from benchmarks.goals import Verdict
-from benchmarks.rounds import worker_environment
+from benchmarks.processes import Process
 from benchmarks.stores import Stores
 from benchmarks.tables import NOT_FOR_IT, table
 
 SHOT = Shot.FIRST
 """The route that takes the least to find: so all that a middleware adds counts most."""
-
-
-class _Process:
-    """A process that answers with a JSON object per line; started for the duration of a block."""
-
-    def __init__(self, *command: str) -> None:
-        self._process = subprocess.Popen(
-            command, env=worker_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-    def tell(self, **command: Any) -> None:
-        if self._process.stdin is not None:
-            print(json.dumps(command), file=self._process.stdin, flush=True)
-
-    def answer(self) -> dict[str, Any]:
-        line = self._process.stdout.readline() if self._process.stdout is not None else ""
-        if not line:
-            msg = f"{self._process.args!r} ended with exit status {self._process.wait()}"
-            raise RuntimeError(msg)
-        answer: dict[str, Any] = json.loads(line)
-        return answer
 
 
 class Second(StrEnum):
@@ -96,14 +66,14 @@ def _take(found: dict[Contender, Served], scene: Scene, stores: Stores, rounds: 
     with ExitStack() as stack:
         servers = {
             contender: stack.enter_context(
-                _Process(
+                Process(
                     *(str(python_of(contender)), str(ROOT / "benchmarks" / "server.py"), contender),
                     *(json.dumps(scene.as_json()), stores.place(scene.backend, contender), cpu_of_servers),
                 )
             )
             for contender in Contender
         }
-        load = stack.enter_context(_Process(sys.executable, str(ROOT / "benchmarks" / "load.py"), cpu_of_clients))
+        load = stack.enter_context(Process(sys.executable, str(ROOT / "benchmarks" / "load.py"), cpu_of_clients))
         ports = {}
         for contender, server in servers.items():
             answer = server.answer()
@@ -126,7 +96,7 @@ def _take(found: dict[Contender, Served], scene: Scene, stores: Stores, rounds: 
                     per_second[Second.PROCESSOR].append(answer["responses"] / used)
 
 
-def _cpu_of(server: _Process) -> float:
+def _cpu_of(server: Process) -> float:
     """Return the seconds of processor time that a server has used."""
     server.tell()
     used: float = server.answer()["cpu"]

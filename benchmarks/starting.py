@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 
 from benchmarks.cases import Contender, Scene, started
-from benchmarks.rounds import worker_command, worker_environment
+from benchmarks.processes import worker_command, worker_environment
 from benchmarks.tables import table
 
 STEPS = ("import", "start-up", "first")
