@@ -67,31 +67,31 @@ class Decision:
     """What the operator said of that; it counts while the end isn't known."""
 
 
-Verdict = tuple[bool, Rule]
+Opinion = tuple[bool, Rule]
 """Whether to block, and by which rule."""
 
 
-def _nothing_runs(facts: Facts, _: MaintenanceMode) -> Verdict | None:
+def _nothing_runs(facts: Facts, _: MaintenanceMode) -> Opinion | None:
     return None if facts.runs else (False, Rule.NOTHING_RUNS)
 
 
-def _forced(facts: Facts, _: MaintenanceMode) -> Verdict | None:
+def _forced(facts: Facts, _: MaintenanceMode) -> Opinion | None:
     if facts.mark is None:
         return None
     return (True, Rule.FORCED_ON) if facts.mark is Mark.ON else (False, Rule.FORCED_OFF)
 
 
-def _exempt(facts: Facts, _: MaintenanceMode) -> Verdict | None:
+def _exempt(facts: Facts, _: MaintenanceMode) -> Opinion | None:
     return None if facts.exemption is None else (False, Rule.EXEMPT)
 
 
-def _mode(facts: Facts, mode: MaintenanceMode) -> Verdict | None:
+def _mode(facts: Facts, mode: MaintenanceMode) -> Opinion | None:
     # A websocket handshake opens a channel in both directions: no method, not safe.
     blocked = mode is MaintenanceMode.ON or (mode is MaintenanceMode.READ_ONLY and facts.method not in SAFE_METHODS)
     return blocked, Rule.MODE
 
 
-PRECEDENCE: tuple[Callable[[Facts, MaintenanceMode], Verdict | None], ...] = (
+PRECEDENCE: tuple[Callable[[Facts, MaintenanceMode], Opinion | None], ...] = (
     _nothing_runs,
     _forced,
     _exempt,
@@ -112,7 +112,7 @@ def decide(
     ``instead`` is the app's ``enable_maintenance``: it stands above the stored mode and below the holds.
     """
     mode = state.mode_at(now, instead=instead)
-    blocked, rule = next(verdict for rule in PRECEDENCE if (verdict := rule(facts, mode)) is not None)
+    blocked, rule = next(opinion for rule in PRECEDENCE if (opinion := rule(facts, mode)) is not None)
     if not blocked:
         return Decision(False, rule, switch, mode, exemption=facts.exemption)
     if rule is Rule.FORCED_ON:  # whatever the switch says, so its reason and end are not the endpoint's
