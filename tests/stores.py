@@ -257,9 +257,13 @@ class PostgresServer:
                 [installed / "bin" / "postgres", "--version"], check=True, capture_output=True, **self._user
             )
         except (OSError, subprocess.CalledProcessError):
-            copy = self._directory / "pginstall"
-            shutil.copytree(installed, copy, symlinks=True)
-            return copy / "bin"
+            package = installed.parent
+            # The programs look for the libraries at this place beside the package.
+            for folder in (installed, package.with_name(package.name + ".libs")):
+                if folder.exists():
+                    copy = self._directory / folder.relative_to(package.parent)
+                    shutil.copytree(folder, copy, symlinks=True)
+            return self._directory / package.name / "pginstall" / "bin"
         return installed / "bin"
 
     def _processes(self) -> list[psutil.Process]:
