@@ -154,7 +154,8 @@ def test_what_reads_or_waits_would_be_noticed(name: str, call: Callable[[Path], 
     """The probe knows files, sockets, locks and pauses."""
     with calls_in_c() as called:
         call(tmp_path / "file")
-    assert name in waiting_among(called), called
+    # Python 3.14 calls the module of `open` by its real name.
+    assert {name, f"_{name}"} & waiting_among(called), called
 
 
 def test_a_request_that_waits_would_be_noticed(tmp_path: Path) -> None:
