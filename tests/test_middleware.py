@@ -24,7 +24,6 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route, Router, WebSocketRoute
 from starlette.staticfiles import StaticFiles
-from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_maintenance import (
@@ -491,20 +490,28 @@ async def test_the_lifespan_passes() -> None:
     assert seen == ["up", "down"]
 
 
-def test_a_store_that_can_not_be_one_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The app's own lifespan does not begin, and Starlette's test client raises."""
+async def test_a_store_that_can_not_be_one_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server is told why, and the app's own lifespan does not begin."""
     monkeypatch.setenv(BACKEND_VARIABLE, "reddis://:hunter2@localhost")
     seen: list[str] = []
+    sent: list[Message] = []
 
     @asynccontextmanager
     async def noting(app: FastAPI) -> AsyncIterator[None]:
         seen.append("up")
         yield
 
+    async def receive() -> Message:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
     app = plain(lifespan=noting)
     app.add_middleware(MaintenanceModeMiddleware)
-    with pytest.raises(UnknownBackend, match="no backend 'reddis'"), TestClient(app):
-        raise AssertionError
+    with pytest.raises(UnknownBackend, match="no backend 'reddis'") as raised:
+        await app({"type": "lifespan"}, receive, send)
+    assert sent == [{"type": "lifespan.startup.failed", "message": str(raised.value)}]
     assert seen == []
 
 
