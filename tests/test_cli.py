@@ -328,7 +328,7 @@ def test_holds_keep_a_switch_from_being_turned_off(capsys: pytest.CaptureFixture
     asyncio.run(hold("off"))
     status, out, error = here(capsys, "on", "--for", "1h", "--backend", url)
     assert status == 0
-    assert out.startswith("default: OFF (was OFF), version ")
+    assert out.startswith("default: OFF (was OFF)")
     assert error == "warning: on is stored, but code holds the switch, so it counts as off\n"
     assert re.search(r"stored mode: on, until ", here(capsys, "status", "--backend", url)[1])
     assert here(capsys, "off", "--break-holds", "--backend", url)[2] == ""
@@ -411,7 +411,7 @@ def test_watching_tells_each_change_once(url: str, file: Path) -> None:
         assert json.loads(programs.stdout.readline())["mode"] == "off"
         time.sleep(1.5)  # to be read again
         file.write_text("on")
-        assert "default: ON, version " in plain.stdout.readline()
+        assert plain.stdout.readline().endswith("  default: ON\n")  # a bare word has a time and no version
         assert json.loads(programs.stdout.readline())["mode"] == "on"
         file.write_text("\x1b[31m")
         told = plain.stdout.readline()
@@ -537,6 +537,32 @@ def test_holds_without_owner_or_end_are_told() -> None:
     assert document("shop", state, NOW, "")["holds"] == [
         {"id": "one", "kind": "on", "owner": "", "reason": None, "expires_at": None}
     ]
+
+
+def test_the_time_that_a_file_has_for_a_version_is_no_version(
+    capsys: pytest.CaptureFixture[str], file: Path, url: str
+) -> None:
+    """Sixteen digits tell people nothing: of a bare word, and of what follows it. Programs compare them."""
+    file.write_text("1")
+    store = ("--backend", url)
+    for arguments in (
+        ["status"],
+        ["doctor"],
+        ["off"],
+        ["on", "--reason", "disks"],
+        ["status"],
+        ["schedule", "2099-03-01T02:00Z", "1h"],
+        ["run", "--ttl", "5s", "--", sys.executable, "-c", ""],
+    ):
+        status, out, error = here(capsys, *arguments[:1], *store, *arguments[1:])
+        assert status == 0
+        assert "version" not in out + error
+        assert not re.search(r"\d{16}", out + error)
+    known = json.loads(here(capsys, "status", *store, "--json")[1])
+    assert known["version"] > 10**15
+    [window] = known["windows"]
+    cancelled = here(capsys, "cancel", window["id"], *store)[1]
+    assert cancelled == f"default: ON ({window['id']} is cancelled): disks\n"
 
 
 def child(*lines: str) -> list[str]:

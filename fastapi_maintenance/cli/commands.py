@@ -33,6 +33,7 @@ from .terminal import (
     PROGRAM,
     USAGE,
     WORDS,
+    at_version,
     complain,
     described,
     details,
@@ -190,7 +191,7 @@ def _change(
         tell_json({**document(name, state, now, repr(store)), "before": was})
     elif not quiet:
         former = "unreadable" if was is None else WORDS[was]
-        tell(summary(name, state, now, more=f" (was {former}), version {state.version}"))
+        tell(summary(name, state, now, more=f" (was {former}){at_version(state)}"))
 
 
 @app.command()
@@ -273,7 +274,7 @@ def schedule(
     if as_json:
         tell_json({"switch": name, "window": window.model_dump(mode="json"), "version": state.version})
     elif not quiet:
-        tell(in_one_line(f"{name}: planned, version {state.version}: {described(window)}"))
+        tell(in_one_line(f"{name}: planned{at_version(state)}: {described(window)}"))
 
 
 @app.command()
@@ -303,7 +304,7 @@ def cancel(
     if as_json:
         tell_json(document(name, state, now, repr(store)))
     elif not quiet:
-        tell(summary(name, state, now, more=f" ({window_id} is cancelled), version {state.version}"))
+        tell(summary(name, state, now, more=f" ({window_id} is cancelled){at_version(state)}"))
 
 
 @app.command()
@@ -407,7 +408,7 @@ def run(
             with contextlib.suppress(CommandFailed):
                 async with block:
                     if not quiet:
-                        note(f"{name}: ON while the command runs, version {view_of(store).latest().version}")
+                        note(f"{name}: ON while the command runs{at_version(view_of(store).latest())}")
                     await running.within(block)
             if not quiet:
                 note(str(summary(name, await read(store), datetime.now(UTC))))

@@ -27,7 +27,7 @@ from ..route_index import route_path
 from ..routes import Declared, Target, check_fastapi, declared_in, resolve, root_of, steps_of
 from ..state import MaintenanceMode, MaintenanceState
 from .store import check_writable, read, store_of
-from .terminal import WORDS, console, tell, tell_json
+from .terminal import WORDS, at_version, console, tell, tell_json
 
 _FAR_SECONDS = 1.0
 """From where on a difference between clocks is worth a note."""
@@ -114,7 +114,7 @@ async def _looked_after(stores: Iterable[tuple[str, BaseStateBackend]]) -> tuple
             continue
         took = time.perf_counter() - begin
         mode = WORDS[state.mode_at(datetime.now(UTC))]
-        checks.append(Check(subject, "readable", "ok", f"{mode}, version {state.version}, in {took * 1000:.0f} ms"))
+        checks.append(Check(subject, "readable", "ok", f"{mode}{at_version(state)}, in {took * 1000:.0f} ms"))
         checks += [Check(subject, *result) async for result in _writing_and_clock(store)]
     return checks, states
 

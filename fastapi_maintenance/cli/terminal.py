@@ -35,6 +35,8 @@ DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 _MISTYPED = (InvalidConfiguration, InvalidSwitchName, UnknownBackend)
 
 WORDS = {MaintenanceMode.OFF: "OFF", MaintenanceMode.ON: "ON", MaintenanceMode.READ_ONLY: "READ-ONLY"}
+_FIRST_TIME = 10**14
+"""Microseconds in 1973: no store counts so far by ones."""
 _STYLES = {MaintenanceMode.OFF: "green", MaintenanceMode.ON: "bold red", MaintenanceMode.READ_ONLY: "bold yellow"}
 
 
@@ -104,6 +106,11 @@ def moment(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
+def at_version(state: MaintenanceState) -> str:
+    """Return what a line says of the version: nothing of the time that a file has for one after a bare word."""
+    return f", version {state.version}" if state.version < _FIRST_TIME else ""
+
+
 def summary(switch: str, state: MaintenanceState, now: datetime, *, before: str = "", more: str = "") -> Text:
     """Return in one line what a switch does to requests; ``more`` stands before what others wrote."""
     from rich.text import Text  # noqa: PLC0415 - an extra
@@ -137,7 +144,9 @@ def details(state: MaintenanceState, now: datetime, store: str) -> list[tuple[st
         rows.append(("next change", f"{WORDS[state.mode_at(following)]} from {moment(following)}"))
     if state.updated_at is not None:
         rows.append(("changed", moment(state.updated_at) + (f" by {state.updated_by}" if state.updated_by else "")))
-    rows += [("version", str(state.version)), ("store", store)]
+    if at_version(state):
+        rows.append(("version", str(state.version)))
+    rows.append(("store", store))
     return [(name, in_one_line(value)) for name, value in rows]
 
 

@@ -13,7 +13,7 @@ from ..exceptions import MaintenanceError
 from ..page import in_one_line
 from ..state import MaintenanceState
 from .store import read
-from .terminal import console, details, document, moment, summary, tell, tell_json
+from .terminal import at_version, console, details, document, moment, summary, tell, tell_json
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -68,9 +68,7 @@ def _tell(switch: str, seen: Seen, store: str, *, as_json: bool) -> None:
     elif seen.state is None:
         tell(f"{moment(seen.at)}  {switch}: unknown: {seen.error}")
     else:
-        tell(
-            summary(switch, seen.state, seen.at, before=f"{moment(seen.at)}  ", more=f", version {seen.state.version}")
-        )
+        tell(summary(switch, seen.state, seen.at, before=f"{moment(seen.at)}  ", more=at_version(seen.state)))
 
 
 async def _watch_live(switch: str, backend: BaseStateBackend, seconds: float) -> None:
