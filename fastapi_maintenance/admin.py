@@ -41,7 +41,7 @@ from .control import (
     schedule_maintenance,
 )
 from .decorators import force_maintenance_mode_off
-from .drain import in_flight
+from .drain import others_in_flight
 from .exceptions import (
     HoldLost,
     InvalidConfiguration,
@@ -112,7 +112,7 @@ class SwitchModel(BaseModel):
     """How well this process knows it: ``ready``, ``stale``, ``error`` or ``not_ready``."""
     last_error: str | None
     in_flight: int
-    """How many requests that it governs this process is answering."""
+    """How many requests that it governs this process is answering, the one that asks apart."""
 
 
 class ModeChange(BaseModel):
@@ -325,7 +325,7 @@ async def _described(name: str) -> SwitchModel:
         windows=[_of_window(window) for window in state.windows.values() if not is_over(window, now)],
         knowledge=status.knowledge,
         last_error=status.last_error,
-        in_flight=len(in_flight(name=name)),
+        in_flight=len(others_in_flight(name=name)),
     )
 
 
@@ -492,7 +492,7 @@ async def _shown(page: _Page, request: Request, problem: str | None = None, stat
     token = request.cookies.get(_COOKIE) or secrets.token_urlsafe(24)
     html = page.template.render(
         switches=[await _described(name) for name in page.names(request)],
-        in_flight=[tuple(one) for one in in_flight()[:_SHOWN_IN_FLIGHT]],
+        in_flight=[tuple(one) for one in others_in_flight()[:_SHOWN_IN_FLIGHT]],
         now=datetime.now(UTC),
         soon=datetime.now(UTC) + timedelta(hours=1),
         problem=problem,

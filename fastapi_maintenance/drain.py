@@ -56,6 +56,11 @@ def in_flight(backend: BaseStateBackend | None = None, *, name: str = DEFAULT) -
     return [_described(scope) for scope in dict(view_of(registry.meant(backend, name)).in_flight).values()]
 
 
+def others_in_flight(*, name: str = DEFAULT) -> list[InFlight]:
+    """Return what ``in_flight`` does, without the requests that the caller is part of."""
+    return [_described(scope) for scope in _of_others([view_of(registry.meant(name=name))]).values()]
+
+
 def _described(scope: Scope) -> InFlight:
     method = "websocket" if scope["type"] == "websocket" else scope["method"]
     return InFlight(method, declared_path(scope) or scope["path"])
@@ -153,15 +158,9 @@ async def drained(views: Iterable[View], seconds: float, *, close_websockets: bo
             "drain=...: requests come to a MaintenanceGuard without MaintenanceModeMiddleware around it, and a guard "
             "does not see when a request ends; add the middleware to the app"
         )
-    own = _own_requests()
-
-    def others() -> dict[int, Scope]:
-        found = {key: scope for view in views for key, scope in dict(view.in_flight).items()}
-        return {key: scope for key, scope in found.items() if key not in own}
-
     with _one_who_waits() as waiting:
         # It is among those who are told before it looks: a request that ends now is not found, or tells it.
-        found = waiting.wait_for(others)
+        found = waiting.wait_for(lambda: _of_others(views))
         if close_websockets:
             for scope in found.values():
                 if _SOCKET in scope:
@@ -170,6 +169,13 @@ async def drained(views: Iterable[View], seconds: float, *, close_websockets: bo
             await background.done(waiting.done)
         if limit.cancelled_caught and (left := waiting.still_there()):
             raise DrainTimeout(seconds, [_described(found[key]) for key in left])
+
+
+def _of_others(views: Iterable[View]) -> dict[int, Scope]:
+    """Return the requests in flight that the caller is not part of, by their keys."""
+    own = _own_requests()
+    found = {key: scope for view in views for key, scope in dict(view.in_flight).items()}
+    return {key: scope for key, scope in found.items() if key not in own}
 
 
 def _own_requests() -> set[int]:
