@@ -237,6 +237,13 @@ _PLACES = {"env": "var_name", "file": "file_path", "redis": "key", "sqlalchemy":
 
 What is not here is a place of its own each time that it is made.
 """
+_ASYNC_FORMS = {
+    "sqlite": ("sqlite+aiosqlite://",),
+    "postgresql": ("postgresql+asyncpg://", "postgresql+psycopg://"),
+    "mysql": ("mysql+aiomysql://", "mysql+asyncmy://"),
+}
+_ASYNC_FORMS |= {"postgres": _ASYNC_FORMS["postgresql"], "mariadb": _ASYNC_FORMS["mysql"]}
+"""How the URL of a database begins that was given without a driver."""
 _KNOWN = (
     *_TYPES,
     "env://[VAR]",
@@ -276,6 +283,10 @@ def backend_from_url(url: str) -> BaseStateBackend:
         return RedisBackend(url)
     if "+" in scheme:
         return SQLAlchemyBackend(url)
+    if rest and scheme in _ASYNC_FORMS:
+        raise InvalidConfiguration(
+            f"backend URL {scheme}://...: an async driver is needed, write {' or '.join(_ASYNC_FORMS[scheme])}"
+        )
     raise UnknownBackend(scheme if ":" in url else url, _KNOWN)
 
 
@@ -306,13 +317,11 @@ def _with_options(kind: str, options: dict[str, Any]) -> BaseStateBackend:
     parameters = inspect.signature(make).parameters
     accepted = list(parameters)
     missing = [name for name, one in parameters.items() if one.default is one.empty and name not in options]
-    if missing:
-        raise InvalidConfiguration(f"backend {kind!r} needs {', '.join(missing)}")
-    if not set(options) <= set(accepted):
-        raise InvalidConfiguration(
-            f"backend {kind!r} has no option {', '.join(sorted(set(options) - set(accepted)))}; "
-            f"accepted: {', '.join(accepted)}"
-        )
+    unknown = sorted(set(options) - set(accepted))
+    problems = [f"needs {', '.join(missing)}"] if missing else []
+    problems += [f"has no option {', '.join(unknown)}"] if unknown else []
+    if problems:
+        raise InvalidConfiguration(f"backend {kind!r} {' and '.join(problems)}; accepted: {', '.join(accepted)}")
     return make(**options)
 
 

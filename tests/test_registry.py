@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import make_url
 
 from fastapi_maintenance import (
     AmbiguousSwitch,
@@ -241,7 +242,8 @@ def test_a_named_switch_has_the_options_that_it_was_given() -> None:
         ("", ""),
         ("ENV", "ENV"),
         ("://x", ""),
-        ("postgresql://localhost/db", "postgresql"),
+        ("postgresql", "postgresql"),
+        ("oracle://localhost/db", "oracle"),
         ("https://host", "https"),
     ],
 )
@@ -318,6 +320,8 @@ def test_a_password_is_not_shown(url: str) -> None:
         ("file", {}, "backend 'file' needs file_path"),
         ("file", {"poll_seconds": 1}, "backend 'file' needs file_path"),
         ("file", {"file_path": "x", "path": "y"}, "backend 'file' has no option path; accepted: file_path, poll_"),
+        ("file", {"path": "y"}, "backend 'file' needs file_path and has no option path; accepted: file_path, poll_"),
+        ("sqlalchemy", {"uri": SQL}, "backend 'sqlalchemy' needs url and has no option uri; accepted: url, table"),
         ("file", {"file_path": ""}, "file_path='': the name of a file is needed"),
         ("file:", {}, "file_path='': the name of a file is needed"),
         ("file:///", {}, "file_path='/': the name of a file is needed"),
@@ -346,6 +350,37 @@ def test_options_that_can_not_work_are_refused(arguments: Any, options: dict[str
     with pytest.raises(InvalidConfiguration, match=re.escape(message)):
         configure_backend(arguments, **options)
     assert registry.meant() is before
+
+
+@pytest.mark.parametrize(
+    ("url", "spelling"),
+    [
+        ("sqlite:///state.db", "sqlite+aiosqlite://"),
+        ("sqlite://", "sqlite+aiosqlite://"),
+        (f"postgresql://user:{SECRET}@host/db", "postgresql+asyncpg:// or postgresql+psycopg://"),
+        (f"postgres://user:{SECRET}@host/db", "postgresql+asyncpg:// or postgresql+psycopg://"),
+        (f"mysql://user:{SECRET}@host/db", "mysql+aiomysql:// or mysql+asyncmy://"),
+        (f"mariadb://user:{SECRET}@host/db", "mysql+aiomysql:// or mysql+asyncmy://"),
+    ],
+)
+def test_a_database_without_an_async_driver_is_told_how_to_name_one(
+    url: str, spelling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As deployments have such URLs for others; by the variable as well."""
+    monkeypatch.setenv("FASTAPI_MAINTENANCE_BACKEND", url)
+    scheme = url.partition(":")[0]
+    message = f"backend URL {scheme}://...: an async driver is needed, write {spelling}"
+    uses: list[Callable[[], object]] = [
+        lambda: configure_backend(url),
+        lambda: configure_backend(url, name="billing"),
+        registry.meant,
+    ]
+    for use in uses:
+        with pytest.raises(InvalidConfiguration, match=f"^{re.escape(message)}$"):
+            use()
+    for form in spelling.split(" or "):
+        better: Any = make_url(f"{form}/db")
+        assert better.get_dialect().get_async_dialect_cls(better).is_async
 
 
 def test_options_do_not_go_with_a_backend() -> None:
