@@ -10,7 +10,7 @@ from anyio.lowlevel import current_token
 from starlette.concurrency import run_in_threadpool
 
 from .backends.base import BaseStateBackend
-from .exceptions import InvalidConfiguration
+from .exceptions import InvalidConfiguration, UnknownWindow
 from .registry import DEFAULT, answering_app, registry
 from .schedule import Window, check_aware, is_over, plan
 from .snapshot import SwitchStatus, View, view_of
@@ -146,7 +146,9 @@ async def schedule_maintenance(
     more: dict[str, Any] = {"mode": as_mode(mode).value, "reason": reason, "rrule": rrule, "zone": zone}
     window = await run_in_threadpool(plan, start, end, now=now, **more)  # some rules take seconds to be refused
     view = view_of(registry.meant(backend, name))
-    await view.apply(Change(put_windows={window.id: window}, drop_windows=await _long_over(view, now), by=by))
+    await view.apply(
+        Change(put_windows={window.id: window}, drop_windows=await _over(view, now - _CLOCKS_DIFFER), by=by)
+    )
     return window
 
 
@@ -162,15 +164,20 @@ async def cancel_maintenance(
         by: Who cancels it, for people.
 
     Raises:
-        UnknownWindow: There is none of that id; the error names those that there are.
+        UnknownWindow: There is none of that id; the error names those that are not over.
         ReadOnlyBackend: The state can't be set from here, as with an environment variable.
         UnsupportedByBackend: The backend stores on or off only.
         AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
         InvalidSwitchName: The name can't be a switch's.
     """
     view, cancelled = view_of(registry.meant(backend, name)), frozenset({window_id})
-    dropped = cancelled | await _long_over(view, datetime.now(UTC))
-    await view.apply(Change(drop_windows=dropped, required_windows=cancelled, by=by))
+    now = datetime.now(UTC)
+    dropped = cancelled | await _over(view, now - _CLOCKS_DIFFER)
+    try:
+        await view.apply(Change(drop_windows=dropped, required_windows=cancelled, by=by))
+    except UnknownWindow as error:
+        # A store names all that it keeps, and does not read rules.
+        raise UnknownWindow(error.ids, sorted(set(error.known) - await _over(view, now))) from None
 
 
 async def break_hold(
@@ -191,14 +198,10 @@ async def break_hold(
     await view_of(registry.meant(backend, name)).apply(Change(drop_holds=broken, required_holds=broken, by=by))
 
 
-async def _long_over(view: View, now: datetime) -> frozenset[str]:
-    """Return the ids of the windows that are over by the clock of any host."""
+async def _over(view: View, now: datetime) -> frozenset[str]:
+    """Return the ids of the windows that were over at a time."""
     windows = (view.peek() or await view.read()).windows
-
-    def long_over() -> frozenset[str]:
-        return frozenset(id_ for id_, window in windows.items() if is_over(window, now - _CLOCKS_DIFFER))
-
-    return await run_in_threadpool(long_over)
+    return await run_in_threadpool(lambda: frozenset(id_ for id_, one in windows.items() if is_over(one, now)))
 
 
 async def change_mode(

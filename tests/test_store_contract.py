@@ -633,6 +633,21 @@ def test_a_window_that_is_not_there_can_not_be_cancelled(store: Store) -> None:
     assert changed(backend, set_to_off_if("b")).version > before.version
 
 
+@of(WHOLE)
+def test_windows_that_are_over_are_not_named_to_choose_from(store: Store) -> None:
+    """They are kept for a day, for hosts with other clocks."""
+    backend = store.backend()
+    over = window("over", -timedelta(hours=2), lasts=timedelta(hours=1))
+    changed(backend, planned(over))
+    with pytest.raises(UnknownWindow, match=r"no window 'a', nothing was changed; there is none$"):
+        asyncio.run(cancel_maintenance("a", backend))
+    changed(backend, planned(window("b")))
+    with pytest.raises(UnknownWindow, match=r"; there is 'b'$") as error:
+        asyncio.run(cancel_maintenance("a", backend))
+    assert (error.value.ids, error.value.known) == (("a",), ("b",))
+    assert sorted(stored(backend).windows) == ["b", "over"]
+
+
 def set_to_off_if(*windows: str) -> Change:
     return replace(set_to("off"), required_windows=frozenset(windows))
 
