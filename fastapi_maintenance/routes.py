@@ -95,8 +95,12 @@ def root_of(app: ASGIApp | None) -> Router | Starlette | None:
 
 def declared_path(scope: Scope) -> str | None:
     """Return the path, as it was declared, of the route that the router has come to; with the mounts before it."""
-    included = scope.get(_FASTAPI_SCOPE_KEY, {}).get("effective_route_context")
-    path = getattr(scope.get("route") if included is None else included, "path", None)
+    route = scope.get("route")
+    context = scope.get(_FASTAPI_SCOPE_KEY, {}).get("effective_route_context")
+    # It stays there when the way goes on into what is mounted.
+    if context is not None and (context.original_route is route or is_included(route)):
+        route = getattr(context, "starlette_route", None) or context
+    path = getattr(route, "path", None)
     if not isinstance(path, str):
         return None
     root_path: str = scope.get("root_path", "")
@@ -259,7 +263,7 @@ class _Walk:
         # A websocket route, or a user's own kind of route: its `handle` runs, whatever the match.
         endpoint = child_scope.get("endpoint")
         self.note_mark(endpoint)
-        return self.target(endpoint, route if context is None else context)
+        return self.target(endpoint, route)
 
     def mounted(self, route: Mount | Host) -> Target:
         """Enter what is mounted; a mount knows it also where its middleware hides it."""

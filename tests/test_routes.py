@@ -10,13 +10,13 @@ from typing import Any
 import fastapi
 import fastapi.routing
 import pytest
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, WebSocket
 from fastapi.routing import APIRoute
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint, WebSocketEndpoint
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.staticfiles import StaticFiles
@@ -32,9 +32,9 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance.policy import Mark
 from fastapi_maintenance.route_index import route_path
-from fastapi_maintenance.routes import Target, check_fastapi, resolve, root_of
+from fastapi_maintenance.routes import Target, check_fastapi, declared_path, resolve, root_of
 
-from .asgi import get, scope_of, status
+from .asgi import get, handshake, scope_of, status
 
 has_included_routers = pytest.mark.skipif(
     not hasattr(fastapi.routing, "_IncludedRouter"), reason="FastAPI copies the routes of included routers"
@@ -756,6 +756,69 @@ def test_the_routers_on_the_way_are_told() -> None:
     assert outer_entry == (app.router, "/root", None)
     assert (inner_entry.router, inner_entry.mark) == (inner.router, Mark.OFF)
     assert target(app, "/none").entries == ((app.router, "", None),)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("was_asked", [False, True])
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+async def test_the_dependencies_on_the_way_are_told(kind: str, was_asked: bool) -> None:
+    """Of the app, each router and its inclusion, and the route; before FastAPI has built the routers, and after."""
+    app, router, outer = FastAPI(dependencies=[on("app")]), APIRouter(dependencies=[on("router")]), APIRouter()
+    add = router.websocket if kind == "websocket" else router.get
+    add("/{item}", dependencies=[on("route")])(endpoint())
+    outer.include_router(router, prefix="/in", dependencies=[on("inclusion")])
+    app.include_router(outer, prefix="/out", dependencies=[on("outer inclusion")])
+    mounted = FastAPI(dependencies=[on("mounted")])
+    mounted.include_router(router)
+    app.mount("/mounted", mounted)
+    if was_asked:
+        for path in ("/out/in/1", "/mounted/1"):
+            await (handshake(app, path) if kind == "websocket" else get(app, path))
+    told = {
+        path: (found.route, [call.__name__ for call in found.dependencies])
+        for path in ("/out/in/1", "/mounted/1")
+        for found in [resolve(app, scope_of(path, kind=kind), with_dependencies=True)]
+    }
+    assert told == {
+        "/out/in/1": ("/out/in/{item}", ["app", "outer inclusion", "inclusion", "router", "route"]),
+        "/mounted/1": ("/mounted/{item}", ["mounted", "router", "route"]),
+    }
+
+
+def on(name: str) -> Any:
+    """Return a dependency on something of that name."""
+    return Depends(endpoint(name))
+
+
+@pytest.mark.anyio
+async def test_the_path_of_a_route_is_told_as_it_was_declared() -> None:
+    """While it runs: for all kinds of routes, included and mounted ones as well."""
+    told: list[str | None] = []
+
+    def tell(connection: HTTPConnection) -> None:
+        told.append(declared_path(connection.scope))
+
+    async def chat(websocket: WebSocket) -> None:
+        await websocket.close()
+
+    def filled(router: Any) -> Any:
+        router.get("/api/{item}", dependencies=[Depends(tell)])(endpoint())
+        router.websocket("/chat/{room}", dependencies=[Depends(tell)])(chat)
+        return router
+
+    inner, outer = filled(FastAPI()), filled(APIRouter())
+    inner.include_router(filled(APIRouter()), prefix="/deep")
+    outer.mount("/mounted", inner)
+    app = filled(FastAPI())
+    app.include_router(outer, prefix="/in")
+    app.mount("/inner", inner)
+    for prefix in ("", "/in", "/inner", "/inner/deep", "/in/mounted", "/in/mounted/deep"):
+        if prefix.startswith("/in/mounted") and not hasattr(fastapi.routing, "_IncludedRouter"):
+            continue  # it leaves out what is mounted
+        await get(app, f"{prefix}/api/1")
+        await handshake(app, f"{prefix}/chat/1")
+        assert told == [f"{prefix}/api/{{item}}", f"{prefix}/chat/{{room}}"]
+        told.clear()
 
 
 # Scopes
