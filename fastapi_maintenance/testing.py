@@ -10,11 +10,12 @@ import contextlib
 import threading
 from collections.abc import Coroutine, Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.types import ASGIApp, Message, Scope
+from starlette.requests import HTTPConnection, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from .backends.memory import MemoryBackend
 from .control import check_reason
@@ -132,7 +133,7 @@ async def _decided(app: Starlette, method: str, path: str) -> tuple[Target, Deci
     decision: Decision | None = None
     if gate is not None:
         visit = gate.arrive(scope)
-        verdict, _ = await gate.judge(visit, app.router, None, scope, _nothing_comes)
+        verdict, _ = await gate.judge(visit, app.router, None, scope, _receive_of(scope))
         decision = verdict.decision
     target = resolve(app.router, scope, with_dependencies=True)
     scope["endpoint"] = target.endpoint
@@ -143,7 +144,7 @@ async def _decided(app: Starlette, method: str, path: str) -> tuple[Target, Deci
         )
     for guard in guards:
         if decision is None or not decision.blocked:
-            decision = await guard.decision(Request(scope, _nothing_comes), visit)
+            decision = await guard.decision(_connection(scope), visit)
     assert decision is not None  # noqa: S101 - there was a gate or a guard
     return target, decision
 
@@ -171,8 +172,20 @@ def _scope(app: Starlette, method: str, path: str) -> Scope:
     return scope
 
 
-async def _nothing_comes() -> Message:
-    return {"type": "http.request", "body": b"", "more_body": False}
+def _connection(scope: Scope) -> HTTPConnection:
+    if scope["type"] == "http":
+        return Request(scope, _receive_of(scope))
+    return WebSocket(scope, _receive_of(scope), cast("Send", None))  # nobody answers it
+
+
+def _receive_of(scope: Scope) -> Receive:
+    """Return what a client sends that sends nothing."""
+    empty: Message = {"type": "http.request", "body": b"", "more_body": False}
+
+    async def receive() -> Message:
+        return empty if scope["type"] == "http" else {"type": "websocket.connect"}
+
+    return receive
 
 
 def _gate_of(app: Starlette) -> Gate | None:

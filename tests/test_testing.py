@@ -206,6 +206,33 @@ def test_guards_alone_can_be_asked() -> None:
     assert_blocked(guarded, "/closed")
 
 
+@pytest.mark.parametrize("middleware", [False, True])
+def test_guarded_websockets_can_be_asked(middleware: bool) -> None:
+    """Those of the app and those of routers; a handler may read the body, which is empty as ever."""
+    read: list[bytes] = []
+
+    async def handler(request: Request) -> bool:
+        read.append(await request.body())
+        return request.url.path.endswith("/open")
+
+    guards = [Depends(MaintenanceGuard("billing")), Depends(MaintenanceGuard("chat", exempt_handler=handler))]
+    app = app_with(middleware=middleware)
+    app.websocket("/live", dependencies=guards[:1])(chat)
+    app.websocket("/chat/{room}", dependencies=guards[1:])(chat)
+    router = APIRouter(prefix="/in", dependencies=guards[:1])
+    router.websocket("/live", dependencies=guards[1:])(chat)
+    app.include_router(router)
+    assert_blocked(app, ("WEBSOCKET", "/live"), ("WEBSOCKET", "/in/live"), name="billing")
+    assert_open(app, ("WEBSOCKET", "/chat/1"), name="billing")
+    assert read == []
+    assert_blocked(app, ("WEBSOCKET", "/chat/1"), ("WEBSOCKET", "/in/live"), name="chat")
+    assert_open(app, ("WEBSOCKET", "/live"), ("WEBSOCKET", "/chat/open"), name="chat")
+    assert read == [b""] * 3
+
+
+async def chat(websocket: WebSocket) -> None: ...
+
+
 @pytest.mark.parametrize("ask", [assert_open, assert_blocked])
 def test_an_assertion_about_nothing_is_refused(ask: Any) -> None:
     app = app_with(backend=MemoryBackend())
@@ -232,7 +259,7 @@ def test_a_handler_may_read_the_body_which_is_empty() -> None:
         return await request.body() == b""
 
     app = app_with(backend=MemoryBackend(), exempt_handler=handler)
-    assert_open(app, "/")
+    assert_open(app, "/", ("WEBSOCKET", "/chat"))
 
 
 # The fixture
