@@ -108,6 +108,15 @@ def test_every_link_leads_somewhere(page: Path) -> None:
             assert anchor in slugs, (path, anchor)
 
 
+def test_the_picture_of_a_terminal_shows_every_line_whole() -> None:
+    """Each is drawn in a box of its own, for which rich forgets the last one's."""
+    picture = (ROOT / "docs" / "images" / "cli.svg").read_text("utf-8")
+    boxes = set(re.findall(r'<clipPath id="([\w-]+)"', picture))
+    drawn = re.findall(r'<text [^>]*clip-path="url\(#([\w-]+)\)">([^<]*)</text>', picture)
+    assert len(drawn) > 5
+    assert [text for box, text in drawn if text.strip() and box not in boxes] == []
+
+
 # Commands
 
 

@@ -174,6 +174,7 @@ def record() -> None:
             said = said.replace(folder, "/run/shop").replace(f"@{socket.gethostname()}", "@ops1")
             console.print(Text(f"$ fastapi-maintenance {command}", "bold"))
             console.print(Text.from_ansi(said))
+    console.print()  # rich cuts the last line off below its letters
     svg = console.export_svg(title="", theme=LOOK, code_format=SVG, unique_id="cli")
     (IMAGES / "cli.svg").write_text(svg, "utf-8")
 
