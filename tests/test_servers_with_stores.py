@@ -337,7 +337,7 @@ def test_no_server_starts_with_a_store_that_can_not_be_one(server: str) -> None:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert ended.returncode != 0 or server == "hypercorn"
