@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from fastapi_maintenance import background, decorators, snapshot
+from fastapi_maintenance.backends import EnvVarBackend
 from fastapi_maintenance.registry import registry
 
 # A busy machine is no failure: how long something takes is measured elsewhere.
@@ -45,6 +46,7 @@ def _nothing_configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """
     monkeypatch.setattr(registry, "_configured", {})
     monkeypatch.setattr(registry, "_apps", weakref.WeakSet())
+    monkeypatch.setattr("fastapi_maintenance.registry._ENVIRONMENT", EnvVarBackend())
     registry.version += 1  # never back: an app of an earlier test may have kept what it looked up
     for variable in [name for name in os.environ if name.startswith("FASTAPI_MAINTENANCE_")]:
         monkeypatch.delenv(variable)
