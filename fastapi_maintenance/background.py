@@ -32,6 +32,7 @@ class _Background:
         self._thread.start()
 
     def _run(self) -> None:
+        _here.background = self
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
 
@@ -60,6 +61,8 @@ class _Background:
 
 
 _running: _Background | None = None
+_here = threading.local()
+"""What runs in the current thread, if anything does."""
 _lock = threading.Lock()
 _forgotten: list[object] = []
 """What a forked child has of its parent's thread: kept, because closing it would close what the parent uses."""
@@ -78,6 +81,10 @@ def submit(coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
 def call_soon(function: Callable[[], None]) -> None:
     """Call a function on the private loop, after those that were given before; it must not block nor raise."""
     global _running  # noqa: PLW0603 - there is one thread per process
+    here: _Background | None = getattr(_here, "background", None)
+    if here is not None:  # which may be about to end: then no other one is started for it
+        here.call_soon(function)
+        return
     with _lock:
         if _running is None:
             _running = _Background()

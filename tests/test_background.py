@@ -279,6 +279,24 @@ def test_what_is_begun_while_stopping_may_end_by_itself() -> None:
     assert ended.is_set()
 
 
+def test_what_is_being_stopped_starts_no_other_thread() -> None:
+    """A store that is read at the end tells what it has: a new thread can't be had then, since Python 3.12."""
+    called, begun = threading.Event(), threading.Event()
+
+    async def work() -> None:
+        try:
+            await for_ever(begun)
+        finally:
+            background.call_soon(called.set)
+
+    background.submit(work())
+    begun.wait(20)
+    background.stop()
+    assert called.is_set()
+    assert background._running is None
+    assert threads() == []
+
+
 def test_stopping_ends_all_that_runs_and_the_thread() -> None:
     """Stubborn or not; the loop is closed, and nothing warns of what was left."""
     seen: list[int] = []
