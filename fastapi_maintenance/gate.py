@@ -21,7 +21,7 @@ from .known_targets import KnownTargets
 from .policy import Decision, Mark
 from .registry import DEFAULT, AppSwitch, registry
 from .responses import request_of
-from .route_index import route_path
+from .route_index import method_of, route_path
 from .routes import Entry, Target, check_fastapi, resolve, root_of, wrap_innermost
 from .snapshot import View, view_of
 from .state import MaintenanceMode, MaintenanceState
@@ -230,13 +230,13 @@ class Gate:
         path = route_path(scope["path"], visit.root_path)
         now = datetime.now(UTC)
         exemption = await self.terms.exemption(request, path, DEFAULT, state, now, is_docs=target.docs)
-        verdict = self._verdicts_by(state).of(target, scope.get("method"), exemption)
+        verdict = self._verdicts_by(state).of(target, method_of(scope), exemption)
         metrics.count(verdict.decision, target.route)
         return verdict, recording.replayed()
 
     def _verdict(self, state: MaintenanceState, target: Target, scope: Scope, root_path: str) -> Verdict | None:
         """Return the decision about a request, or ``None`` where a bypass or a user's handler has a say in it."""
-        method = scope.get("method")
+        method = method_of(scope)
         verdicts = self._verdicts_by(state)
         verdict = verdicts.of(target, method)
         if verdict.blocked_by_mode:

@@ -27,7 +27,7 @@ from .gate import Visit, answer_to_link, mark_around, state_of, visit_of
 from .policy import Decision, Facts, Mark, Rule, decide
 from .registry import DEFAULT, AppSwitch, checked_name, registry
 from .responses import can_deny, request_of
-from .route_index import route_path
+from .route_index import method_of, route_path
 from .routes import declared_path, root_of
 from .snapshot import view_of
 from .state import MaintenanceState
@@ -105,7 +105,7 @@ class MaintenanceGuard:
         """Return what the guard decides about a request, which came through a gate or not."""
         scope = connection.scope
         app = _app(scope, visit)
-        facts = Facts(runs=True, mark=_mark(scope, visit), method=scope.get("method"))
+        facts = Facts(runs=True, mark=_mark(scope, visit), method=method_of(scope))
         now = datetime.now(UTC)
         for switch in dict.fromkeys((self.name, DEFAULT)):
             instead = app.instead if switch == DEFAULT else None

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.applications import Starlette
+from starlette.endpoints import HTTPEndpoint
 from starlette.routing import Match, Router
 from starlette.types import ASGIApp, Scope
 
 from .decorators import marks_set
-from .route_index import UNSURE, Leaf, index_of, route_path
-from .routes import Target, has_stock_default
+from .route_index import UNSURE, Leaf, index_of, method_of, route_path
+from .routes import Target, has_stock_default, router_of
 
 _FULL = Match.FULL  # looking it up takes its time in Python 3.11
 
@@ -33,15 +34,16 @@ class KnownTargets:
             way = self._way = _way_from(start, scope)
             if way is None:
                 return None
-        known = way.by_path.get((scope["path"], scope.get("method")))
-        if known is not None and way.index.has(known[0]):
-            return known[1]
+        method = method_of(scope)
+        known = way.by_path.get((scope["path"], method))
+        if known is not None and way.index.has(known.leaf) and known.is_still_for(method):
+            return known.target
         found = way.index.find(scope, asks=False)
         if found is None:
             return self._nothing(way, start, scope)
         if found is UNSURE or found.match is not _FULL:
             return None
-        return self._target(way, found.leaf, start, scope)
+        return self._target(way, found.leaf, start, scope, method)
 
     def _nothing(self, way: _Way, start: ASGIApp, scope: Scope) -> Target | None:
         """Return the target of what comes to no route, if it is the same for all of that."""
@@ -51,19 +53,40 @@ class KnownTargets:
             way.nothing = self._find(start, scope)
         return way.nothing
 
-    def _target(self, way: _Way, leaf: Leaf, start: ASGIApp, scope: Scope) -> Target:
+    def _target(self, way: _Way, leaf: Leaf, start: ASGIApp, scope: Scope, method: str | None) -> Target:
         """Return the target of a route that is selected."""
-        path, method = scope["path"], scope.get("method")
-        target = way.by_leaf.get((leaf, method))
-        if target is None:
+        known = way.by_leaf.get((leaf, method))
+        if known is None or not known.is_still_for(method):
             target = self._find(start, scope)
-            # There is no end of methods, where the route doesn't say which it has.
-            if len(target.entries) != 1 or not (method is None or leaf.described.methods):
+            known = _Known(leaf, leaf.described.endpoint, target)
+            if len(target.entries) != 1 or not known.can_be_kept(method):
                 return target
-            way.by_leaf[leaf, method] = target
-        if way.has_literal(path):
-            way.by_path[path, method] = leaf, target
-        return target
+            way.by_leaf[leaf, method] = known
+        path = scope["path"]
+        if way.has_alone_at(leaf, path):
+            way.by_path[path, method] = known
+        return known.target
+
+
+class _Known(NamedTuple):
+    """What is known of a route that was selected."""
+
+    leaf: Leaf
+    endpoint: Any
+    target: Target
+
+    def can_be_kept(self, method: str | None) -> bool:
+        """Return whether it goes for all requests with this method that select the route."""
+        # A class may get another method. There is no end of methods, where the route doesn't say which it has.
+        is_class = isinstance(self.endpoint, type) and issubclass(self.endpoint, HTTPEndpoint)
+        return not is_class and (method is None or bool(self.leaf.described.methods))
+
+    def is_still_for(self, method: str | None) -> bool:
+        """Return whether the route has its endpoint still, and the method."""
+        described = self.leaf.described
+        return described.endpoint is self.endpoint and (
+            method is None or bool((methods := described.methods) and method in methods)
+        )
 
 
 class _Way:
@@ -73,6 +96,8 @@ class _Way:
         "_app",
         "_marks",
         "_owner",
+        "_owners_router",
+        "_owners_stack",
         "_root_path",
         "_router",
         "_steps",
@@ -85,15 +110,17 @@ class _Way:
     def __init__(self, steps: list[tuple[Any, Any]], root: Router | Starlette, scope: Scope) -> None:
         self._steps = steps
         self._owner = None if isinstance(root, Router) else root
-        self._router = root if isinstance(root, Router) else root.router
+        self._owners_stack = None if isinstance(root, Router) else root.middleware_stack
+        self._owners_router = None if isinstance(root, Router) else root.router
+        self._router = root if isinstance(root, Router) else router_of(root)
         self._app = scope.get("app")
         self._root_path = scope.get("root_path", "")
         self._marks = marks_set()
         self.index = index_of(self._router)
-        self.by_leaf: dict[tuple[Leaf, str | None], Target] = {}
+        self.by_leaf: dict[tuple[Leaf, str | None], _Known] = {}
         """By route and method."""
-        self.by_path: dict[tuple[str, str | None], tuple[Leaf, Target]] = {}
-        """By path and method, where a route has this path alone."""
+        self.by_path: dict[tuple[str, str | None], _Known] = {}
+        """By path and method, where a route has this path alone and no other one stands before it."""
 
         self.nothing: Target | None = None
         """That of what comes to no route."""
@@ -107,18 +134,25 @@ class _Way:
             scope.get("app") is self._app
             and "router" not in scope
             and scope.get("root_path", "") == self._root_path
-            and (self._owner is None or _router_of(self._owner) is self._router)
+            and (self._owner is None or self._owner_is_still(self._owner))
             and self._marks == marks_set()
             and self.index.is_current()
+        )
+
+    def _owner_is_still(self, app: Starlette) -> bool:
+        return (
+            app.middleware_stack is self._owners_stack
+            and app.router is self._owners_router
+            and not _has_root_path(app)
         )
 
     def ends(self) -> bool:
         """Return whether what comes to no route runs nothing."""
         return has_stock_default(self._router) and not self.index.has_frontends()
 
-    def has_literal(self, path: str) -> bool:
-        """Return whether a route has this path alone."""
-        return self.index.is_literal(route_path(path, self._root_path))
+    def has_alone_at(self, leaf: Leaf, path: str) -> bool:
+        """Return whether a route has this path alone and no other one stands before it."""
+        return self.index.is_alone_at(leaf, route_path(path, self._root_path))
 
 
 def _way_from(start: Any, scope: Scope) -> _Way | None:
@@ -132,7 +166,7 @@ def _way_from(start: Any, scope: Scope) -> _Way | None:
             return None
         steps.append((start, following))
         start = following
-    if isinstance(start, Starlette) and _router_of(start) is None:
+    if isinstance(start, Starlette) and _has_root_path(start):
         return None
     return _Way(steps, start, scope)
 
@@ -140,6 +174,6 @@ def _way_from(start: Any, scope: Scope) -> _Way | None:
 _MOST_STEPS = 64
 
 
-def _router_of(app: Starlette) -> Router | None:
-    """Return the router of an app that passes a request on as it is."""
-    return None if getattr(app, "root_path", "") else app.router
+def _has_root_path(app: Starlette) -> bool:
+    """Return whether an app puts a root path of its own in the place of the request's."""
+    return bool(getattr(app, "root_path", ""))

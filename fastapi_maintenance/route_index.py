@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import fastapi.routing as fastapi_routing
 from fastapi import APIRouter
 from fastapi.routing import APIRoute, APIWebSocketRoute
+from starlette._utils import get_route_path
 from starlette.convertors import FloatConvertor, IntegerConvertor, PathConvertor, StringConvertor
-from starlette.routing import Match, Mount, Route, Router, WebSocketRoute
+from starlette.routing import Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.types import Scope
 
 _ATTRIBUTE = "_fastapi_maintenance_index"
@@ -24,9 +25,11 @@ _ATTRIBUTE = "_fastapi_maintenance_index"
 # FastAPI >= 0.137 keeps included routers as one route each; before, it copied their routes.
 IncludedRouter: type[Any] | None = getattr(fastapi_routing, "_IncludedRouter", None)
 _Context: type[Any] | None = getattr(fastapi_routing, "_EffectiveRouteContext", None)
-_CAN_LOOK_INSIDE = IncludedRouter is not None and {"_effective_candidates", "_effective_candidates_version"} <= {
-    field.name for field in fields(IncludedRouter)
-}
+_CAN_LOOK_INSIDE = (
+    IncludedRouter is not None
+    and {"_effective_candidates", "_effective_candidates_version"} <= {field.name for field in fields(IncludedRouter)}
+    and hasattr(APIRouter, "_get_routes_version")
+)
 
 
 class Kind(StrEnum):
@@ -69,6 +72,8 @@ class Leaf:
     """Where the outermost one has what leads to it."""
     top: Any
     """What leads to it."""
+    path_regex: re.Pattern[str] | None = None
+    """Its pattern when it was put into the tree."""
     is_certain: bool = False
     """Whether every path that leads to it in the tree matches, and its convertors can't raise."""
 
@@ -115,12 +120,16 @@ class RouteIndex:
         )
 
     def has(self, leaf: Leaf) -> bool:
-        """Return whether a route is still the same one: one that is equal need not be."""
-        return self.router.routes[leaf.position] is leaf.top
+        """Return whether a route is still the same one, with the same pattern: one that is equal need not be."""
+        try:
+            return self.router.routes[leaf.position] is leaf.top and leaf.described.path_regex is leaf.path_regex
+        except IndexError:  # another thread has just taken routes away
+            return False
 
-    def is_literal(self, path: str) -> bool:
-        """Return whether a path, as a router sees it, is that of a route without parameters."""
-        return path in self._literal
+    def is_alone_at(self, leaf: Leaf, path: str) -> bool:
+        """Return whether a path, as a router sees it, leads to this route first, and has no parameters in it."""
+        numbers = self._literal.get(path)
+        return numbers is not None and self._leaves[numbers[0]] is leaf
 
     def has_frontends(self) -> bool:
         """Return whether there may be something behind the routes."""
@@ -138,7 +147,7 @@ class RouteIndex:
             Exception: What a route's convertor raises.
         """
         root_path = view.get("root_path", "")
-        numbers = self._led_to(view["path"] if not root_path else route_path(view["path"], root_path))
+        numbers = self._led_to(route_path(view["path"], root_path) if root_path else view["path"])
         if numbers is None:
             return UNSURE
         kind = view["type"]
@@ -205,9 +214,10 @@ class RouteIndex:
 
         Building it here would hide from it what is mounted before the router itself builds it.
         """
-        if _CAN_LOOK_INSIDE and type(included) is IncludedRouter and matches_like_stock(included):
-            router = included.original_router
-            if _are_built_of(included._effective_candidates, router.routes):
+        router = included.original_router
+        if _CAN_LOOK_INSIDE and type(included) is IncludedRouter and is_like_stock(included):
+            is_latest = included._effective_candidates_version == router._get_routes_version()
+            if is_latest and _are_built_of(included._effective_candidates, router.routes):
                 for candidate in included._effective_candidates:
                     self._add(candidate, (*routers, router), position, top)
                 return
@@ -216,12 +226,12 @@ class RouteIndex:
 
     def _place(self, leaf: Leaf) -> None:
         number = len(self._leaves)
-        pattern = None if leaf.kind is Kind.UNKNOWN else _read(leaf.described)
+        pattern = None if leaf.kind is Kind.UNKNOWN else _pattern_of(leaf.described)
         if pattern is None:
             self._leaves.append(replace(leaf, kind=Kind.UNKNOWN))
             self._everywhere.append(number)
             return
-        self._leaves.append(replace(leaf, is_certain=pattern.is_certain))
+        self._leaves.append(replace(leaf, path_regex=leaf.described.path_regex, is_certain=pattern.is_certain))
         self._tree.add(pattern, number)
         if pattern.is_literal:
             self._literal["/".join(map(str, pattern.segments))] = None
@@ -311,8 +321,15 @@ _WITHOUT_SLASH = {StringConvertor: "[^/]+", IntegerConvertor: "[0-9]+", FloatCon
 """Convertors that take one segment at most, and their expressions."""
 
 
-def _read(described: Any) -> _Pattern | None:
+def _pattern_of(described: Any) -> _Pattern | None:
     """Return what a route's pattern says, or ``None`` if it is not written as Starlette writes it."""
+    try:
+        return _read(described)
+    except (AttributeError, TypeError):  # it is something else that can match
+        return None
+
+
+def _read(described: Any) -> _Pattern | None:
     expression: re.Pattern[str] = described.path_regex
     text = expression.pattern
     if expression.flags != re.UNICODE or not text.startswith("^") or not text.endswith("$"):
@@ -367,7 +384,7 @@ def _is_literal(expression: str) -> bool:
 
 def _kind_of(route: Any) -> Kind:
     """Return what a route is for, if it matches like those of Starlette and FastAPI do."""
-    if getattr(type(route), "matches", None) not in _STOCK_MATCHES or "matches" in vars(route):
+    if _function_of(route, "matches") not in _STOCK_MATCHES:
         return Kind.UNKNOWN
     if isinstance(route, Route):
         return Kind.HTTP
@@ -382,26 +399,46 @@ def is_included(route: Any) -> bool:
     return IncludedRouter is not None and isinstance(route, IncludedRouter)
 
 
-def matches_like_stock(included: Any) -> bool:
-    """Return whether an included router matches as FastAPI's own do."""
+def is_like_stock(included: Any) -> bool:
+    """Return whether an included router matches and handles requests as FastAPI's own do."""
     return (
-        type(included).matches is IncludedRouter.matches  # type: ignore[union-attr]
-        and type(included.original_router).matches is APIRouter.matches
+        _function_of(included, "matches") is IncludedRouter.matches  # type: ignore[union-attr]
+        and _function_of(included.original_router, "matches") is APIRouter.matches
+        and has_stock_handle(included.original_router)
     )
+
+
+def has_stock_handle(route: Any) -> bool:
+    """Return whether a route, or an included router, does with a request what Starlette's and FastAPI's own do."""
+    return _function_of(route, "handle") in _STOCK_HANDLES
+
+
+def _function_of(carrier: Any, method: str) -> Any:
+    """Return the function behind a method, or ``None`` where something else was put in its place."""
+    # Not `vars()`: Python 3.11 reads all attributes of an object more slowly once it was asked for its dict.
+    return getattr(getattr(carrier, method, None), "__func__", None)
+
+
+_STOCK_HANDLES = {
+    *(Route.handle, APIRoute.handle, Mount.handle, Host.handle),
+    getattr(APIRouter, "handle", Route.handle),  # FastAPI >= 0.137 has it
+}
 
 
 def index_of(router: Router) -> RouteIndex:
     """Return the index of a router, which is made anew when its routes have changed."""
-    index: RouteIndex | None = vars(router).get(_ATTRIBUTE)
+    index: RouteIndex | None = getattr(router, _ATTRIBUTE, None)
     if index is None or index.router is not router or not index.is_current():
-        index = vars(router)[_ATTRIBUTE] = RouteIndex(router)
+        index = RouteIndex(router)
+        setattr(router, _ATTRIBUTE, index)
     return index
 
 
 def route_path(path: str, root_path: str) -> str:
-    """Return the path that a router matches: the decoded one without ``root_path``."""
-    if root_path and path.startswith(root_path):
-        rest = path[len(root_path) :]
-        if not rest or rest.startswith("/"):
-            return rest
-    return path
+    """Return the path that a router matches: the decoded one without ``root_path``, as this Starlette cuts it off."""
+    return get_route_path({"path": path, "root_path": root_path}) if root_path else path
+
+
+def method_of(scope: Scope) -> str | None:
+    """Return the HTTP method of a request; a handshake has none, whatever stands in its scope."""
+    return scope["method"] if scope["type"] == "http" else None

@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from .decorators import mark_of
 from .exceptions import UnsupportedFastAPI
 from .policy import Mark
-from .route_index import UNSURE, index_of, is_included, matches_like_stock, route_path
+from .route_index import UNSURE, has_stock_handle, index_of, is_included, is_like_stock, route_path
 
 # FastAPI >= 0.138 has frontends.
 _FrontendRouteGroup: type[Any] | None = getattr(fastapi_routing, "_FrontendRouteGroup", None)
@@ -91,6 +91,12 @@ def root_of(app: ASGIApp | None) -> Router | Starlette | None:
         if isinstance(step, (Router, Starlette)):
             return step
     return None
+
+
+def router_of(app: Starlette) -> Router:
+    """Return the router that an app's requests come to: that of its middleware stack, once this is built."""
+    behind = () if app.middleware_stack is None else steps_of(app.middleware_stack)
+    return next((step for step in behind if isinstance(step, Router)), app.router)
 
 
 def declared_path(scope: Scope) -> str | None:
@@ -165,7 +171,7 @@ class _Walk:
                 if isinstance(step, FastAPI) and step.root_path:
                     self.view["root_path"] = step.root_path  # as FastAPI.__call__ does
                 self.view["app"] = step
-                return self.router(step.router)
+                return self.router(router_of(step))
             if isinstance(step, Router):
                 return self.router(step)
         return self.target(app)
@@ -232,7 +238,7 @@ class _Walk:
 
     def match(self, route: BaseRoute, router: Router) -> _Matched:
         """Ask one route of ``router`` whether it matches."""
-        if is_included(route) and matches_like_stock(route):
+        if is_included(route) and is_like_stock(route):
             # `matches()` asks the same, and throws away all but the first part of the answer.
             return self.match_included(route)
         match, child_scope = route.matches(self.view)
@@ -254,7 +260,7 @@ class _Walk:
         self.note_mark(original)
         if _FrontendRouteGroup is not None and isinstance(original, _FrontendRouteGroup):
             return self.target(original) if match is Match.FULL else self.nothing()
-        if isinstance(route, (Mount, Host)) and type(route).handle in (Mount.handle, Host.handle):
+        if isinstance(route, (Mount, Host)) and has_stock_handle(route):
             return self.mounted(route)
         if isinstance(route, Route):
             return self.http_route(route, context, router)
@@ -277,10 +283,10 @@ class _Walk:
     def included(self, included: Any) -> Target:
         """Enter an included router: its best candidate, which may be a router included into it."""
         matched = self.match_included(included)
-        if matched.match is Match.NONE:
-            # A user's own `matches` claimed the request, and no route has it.
-            return self.default(matched.router)
-        return self.route(matched)
+        # Where none matches, a user's own `matches` claimed the request.
+        target = self.default(matched.router) if matched.match is Match.NONE else self.route(matched)
+        # A user's own `handle` may run something where the routes would not.
+        return target if target.runs or has_stock_handle(matched.router) else self.target(matched.router)
 
     def default(self, router: Router) -> Target:
         """Enter the app that a router calls when it has nothing for the request: a 404, unless it was replaced."""
@@ -290,7 +296,7 @@ class _Walk:
         """Enter an HTTP route: its endpoint runs unless its ``handle`` answers 405."""
         described = context if context is not None and isinstance(route, APIRoute) else route
         method = self.view["method"]
-        answers_405_itself = type(route).handle in (Route.handle, APIRoute.handle)
+        answers_405_itself = has_stock_handle(route)
         if answers_405_itself and described.methods and method not in described.methods:
             return self.nothing()
         endpoint = described.endpoint
@@ -298,6 +304,8 @@ class _Walk:
             if isinstance(endpoint, type) and issubclass(endpoint, HTTPEndpoint):
                 return self.http_endpoint(endpoint, method, described, is_all=answers_405_itself)
             if root_of(route.app) is not None:
+                # An index tells no parameters, which may matter further in.
+                _update(self.view, route.matches(self.view)[1])
                 return self.app(route.app)
         self.note_mark(endpoint)
         return self.target(endpoint, described, docs=self.is_docs(described, router))

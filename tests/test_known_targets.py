@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Mount, Route, Router, WebSocketRoute
+from starlette.routing import Mount, Route, Router, WebSocketRoute, compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance import force_maintenance_mode_off, force_maintenance_mode_on
@@ -140,6 +140,89 @@ def test_a_route_that_is_equal_is_another_one() -> None:
     assert find("/a") is not None
     router.routes[0] = Route("/a", endpoint, methods=["GET", "POST"])
     assert find("/a") is None
+
+
+def test_a_route_that_is_changed_in_place_is_noticed() -> None:
+    """Its endpoint, its methods and its pattern, from the next request on."""
+    router = a_router()
+    find = Finding(router)
+    route: Any = router.routes[0]
+
+    async def another(request: Request) -> Response:
+        return PlainTextResponse("another")
+
+    for path in ("/a", "/a"):
+        assert find(path) is not None
+    route.endpoint = route.app = another
+    target = find("/a")
+    assert target is not None
+    assert target.endpoint is another
+    route.methods = {"POST"}
+    assert find("/a") is None
+    assert find("/a", "POST") is not None
+    route.methods.add("GET")
+    assert find("/a") is not None
+    route.path_regex, route.path_format, route.param_convertors = compile_path("/b")
+    assert find("/a") is None
+
+
+def test_a_route_before_another_one_of_the_same_path_is_asked() -> None:
+    """Which methods it has may change."""
+    first, second = Route("/a", endpoint, methods=["GET"]), Route("/a", PlainTextResponse("2"), methods=["POST"])
+    find = Finding(Router([first, second]))
+    for _ in range(3):
+        target = find("/a", "POST")
+    assert target is not None
+    assert target.endpoint is second.endpoint
+    assert first.methods is not None
+    first.methods.add("POST")
+    target = find("/a", "POST")
+    assert target is not None
+    assert target.endpoint is endpoint
+
+
+def test_a_class_may_get_another_method() -> None:
+    """So it is asked each time which methods it has."""
+
+    class Own(HTTPEndpoint):
+        async def get(self, request: Request) -> Response:
+            return PlainTextResponse("get")
+
+    find = Finding(Router([Route("/own", Own, methods=["GET", "POST"])]))
+    target = find("/own", "POST")
+    assert target is not None
+    assert not target.runs
+    Own.post = Own.get  # type: ignore[attr-defined]
+    target = find("/own", "POST")
+    assert target is not None
+    assert target.runs
+
+
+def test_a_handshake_has_no_method_whatever_its_scope_says() -> None:
+    """A middleware may have put one there."""
+    router = Router([Route("/x", endpoint, methods=["GET"]), WebSocketRoute("/x", PlainTextResponse("socket"))])
+    find = Finding(router)
+    assert find("/x") is not None
+    socket = find("/x", kind="websocket", method="GET")
+    assert socket is not None
+    assert socket.endpoint is router.routes[1].endpoint  # type: ignore[attr-defined]
+    assert find("/x", kind="websocket") is socket
+
+
+def test_another_router_of_an_app_is_noticed() -> None:
+    """Until its middleware stack is built, an app leads to the router that it has; from then on to that of then."""
+    app, late = Starlette(), Router([Route("/late", endpoint)])
+    find = Finding(app)
+    assert find("/late") is not None
+    app.router = late
+    target = find("/late")
+    assert target is not None
+    assert target.runs
+    app.middleware_stack = app.build_middleware_stack()
+    app.router = Router()
+    target = find("/late")
+    assert target is not None
+    assert target.runs
 
 
 def test_a_later_mark_is_noticed() -> None:

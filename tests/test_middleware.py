@@ -474,6 +474,23 @@ async def test_a_preflight_that_would_reach_code_forced_on_is_blocked() -> None:
 # Untouched
 
 
+@pytest.mark.parametrize("path", ["/acme/admin", "/.*z/yz/admin", "/a+/aa/admin", "/$/admin", "/(/admin"])
+async def test_whatever_stands_for_a_mounts_parameter_opens_nothing(path: str) -> None:
+    """Starlette before 0.39 takes it for a regular expression when it cuts it off."""
+    ran = []
+    inner = FastAPI(openapi_url=None)
+
+    @inner.get("/admin")
+    async def administer() -> None:
+        ran.append(path)
+
+    app = FastAPI()
+    app.mount("/{tenant}", inner)
+    app.add_middleware(MaintenanceModeMiddleware, enable_maintenance=True)
+    assert await status(app, path) in (404, 503)
+    assert ran == []
+
+
 async def test_the_lifespan_passes() -> None:
     """The app starts up and shuts down under maintenance as well."""
     seen: list[str] = []

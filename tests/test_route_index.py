@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
+from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute, compile_path
 from starlette.types import Scope
 from starlette.websockets import WebSocket
 
@@ -156,6 +156,19 @@ def with_pattern(pattern: str, flags: int = 0) -> Route:
     return route
 
 
+class Matching:
+    """What matches as a pattern does, by rules of its own."""
+
+    def match(self, path: str) -> re.Match[str] | None:
+        return re.match("/x/(?P<p>y)", path)
+
+
+def with_other_pattern(pattern: Any) -> Route:
+    route = Route("/x/{p}", endpoint)
+    route.path_regex = pattern
+    return route
+
+
 UNREADABLE: dict[str, Callable[[], BaseRoute]] = {
     "a host": lambda: Host("x.test", app=PlainTextResponse("x")),
     "another matches": lambda: Picky("/x", endpoint),
@@ -168,6 +181,8 @@ UNREADABLE: dict[str, Callable[[], BaseRoute]] = {
     "another group": lambda: with_pattern("^/x/(?P<p>[^/]+)/(a|b)$"),
     "another parameter": lambda: with_pattern("^/x/(?P<p>.+)$"),
     "an expression before": lambda: with_pattern("^/x+/(?P<p>[^/]+)$"),
+    "a pattern of another kind": lambda: with_other_pattern("^/x/y$"),
+    "something that matches": lambda: with_other_pattern(Matching()),
     "a NUL": lambda: with_pattern("^/x\0/(?P<p>[^/]+)$"),
 }
 
@@ -228,6 +243,23 @@ def test_a_route_that_is_equal_is_another_one() -> None:
     router.routes = [Route("/a", endpoint)]
     assert before == router.routes
     assert found(router, "/a") is UNSURE
+
+
+def test_a_route_with_another_pattern_is_another_one() -> None:
+    """It is found where it was put into the tree, and has to be asked."""
+    route = Route("/x", endpoint)
+    router = Router([route])
+    assert found(router, "/x") is route
+    route.path_regex, route.path_format, route.param_convertors = compile_path("/y")
+    assert found(router, "/x") is UNSURE
+
+
+def test_a_list_that_has_just_become_shorter_is_no_error() -> None:
+    """Another thread can take a route away between two looks."""
+    router = Router([Route("/a", endpoint), Route("/b", endpoint)])
+    index = index_of(router)
+    router.routes.pop()
+    assert index.find(scope_of("/b")) is UNSURE
 
 
 def test_a_copied_router_has_an_index_of_its_own() -> None:
@@ -312,6 +344,43 @@ def test_an_included_router_with_matches_of_its_own_is_asked() -> None:
     router.get("/one")(endpoint)
     app.include_router(router)
     assert found(app.router, "/one") is UNSURE
+
+
+@has_included_routers
+@pytest.mark.anyio
+@pytest.mark.parametrize("method", ["matches", "handle"])
+async def test_an_included_router_that_gets_a_method_of_its_own_is_asked(method: str) -> None:
+    """Until then FastAPI had built it."""
+    app, router = including()
+    await get(app, "/in/one")
+    setattr(router, method, lambda scope: (Match.NONE, {}))
+    assert RouteIndex(app.router).find(scope_of("/in/one")) is UNSURE
+
+
+@has_included_routers
+@pytest.mark.anyio
+async def test_a_router_that_is_empty_is_asked_until_fastapi_has_built_it() -> None:
+    """It builds it when it comes there first, which is to stay so."""
+    app, router = FastAPI(openapi_url=None), APIRouter()
+    app.include_router(router, prefix="/in")
+    assert found(app.router, "/in/one") is UNSURE
+    await get(app, "/in/one")
+    assert found(app.router, "/in/one") is None
+
+
+@has_included_routers
+@pytest.mark.anyio
+async def test_a_route_that_comes_deep_inside_is_known_at_the_next_request_but_one() -> None:
+    """FastAPI builds all around it anew."""
+    app, outer, inner = FastAPI(openapi_url=None), APIRouter(), APIRouter()
+    inner.get("/one")(endpoint)
+    outer.include_router(inner)
+    app.include_router(outer)
+    await get(app, "/one")
+    inner.get("/two")(endpoint)
+    assert found(app.router, "/two") is UNSURE
+    await get(app, "/two")
+    assert found(app.router, "/two") is inner.routes[1]
 
 
 @has_included_routers
