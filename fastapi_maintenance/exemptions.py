@@ -119,17 +119,35 @@ def _pattern(path: object) -> str:
         raise InvalidConfiguration(f"exempt path {path!r}: empty, '.' and '..' segments are never exempt")
     if path == "/":
         return "/"
-    pattern = ""
+    blocks = [""]
     for segment in path.strip("/").split("/"):
         if segment == "**":
-            pattern += "(?:/[^/]+)*"
+            blocks.append("")
         elif "**" in segment:
             raise InvalidConfiguration(f"exempt path {path!r}: '**' stands for whole segments, as in '/files/**'")
-        elif segment == "*":
-            pattern += "/[^/]+"
         else:
-            pattern += "/" + "[^/]*".join(re.escape(part) for part in segment.split("*"))
-    return pattern + "/?"
+            blocks[-1] += _segment(segment)
+    return _one_after_the_other(blocks, "(?:/[^/]++)*") + "/?"
+
+
+def _segment(segment: str) -> str:
+    """Return the regular expression of one segment of an exempt path."""
+    if segment == "*":
+        return "/[^/]++"
+    parts = [re.escape(part) for part in segment.split("*")]
+    return f"/(?>{_one_after_the_other(parts, '[^/]*')}(?![^/]))"
+
+
+def _one_after_the_other(parts: list[str], between: str) -> str:
+    """Return the regular expression of parts with anything between two of them.
+
+    But for the last part, which is at the end, the first place where a part fits is as good as any later one. So no
+    other place is tried: all combinations of places would take seconds, for a path that a client chose for that.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    first, *middle, last = parts
+    return first + "".join(f"(?>{between}?{part})" for part in middle) + between + last
 
 
 _MAPPED = IPv6Network("::ffff:0:0/96")
