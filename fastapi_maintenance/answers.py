@@ -32,6 +32,8 @@ OFFERED = (JSON, PROBLEM, HTML, TEXT)
 """The media types of the default answer, the one for clients that don't mind first."""
 
 _SECOND = timedelta(seconds=1)
+_LAST_MINUTE = datetime.max.replace(second=0, microsecond=0, tzinfo=UTC)
+"""Behind it no whole minute is left to round an end up to, such as ``datetime.max``."""
 _LONGEST_RELOAD_SECONDS = 2_000_000
 """Browsers keep such times in milliseconds and 31 bits; a longer one would be due at once."""
 
@@ -198,13 +200,10 @@ def _iso(end: datetime) -> str:
 
 
 def in_words(end: datetime) -> str:
-    """Return an end to the minute, which is not before the end itself."""
-    minute = timedelta(minutes=1)
-    return f"{end.astimezone(UTC) + (minute - _past_minute(end)) % minute:%Y-%m-%d %H:%M} UTC"
-
-
-def _past_minute(end: datetime) -> timedelta:
-    return timedelta(seconds=end.second, microseconds=end.microsecond)
+    """Return an end to the minute, for people: never before the end, but for the calendar's last minute."""
+    at = min(end.astimezone(UTC), _LAST_MINUTE)
+    past_minute = timedelta(seconds=at.second, microseconds=at.microsecond)
+    return f"{at + -past_minute % timedelta(minutes=1):%Y-%m-%d %H:%M} UTC"
 
 
 def _reload_seconds(decision: Decision, now: datetime) -> str:
