@@ -378,7 +378,7 @@ async def _to_its_end(release: Coroutine[Any, Any, object]) -> None:
         cancellation: asyncio.CancelledError | None = None
         while not task.done():
             try:
-                await asyncio.shield(task)
+                await asyncio.wait({task})  # unlike a shield, it does not raise what the release raises
             except asyncio.CancelledError as error:
                 cancellation = error
     if cancellation is None:
