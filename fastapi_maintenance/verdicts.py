@@ -53,12 +53,14 @@ class Verdicts:
         end = state.same_until(now)
         self.state = state
         self.instead = instead
+        self._begin = now.timestamp()
+        """Before that, by a clock that was put back, the state may say something else."""
         self._end = math.inf if end is None else end.timestamp()
         self._taken: dict[tuple[bool, bool, bool, bool, str | None], Verdict] = {}
 
     def are_still(self, state: MaintenanceState, instead: bool | None) -> bool:
         """Return whether they go for requests of now."""
-        return state is self.state and instead is self.instead and time.time() < self._end
+        return state is self.state and instead is self.instead and self._begin <= time.time() < self._end
 
     def of(self, target: Target, method: str | None, exemption: str | None = None) -> Verdict:
         """Return the decision about a request."""
