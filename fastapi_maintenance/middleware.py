@@ -93,17 +93,17 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
             if headers is not None:
                 await Response(status_code=HTTP_303_SEE_OTHER, headers=headers)(scope, receive, send)
                 return
+        view = gate.view()  # raises where there is no backend, so before anything that has to be undone
         outer = answering.get()
         answering.set((gate.app, scope, outer))
         # Counted before the switch is asked: whoever changes it and then looks misses no request that did not see it.
-        view = gate.view()
         counts, key = view.in_flight, id(scope)
         is_first = key not in counts  # and not that of an app which this one is mounted in
         if is_first:
             counts[key] = scope
-        if kind == "websocket":
-            send = Socket(scope, send).send
         try:
+            if kind == "websocket":
+                send = Socket(scope, send).send
             verdict = gate.judge_at_once(self.app, scope, view) if self._is_plain else None
             if verdict is None:
                 await self._answer(scope, receive, send)
