@@ -161,7 +161,7 @@ class Gate:
         state = view.peek()
         if state is None:
             return None
-        if (state is self._known_off or self._is_known_off(state)) and not forced_on_anywhere():
+        if (state is self._known_off or self._is_off(state)) and not forced_on_anywhere():
             outer = scope.get(_SCOPE_KEY)
             # Nothing of theirs needs to be kept, if this is the only gate.
             is_plain = outer is None and not scope.get("root_path")
@@ -175,12 +175,12 @@ class Gate:
             scope[_SCOPE_KEY] = Visit(self, scope, scope.get(_SCOPE_KEY), state, target)
         return verdict
 
-    def _is_known_off(self, state: MaintenanceState) -> bool:
-        """Return whether a state is off and stays so, and remember it."""
+    def _is_off(self, state: MaintenanceState) -> bool:
+        """Return whether a state blocks nothing by itself now; one that stays so is remembered."""
         if state.mode is _MODE_OFF and not state.holds and not state.windows and self.app.instead is None:
             self._known_off = state
             return True
-        return self.is_off(state)
+        return state.mode_at(datetime.now(UTC), instead=self.app.instead) is _MODE_OFF
 
     def arrive(self, scope: Scope) -> Visit:
         """Begin the visit of a request that has to be judged."""
@@ -197,7 +197,7 @@ class Gate:
         """
         view = self.view()
         visit.state = view.peek() or await view.read()
-        if not forced_on_anywhere() and self.is_off(visit.state):
+        if not forced_on_anywhere() and self._is_off(visit.state):
             return PASSED_AT_ONCE, receive
         target = self._targets.of(start, scope)
         if target is None:
@@ -268,12 +268,6 @@ class Gate:
         headers = list(response.raw_headers)
         await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
         await send({"type": "http.response.body", "body": response.body})
-
-    def is_off(self, state: MaintenanceState) -> bool:
-        """Return whether a state blocks nothing by itself."""
-        if not state.holds and not state.windows and self.app.instead is None and state.mode is MaintenanceMode.OFF:
-            return True
-        return state.mode_at(datetime.now(UTC), instead=self.app.instead) is MaintenanceMode.OFF
 
 
 def _target(app: ASGIApp, scope: Scope) -> Target:
