@@ -198,7 +198,7 @@ class _Lease:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Terms:
+class _Options:
     """How a block holds its switches."""
 
     kind: Literal["on", "off"]
@@ -221,16 +221,16 @@ class MaintenanceBlock:
     ``maintenance_mode_on`` and ``maintenance_mode_off`` make one.
     """
 
-    def __init__(self, terms: _Terms) -> None:
+    def __init__(self, options: _Options) -> None:
         self.lost = threading.Event()
         """Set once a hold of this block is gone before its end: an operator broke it, or it expired."""
-        self._terms = terms
+        self._options = options
         self._leases: list[_Lease] = []
         self._scope: CancelScope | None = None
         self._call_in_loop: Callable[[Callable[[], None]], None] | None = None
 
     def __repr__(self) -> str:
-        return f"<maintenance_mode_{self._terms.kind} of {', '.join(self._terms.names)}>"
+        return f"<maintenance_mode_{self._options.kind} of {', '.join(self._options.names)}>"
 
     async def __aenter__(self) -> Self:
         """Hold the switches: all, or none if one of them fails."""
@@ -238,27 +238,27 @@ class MaintenanceBlock:
             msg = "this block is entered already; make a new maintenance_mode_on/off(...) for each"
             raise RuntimeError(msg)
         self.lost = threading.Event()
-        self._leases = [self._lease(name) for name in self._terms.names]
+        self._leases = [self._lease(name) for name in self._options.names]
         try:
             for lease in self._leases:
                 await lease.take()
-            if self._terms.drain is not None:
+            if self._options.drain is not None:
                 await drained(
                     [lease.view for lease in self._leases],
-                    self._terms.drain,
-                    close_websockets=self._terms.close_websockets,
+                    self._options.drain,
+                    close_websockets=self._options.close_websockets,
                 )
         except DrainTimeout as error:
             leases, self._leases = self._leases, []
-            error.release = _left_to_expire(leases, self._terms.ttl)
+            error.release = _left_to_expire(leases, self._options.ttl)
             raise
         except BaseException:
             leases, self._leases = self._leases, []
             await _to_its_end(_release_quietly(leases))
             raise
-        if self._terms.kind == "on":
+        if self._options.kind == "on":
             _enclosing.set((*_enclosing.get(), *self._held()))
-        if self._terms.cancel_when_lost:
+        if self._options.cancel_when_lost:
             self._call_in_loop = background.caller_in_this_loop()
             self._scope = CancelScope().__enter__()
             if self.lost.is_set():
@@ -293,25 +293,25 @@ class MaintenanceBlock:
         if not inspect.iscoroutinefunction(function):
             msg = f"{function!r} is not an async function; inside a sync one there is no loop to hold a switch from"
             raise TypeError(msg)
-        terms = replace(self._terms, code=f"{function.__module__}.{function.__qualname__}")
+        options = replace(self._options, code=f"{function.__module__}.{function.__qualname__}")
 
         @functools.wraps(function)
         async def held(*args: P.args, **kwargs: P.kwargs) -> T:
-            async with MaintenanceBlock(terms):
+            async with MaintenanceBlock(options):
                 return await function(*args, **kwargs)
 
         return held
 
     def _lease(self, name: str) -> _Lease:
-        terms = self._terms
-        view = view_of(registry.meant(terms.backend, name))
-        if terms.keep_on_error and view.backend.read_only:
+        options = self._options
+        view = view_of(registry.meant(options.backend, name))
+        if options.keep_on_error and view.backend.read_only:
             raise ReadOnlyBackend(repr(view.backend), "keep_on_error needs a backend that can be set from here")
-        is_on = terms.kind == "on"
+        is_on = options.kind == "on"
         masks = frozenset(id_ for whose, id_ in _enclosing.get() if whose is view and not is_on)
-        owner = terms.owner or f"{terms.code} in process {os.getpid()} on {socket.gethostname()}"
+        owner = options.owner or f"{options.code} in process {os.getpid()} on {socket.gethostname()}"
         return _Lease(
-            view, Hold(kind=terms.kind, owner=owner, reason=terms.reason, masks=masks), terms.ttl, self._lose
+            view, Hold(kind=options.kind, owner=owner, reason=options.reason, masks=masks), options.ttl, self._lose
         )
 
     def _held(self) -> tuple[tuple[View, str], ...]:
@@ -327,7 +327,7 @@ class MaintenanceBlock:
         """Give all holds back; of what goes wrong, the first is raised."""
         failures: list[Exception] = []
         for lease in leases:
-            fields = self._kept(lease.view) if self._terms.keep_on_error and error is not None else None
+            fields = self._kept(lease.view) if self._options.keep_on_error and error is not None else None
             try:
                 await lease.give_back(fields)
             except Exception as failure:  # noqa: BLE001 - one switch must not keep the others
@@ -339,8 +339,8 @@ class MaintenanceBlock:
 
     def _kept(self, view: View) -> Mapping[str, Any]:
         """Return the fields of the mode that outlives a block that failed."""
-        mode = MaintenanceMode.ON if self._terms.kind == "on" else MaintenanceMode.OFF
-        reason = self._terms.reason if view.stores_reasons else None
+        mode = MaintenanceMode.ON if self._options.kind == "on" else MaintenanceMode.OFF
+        reason = self._options.reason if view.stores_reasons else None
         return set_mode(mode, now=datetime.now(UTC), reason=reason).fields
 
 
@@ -487,7 +487,7 @@ def _block(  # noqa: PLR0917
     for flag, value in flags.items():
         if not isinstance(value, bool):
             raise InvalidConfiguration(f"{flag}={value!r}: True or False is needed")
-    terms = _Terms(
+    options = _Options(
         kind=kind,
         backend=None if backend is None else checked_backend(backend),
         names=tuple(checked_name(one) for one in names),
@@ -498,7 +498,7 @@ def _block(  # noqa: PLR0917
         drain=None if drain is None else checked_seconds(drain),
         **{"close_websockets": False, **flags},
     )
-    return MaintenanceBlock(terms)
+    return MaintenanceBlock(options)
 
 
 def _checked_ttl(ttl: float | timedelta | None) -> timedelta | None:
