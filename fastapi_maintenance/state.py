@@ -59,7 +59,8 @@ class MaintenanceMode(StrEnum):
     """The safe methods of RFC 9110 pass, the others are answered with 503."""
 
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""When the clocks of stores begin; a state's ``epoch`` is something else."""
 
 
 def _in_utc(moment: datetime) -> datetime:
@@ -74,15 +75,16 @@ Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 """A time in Python's own UTC. Pydantic's timezone crashes a process that frees it at its end (pydantic-core 2.50)."""
 
 
-def _to_milliseconds(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(milliseconds=1)
+def to_milliseconds(moment: datetime) -> int:
+    """Return the whole milliseconds since 1970, as stores tell times."""
+    return (moment - UNIX_EPOCH) // timedelta(milliseconds=1)
 
 
 def _from_milliseconds(value: object) -> object:
     if type(value) is not int:  # bool is an int, and no time
         return value
     try:
-        return _EPOCH + timedelta(milliseconds=value)
+        return UNIX_EPOCH + timedelta(milliseconds=value)
     except OverflowError:
         msg = f"{value} ms since 1970 is no time"
         raise ValueError(msg) from None
@@ -91,7 +93,7 @@ def _from_milliseconds(value: object) -> object:
 Milliseconds = Annotated[
     Moment,
     BeforeValidator(_from_milliseconds),
-    PlainSerializer(_to_milliseconds, return_type=int, when_used="json"),
+    PlainSerializer(to_milliseconds, return_type=int, when_used="json"),
 ]
 """A time that stores compare with their own clock: in JSON the milliseconds since 1970."""
 
@@ -335,11 +337,16 @@ def _mode_of(segment: Segment) -> MaintenanceMode:
 def checked_size(document: bytes) -> bytes:
     """Return a document, or raise ``InvalidConfiguration`` if it is too large to be stored."""
     if len(document) > MAX_BYTES:
-        raise InvalidConfiguration(
-            f"the state would have {len(document)} bytes, nothing was changed: at most {MAX_BYTES} are stored; "
-            "shorten the reasons, or plan fewer windows"
-        )
+        raise too_large(len(document))
     return document
+
+
+def too_large(size: int) -> InvalidConfiguration:
+    """Return the error for a document of so many bytes."""
+    return InvalidConfiguration(
+        f"the state would have {size} bytes, nothing was changed: at most {MAX_BYTES} are stored; "
+        "shorten the reasons, or plan fewer windows"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -117,13 +117,14 @@ class FollowedBackend(StateBackend):
         initial: bool | MaintenanceMode = False,
         init_timeout: float = 2.0,
     ) -> None:
-        for name, seconds in {
+        durations: dict[str, object] = {
             "poll_seconds": poll_seconds,
             "timeout_seconds": timeout_seconds,
             "init_timeout": init_timeout,
             "max_stale": 1 if max_stale is None else max_stale,
-        }.items():
-            if not seconds > 0:
+        }
+        for name, seconds in durations.items():
+            if not (isinstance(seconds, (int, float)) and seconds > 0):
                 raise InvalidConfiguration(f"{name}={seconds!r}: a number of seconds above 0 is needed")
         if on_backend_error not in ("keep", "open", "closed"):
             raise InvalidConfiguration(f"on_backend_error={on_backend_error!r}: accepted are 'keep', 'open', 'closed'")
@@ -140,6 +141,17 @@ class FollowedBackend(StateBackend):
         self.init_timeout = init_timeout
         self.stop_following: Callable[[], Coroutine[Any, Any, None]] | None = None
         """Ends what follows this backend, if anything does; runs on the background thread."""
+
+    def _options(self) -> dict[str, Any]:
+        """Return the options that a sibling takes over."""
+        return {
+            "poll_seconds": self.poll_seconds,
+            "timeout_seconds": self.timeout_seconds,
+            "on_backend_error": self.on_backend_error,
+            "max_stale": self.max_stale,
+            "initial": self.initial,
+            "init_timeout": self.init_timeout,
+        }
 
     @abstractmethod
     async def load(self) -> MaintenanceState | None:

@@ -20,10 +20,9 @@ from pathlib import Path
 
 from .. import background
 from ..exceptions import BackendUnavailable, CorruptState, DeadlinePassed, InvalidConfiguration, ReadOnlyBackend
-from ..state import MAX_BYTES, Change, MaintenanceMode, MaintenanceState, is_plain, parse_mode
+from ..state import MAX_BYTES, UNIX_EPOCH, Change, MaintenanceMode, MaintenanceState, is_plain, parse_mode
 from .base import FollowedBackend, OnBackendError
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _BARE = "bare "
 """What the epoch of a bare word begins with."""
@@ -94,12 +93,7 @@ class LocalFileBackend(FollowedBackend):
         suffix = path.suffix or (".switch" if name == "lock" else "")
         return LocalFileBackend(
             path.with_name(f"{path.stem}.{name}{suffix}"),
-            poll_seconds=self.poll_seconds,
-            timeout_seconds=self.timeout_seconds,
-            on_backend_error=self.on_backend_error,
-            max_stale=self.max_stale,
-            initial=self.initial,
-            init_timeout=self.init_timeout,
+            **self._options(),
         )
 
     async def load(self) -> MaintenanceState:
@@ -272,7 +266,7 @@ def _parsed(raw: bytes, file: os.stat_result, *, where: str) -> MaintenanceState
 def _of_bare(mode: MaintenanceMode, file: os.stat_result) -> MaintenanceState:
     """Return the state of a file that has a bare word."""
     version = max(file.st_mtime_ns // 1000, 0)
-    modified = _EPOCH + timedelta(microseconds=version)
+    modified = UNIX_EPOCH + timedelta(microseconds=version)
     return MaintenanceState(
         # Named after the word, so that followers see a change even between two files of the same version.
         epoch=f"{_BARE}{mode}",

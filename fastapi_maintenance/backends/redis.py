@@ -24,7 +24,7 @@ from ..exceptions import (
     UnknownWindow,
     VersionConflict,
 )
-from ..state import MAX_BYTES, Change, MaintenanceMode, MaintenanceState, checked_size
+from ..state import MAX_BYTES, Change, MaintenanceMode, MaintenanceState, to_milliseconds, too_large
 from .base import FollowedBackend, OnBackendError, clock_difference
 
 if TYPE_CHECKING:
@@ -123,12 +123,7 @@ class RedisBackend(FollowedBackend):
         sibling = RedisBackend(
             self._url,
             key=key,
-            poll_seconds=self.poll_seconds,
-            timeout_seconds=self.timeout_seconds,
-            on_backend_error=self.on_backend_error,
-            max_stale=self.max_stale,
-            initial=self.initial,
-            init_timeout=self.init_timeout,
+            **self._options(),
         )
         sibling._connections = self._connections
         return sibling
@@ -179,7 +174,7 @@ class RedisBackend(FollowedBackend):
                     f"{self.key}:unreadable",
                     change.to_json().encode(),
                     # By the server's clock, which may differ from the one here.
-                    _milliseconds(now + left * (1 - _SHARE_FOR_THE_ANSWER)),
+                    to_milliseconds(now + left * (1 - _SHARE_FOR_THE_ANSWER)),
                     # Of the server's clock a moment ago: scripts have no calendar.
                     f'"{now.isoformat(timespec="milliseconds").replace("+00:00", "Z")}"',
                     max(_LEAST_MEMORY, left * 2) // timedelta(milliseconds=1),
@@ -314,7 +309,7 @@ class RedisBackend(FollowedBackend):
             case b"held":
                 raise SwitchIsHeld(sorted(owner.decode() for owner in details))
             case b"large":
-                checked_size(bytes(int(details[0])))
+                raise too_large(int(details[0]))
             case b"unreadable":
                 raise CorruptState(self._where, "something else was stored while the change was made")
             case b"replaced" if replaced is not None:
@@ -386,10 +381,6 @@ def _can_replace(change: Change) -> bool:
         and not change.required_windows
         and not change.refuse_while_held
     )
-
-
-def _milliseconds(moment: datetime) -> int:
-    return (moment - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)
 
 
 class _Connections:

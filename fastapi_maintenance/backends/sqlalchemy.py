@@ -22,7 +22,7 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -37,7 +37,7 @@ from ..exceptions import (
     MissingExtra,
     OutcomeUnknown,
 )
-from ..state import Change, MaintenanceMode, MaintenanceState
+from ..state import UNIX_EPOCH, Change, MaintenanceMode, MaintenanceState
 from .base import FollowedBackend, OnBackendError, clock_difference
 
 T = TypeVar("T")
@@ -52,7 +52,6 @@ DEFAULT_KEY = "default"
 _TABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]{0,62}\.)?[A-Za-z_][A-Za-z0-9_]{0,62}")
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
 _SECRET = re.compile(r"pass|pwd|secret|token|key", re.IGNORECASE)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _SHARE_OF_THE_STORE = 0.8
 """The part of ``timeout_seconds`` within which the database must have made a change; the rest is for its answer."""
@@ -156,7 +155,7 @@ class _Clock:
         return self.milliseconds + int((moment - self.read_at) * 1000)
 
     def now(self) -> datetime:
-        return _EPOCH + timedelta(milliseconds=self.at(time.monotonic()))
+        return UNIX_EPOCH + timedelta(milliseconds=self.at(time.monotonic()))
 
 
 class SQLAlchemyBackend(FollowedBackend):
@@ -247,12 +246,7 @@ class SQLAlchemyBackend(FollowedBackend):
             self._database.url,
             table=self.table,
             key=name if self.key == DEFAULT_KEY else f"{self.key}:{name}",
-            poll_seconds=self.poll_seconds,
-            timeout_seconds=self.timeout_seconds,
-            on_backend_error=self.on_backend_error,
-            max_stale=self.max_stale,
-            initial=self.initial,
-            init_timeout=self.init_timeout,
+            **self._options(),
         )
         made._database = self._database
         return made
@@ -300,7 +294,7 @@ class SQLAlchemyBackend(FollowedBackend):
             milliseconds = await background.bounded(self._clock(), self.timeout_seconds)
         except Exception as error:  # noqa: BLE001 - drivers raise what they like
             raise BackendUnavailable(repr(self), self._database.told(error)) from None
-        return _EPOCH + timedelta(milliseconds=int(milliseconds))
+        return UNIX_EPOCH + timedelta(milliseconds=int(milliseconds))
 
     async def try_writing(self) -> str | None:
         """Begin a change and roll it back; where that would make a table or a database, nothing is tried.
@@ -458,7 +452,7 @@ class SQLAlchemyBackend(FollowedBackend):
     @staticmethod
     def _by_our_clock(state: MaintenanceState, milliseconds: int) -> MaintenanceState:
         """Return a stored state as it is by this host's clock, while the database's says so many milliseconds."""
-        return state.by_another_clock(clock_difference(_EPOCH + timedelta(milliseconds=int(milliseconds))))
+        return state.by_another_clock(clock_difference(UNIX_EPOCH + timedelta(milliseconds=int(milliseconds))))
 
 
 @dataclass(eq=False)
@@ -625,9 +619,9 @@ async def _execute(connection: AsyncConnection, statement: str, **values: Any) -
     return await connection.execute(text(statement), values)
 
 
-async def _value(connection: AsyncConnection, statement: str, **values: Any) -> Any:
+async def _value(connection: AsyncConnection, statement: str) -> Any:
     """Return the first value of the first row, or ``None`` if there is no row."""
-    row = (await _execute(connection, statement, **values)).first()
+    row = (await _execute(connection, statement)).first()
     return None if row is None else row[0]
 
 
