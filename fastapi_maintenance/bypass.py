@@ -6,7 +6,6 @@ A token is signed, expires, and is bound to its switches and to the maintenance 
 from __future__ import annotations
 
 import hashlib
-import inspect
 import logging
 import math
 import re
@@ -18,11 +17,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict
-from starlette.concurrency import run_in_threadpool
 from starlette.types import Scope
 
 from .backends.base import BaseStateBackend, StateBackend
 from .exceptions import InvalidConfiguration, MissingExtra, NotUnderMaintenance
+from .handlers import call
 from .registry import DEFAULT, answering_app, registry
 from .snapshot import view_of
 from .state import MaintenanceMode, MaintenanceState
@@ -297,10 +296,7 @@ class Bypass:
         if self.revoked is None:
             return False
         try:
-            if inspect.iscoroutinefunction(self.revoked):
-                return bool(await self.revoked(claims.holder))
-            answer = await run_in_threadpool(self.revoked, claims.holder)
-            return bool(await answer if inspect.isawaitable(answer) else answer)
+            return bool(await call(self.revoked, claims.holder))
         except Exception:
             logger.exception("bypass: revoked() failed, so the token of %r is refused", claims.holder)
             return True

@@ -263,6 +263,7 @@ class MaintenanceActive(HTTPException):
         self.decision = decision
         """Why the request was refused."""
         self.terms = terms
+        """The guard's ``Terms``, by which ``maintenance_exception_handler`` answers."""
         super().__init__(status, detail=detail, headers=dict(headers))
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import logging
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -16,37 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .answers import DETAIL
 
-if sys.version_info >= (3, 14):  # pragma: no cover - not on each Python
-    import annotationlib
-
 logger = logging.getLogger("fastapi_maintenance")
 
 _DENIAL_EXTENSION = "websocket.http.response"
-
-
-def takes_decision(handler: Callable[..., Any]) -> bool:
-    """Return whether a ``response_handler`` gets the decision behind the request.
-
-    It does if its second positional parameter must be filled or is called ``decision``. All others stay as they are:
-    parameters with a default, ``*args`` and keyword-only ones are the handler's own.
-    """
-    try:
-        parameters = list(_signature(handler).parameters.values())
-    except (TypeError, ValueError):  # a callable from C that doesn't tell
-        return False
-    second = parameters[1:2]
-    return any(
-        parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-        and (parameter.default is parameter.empty or parameter.name == "decision")
-        for parameter in second
-    )
-
-
-if sys.version_info >= (3, 14):  # pragma: no cover - the same
-    # Annotations may name what exists for type checkers only.
-    _signature = functools.partial(inspect.signature, annotation_format=annotationlib.Format.FORWARDREF)
-else:  # pragma: no cover - the other one
-    _signature = inspect.signature
 
 
 class Refusal:

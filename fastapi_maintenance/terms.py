@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from copy import copy
 from datetime import UTC, datetime
-from functools import partial
-from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
 from .answers import DEFAULT_ANSWER, Answer
 from .exceptions import InvalidConfiguration
 from .exemptions import Exemptions
+from .handlers import call, takes_decision
 from .policy import Decision
-from .responses import Refusal, takes_decision
+from .responses import Refusal
 from .state import MaintenanceState
 
 logger = logging.getLogger("fastapi_maintenance")
@@ -88,7 +85,7 @@ class Terms:
         if self.exempt_handler is None:
             return None
         try:
-            return "handler" if await _call(self.exempt_handler, request) else None
+            return "handler" if await call(self.exempt_handler, request) else None
         except Exception:
             logger.exception("exempt_handler failed: %s %s is not exempt", request.method, path)
             return None
@@ -119,7 +116,7 @@ class Terms:
             return None
         more = (decision,) if self._handler_takes_decision else ()
         try:
-            response = await _call(handler, request, *more)
+            response = await call(handler, request, *more)
         except Exception:
             logger.exception("response_handler failed: the default maintenance response is sent instead")
             return None
@@ -131,14 +128,3 @@ class Terms:
             )
             return None
         return response
-
-
-async def _call(handler: Callable[..., Any], *arguments: object) -> Any:
-    """Call a user's handler, off the event loop unless it is async."""
-    function = handler
-    while isinstance(function, partial):
-        function = function.func
-    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
-        return await handler(*arguments)
-    result = await run_in_threadpool(handler, *arguments)
-    return await result if inspect.isawaitable(result) else result

@@ -37,8 +37,8 @@ from fastapi_maintenance import (
 from fastapi_maintenance.accept import preferred
 from fastapi_maintenance.answers import DETAIL, HTML, JSON, OFFERED, PROBLEM, TEXT
 from fastapi_maintenance.backends import MemoryBackend
+from fastapi_maintenance.handlers import takes_decision
 from fastapi_maintenance.policy import Rule
-from fastapi_maintenance.responses import takes_decision
 from tests.asgi import call, get, handshake, request, scope_of
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
