@@ -578,7 +578,10 @@ def _check_url(url: object) -> None:
     Credentials with a bare ``/``, ``?`` or ``#`` are such: a part of them would be taken for a host or a database.
     """
     if not isinstance(url, str):
-        raise InvalidConfiguration(f"url={url!r}: a Redis URL is needed, such as 'redis://localhost:6379/0'")
+        # Its type alone: the repr of a URL by pydantic or the like has the password in it.
+        raise InvalidConfiguration(
+            f"url: a Redis URL is needed, such as 'redis://localhost:6379/0', as text and not as {type(url).__name__}"
+        )
     try:
         parts = urlsplit(url)
     except ValueError:
