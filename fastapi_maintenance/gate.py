@@ -281,7 +281,7 @@ def target_of(start: ASGIApp, scope: Scope, mark: Mark | None = None) -> Target:
     check_fastapi()
     target = resolve(start, scope, mark=mark)
     if target.failure is not None:
-        logger.debug("matching %s raised %r", scope["path"], target.failure)
+        logger.debug("matching %r raised %r", scope["path"], target.failure)
     for entry in target.entries:
         watch(entry.router)
     return target

@@ -14,6 +14,7 @@ from .answers import DEFAULT_ANSWER, Answer
 from .exceptions import InvalidConfiguration
 from .exemptions import Exemptions
 from .handlers import call, takes_decision
+from .page import in_one_line
 from .policy import Decision
 from .responses import Refusal
 from .state import MaintenanceState
@@ -87,7 +88,7 @@ class Terms:
         try:
             return "handler" if await call(self.exempt_handler, request) else None
         except Exception:
-            logger.exception("exempt_handler failed: %s %s is not exempt", request.method, path)
+            logger.exception("exempt_handler failed: %s %s is not exempt", request.method, in_one_line(path))
             return None
 
     def default(self, decision: Decision, request: Request) -> Response:
