@@ -34,7 +34,7 @@ from fastapi_maintenance import (
     maintenance_exception_handler,
     set_maintenance_mode,
 )
-from fastapi_maintenance.accept import preferred
+from fastapi_maintenance.accept import _preferred, preferred
 from fastapi_maintenance.answers import DETAIL, HTML, JSON, OFFERED, PROBLEM, TEXT
 from fastapi_maintenance.backends import MemoryBackend
 from fastapi_maintenance.policy import Rule
@@ -232,6 +232,13 @@ def test_several_fields_are_one_list() -> None:
 def test_whatever_a_client_sends_it_gets_something_that_is_offered(accept: str) -> None:
     """No header raises."""
     assert preferred(accept, OFFERED) in OFFERED
+
+
+def test_a_long_header_is_not_kept() -> None:
+    """What clients make up is not to fill this process's memory."""
+    before = _preferred.cache_info()
+    assert preferred(f"text/html, text/x-{'x' * 500}", OFFERED) == HTML
+    assert _preferred.cache_info() == before
 
 
 _offers = st.sampled_from(OFFERED)

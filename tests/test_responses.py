@@ -762,8 +762,8 @@ async def test_seconds_that_the_operator_gave_become_retry_after() -> None:
     state = await change_mode(True, backend, reason="moving", retry_after=77)
     assert (state.version, state.retry_after) == (1, 77)
     assert (await get(app, "/x")).headers["retry-after"] == "77"
-    await change_mode(True, backend, retry_after=77, until=datetime.now(UTC) + timedelta(seconds=5.9))
-    assert int((await get(app, "/x")).headers["retry-after"]) in {4, 5}
+    await change_mode(True, backend, retry_after=77, until=datetime.now(UTC) + timedelta(seconds=600))
+    assert 580 < int((await get(app, "/x")).headers["retry-after"]) <= 600
     await change_mode(True, backend)
     assert (await get(app, "/x")).headers["retry-after"] == "10"
     for wrong in (-1, 1.5, True):
