@@ -24,7 +24,6 @@ from fastapi_maintenance.state import Change
 
 from .asgi import scope_of
 from .places import Place, file_place, postgres_place, redis_place, sqlite_place
-from .stores import PostgresServer, RedisServer
 from .test_schedule import hundred_windows
 
 WAITING = {
@@ -36,18 +35,6 @@ HARMLESS = {"fspath", "get_ident", "monotonic", "perf_counter", "time"}
 """Those that do not."""
 
 GOAL_SECONDS = 5e-6
-
-
-@pytest.fixture(scope="module")
-def redis_server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def postgres_server() -> Iterator[PostgresServer]:
-    with PostgresServer() as server:
-        yield server
 
 
 @pytest.fixture(params=["file", "redis", "sqlite", "postgresql"])

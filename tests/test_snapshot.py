@@ -1000,6 +1000,21 @@ async def test_a_state_that_is_too_old_counts_as_it_was_asked_for(
     assert turns == ([] if already else [f"<Store> has failed for 60 s: the switch counts as {policy}"])
 
 
+async def test_a_store_is_asked_again_when_its_state_will_be_too_old(make: Make, clock: Clock) -> None:
+    """And not some time later, however seldom it is asked by then."""
+    one = make(at(1, ON), on_backend_error="open", max_stale=60)
+    view = view_of(one)
+    await view.read()
+    await one.is_read()
+    one.stored = BackendUnavailable("<Store>", "down")
+    for _ in range(6):
+        await one.is_read()
+    assert isinstance(view, FollowedView)
+    for seconds, least, most in ((0, 0.5, 1.0), (59.9, 0.09, 0.11), (60, 0.5, 1.0)):
+        clock.now = 1000.0 + seconds
+        assert least <= view._pause() <= most
+
+
 @pytest.mark.parametrize("policy", ["open", "closed"])
 async def test_a_store_that_never_answered_has_no_age(policy: str, make: Make, clock: Clock) -> None:
     """So ``initial`` counts, and nothing else."""
@@ -1053,6 +1068,18 @@ async def test_a_change_counts_here_as_soon_as_it_is_made(make: Make) -> None:
     assert (state.mode, state.version) == (ON, 2)
     assert view.peek() is state
     assert one.loads == loads
+
+
+async def test_a_renewal_counts_here_although_it_is_no_new_version(make: Make) -> None:
+    """Or a hold that is renewed would look as if it had expired, until the store is read again."""
+    one = make(at(1, holds={"a": Hold(kind="on", expires_at=NOW + timedelta(minutes=1))}))
+    view = view_of(one)
+    await view.read()
+    await one.is_read()
+    later = Hold(kind="on", expires_at=NOW + timedelta(hours=1))
+    state = await view.apply(Change(put_holds={"a": later}, is_renewal=True))
+    assert (state.version, state.holds) == (1, {"a": later})
+    assert view.peek() is state
 
 
 @both_loops

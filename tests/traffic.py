@@ -177,8 +177,8 @@ async def _nothing() -> dict[str, str]:
     return {}
 
 
-def wait_until(condition: Callable[[], object], seconds: float) -> None:
-    """Wait until a condition is true."""
+def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
+    """Wait until a condition is true; the machine may be busy."""
     give_up = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < give_up, f"it did not come true within {seconds:g} s"
