@@ -24,7 +24,8 @@ from fastapi_maintenance.state import Change
 
 from .asgi import scope_of
 from .places import Place, file_place, postgres_place, redis_place, sqlite_place
-from .test_schedule import hundred_windows
+from .traffic import untraced
+from .windows import hundred_windows
 
 WAITING = {
     *("_asyncio", "_io", "_queue", "_socket", "_sqlite3", "_ssl", "_thread"),
@@ -194,14 +195,3 @@ def _seconds_of_a_request(app: ASGIApp) -> float:
         for _ in range(requests):
             status_of(app, dict(scope))
         return (time.thread_time() - begin) / requests
-
-
-@contextmanager
-def untraced() -> Iterator[None]:
-    """Take no note of coverage in this thread, which takes longer than what is measured."""
-    tracer = sys.gettrace()
-    sys.settrace(None)
-    try:
-        yield
-    finally:
-        sys.settrace(tracer)

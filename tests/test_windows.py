@@ -44,9 +44,9 @@ from fastapi_maintenance.snapshot import view_of
 from fastapi_maintenance.state import Change, Explanation, Hold, is_plain, set_mode
 
 from .asgi import get, request
-from .test_reading_cost import untraced
-from .test_schedule import DAY, HOUR, MINUTE, NOW, begins_by_brute_force, hundred_windows, recurring, unhurried, views
-from .test_schedule import window as planned
+from .traffic import untraced
+from .windows import DAY, HOUR, MINUTE, NOW, begins_by_brute_force, hundred_windows, recurring, unhurried, views
+from .windows import window as planned
 
 pytestmark = pytest.mark.anyio
 
