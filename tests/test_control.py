@@ -38,7 +38,7 @@ from fastapi_maintenance.registry import AppSwitch, registry
 
 from .asgi import get, lifespan, status
 from .scripts import output_of
-from .traffic import wait_until
+from .traffic import until
 from .users_backends import Down, Slow
 
 pytestmark = pytest.mark.anyio
@@ -207,7 +207,7 @@ async def test_a_status_tells_how_well_a_switch_is_known(tmp_path: Path) -> None
     assert status.age_seconds is not None
     assert 0 <= status.age_seconds < 60
     path.write_text("garbage")
-    await asyncio.to_thread(wait_until, lambda: get_maintenance_status(backend).knowledge is Knowledge.STALE, 20)
+    await until(lambda: get_maintenance_status(backend).knowledge is Knowledge.STALE)
     status = get_maintenance_status(backend)
     assert status.version == state.version
     assert "'garbage' is neither" in (status.last_error or "")

@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import random
 import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from functools import partial
@@ -42,6 +41,7 @@ from fastapi_maintenance.drain import SERVICE_RESTART, Socket, _Waiting
 
 from .asgi import get, scope_of
 from .servers import SERVERS, uvicorn_server
+from .traffic import until
 
 pytestmark = pytest.mark.anyio
 
@@ -91,13 +91,6 @@ def app_of(work: Callable[[], Awaitable[None]], backend: BaseStateBackend, **opt
         return "answered"
 
     return app
-
-
-async def until(is_so: Callable[[], object]) -> None:
-    end = time.monotonic() + SECONDS
-    while not is_so():
-        assert time.monotonic() < end
-        await anyio.sleep(0.01)
 
 
 # What is in flight

@@ -38,7 +38,7 @@ from .asgi import status
 from .places import TwoMethods, redis_place
 from .scripts import output_of
 from .stores import RedisServer
-from .traffic import wait_until
+from .traffic import until
 
 pytestmark = pytest.mark.anyio
 
@@ -205,7 +205,7 @@ async def test_hooks_may_be_async_and_fail(told: Told, subscribe: Any, caplog: p
     for value in True, False:
         await set_maintenance_mode(value, backend)
     assert await told.modes(2) == [(OFF, ON), (ON, OFF)]
-    await asyncio.to_thread(wait_until, lambda: caplog.text.count("an on_change hook failed") == 2, SECONDS)
+    await until(lambda: caplog.text.count("an on_change hook failed") == 2)
     assert "ZeroDivisionError" in caplog.text
 
 
@@ -248,7 +248,7 @@ async def test_transitions_of_followed_switches_are_logged(tmp_path: Path, caplo
     def records() -> list[logging.LogRecord]:
         return [one for one in caplog.records if hasattr(one, "maintenance_after")]
 
-    await asyncio.to_thread(wait_until, lambda: len(records()) == 2, SECONDS)
+    await until(lambda: len(records()) == 2)
     await backend.aclose()
     first, second = records()
     assert first.getMessage().endswith("maintenance went from off to read_only: disks ERROR forged")

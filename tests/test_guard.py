@@ -34,12 +34,10 @@ from fastapi_maintenance import (
 from fastapi_maintenance.backends import BaseStateBackend, MemoryBackend
 from fastapi_maintenance.policy import Rule
 
-from .asgi import get, handshake, request, status
+from .asgi import BODY, PREFLIGHT, get, handshake, request, status
 
 pytestmark = pytest.mark.anyio
 
-BODY = {"detail": "Service temporarily unavailable due to maintenance"}
-PREFLIGHT = {"Origin": "https://shop.example", "Access-Control-Request-Method": "GET"}
 with_or_without_middleware = pytest.mark.parametrize("middleware", [False, True], ids=["alone", "with-middleware"])
 
 

@@ -46,12 +46,9 @@ from fastapi_maintenance.answers import DETAIL
 from fastapi_maintenance.backends import BaseStateBackend, MemoryBackend
 from fastapi_maintenance.registry import BACKEND_VARIABLE
 
-from .asgi import call, client, get, handshake, lifespan, request, scope_of, status
+from .asgi import BODY, PREFLIGHT, call, client, get, handshake, lifespan, request, scope_of, status
 
 pytestmark = pytest.mark.anyio
-
-BODY = {"detail": "Service temporarily unavailable due to maintenance"}
-PREFLIGHT = {"Origin": "https://shop.example", "Access-Control-Request-Method": "GET"}
 
 
 def plain(make: Callable[..., FastAPI] = FastAPI, **options: Any) -> FastAPI:

@@ -44,13 +44,12 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance.backends import MemoryBackend
 from fastapi_maintenance.control import change_mode
-from tests.asgi import call, get, request, scope_of
+from tests.asgi import BODY, DETAIL, call, get, request, scope_of
 from tests.servers import uvicorn_server
 
 pytestmark = pytest.mark.anyio
 
 SECONDS = 10
-DETAIL = "Service temporarily unavailable due to maintenance"
 
 Handler = Callable[[Request], Any]
 Face = Callable[[Handler | None], FastAPI]
@@ -106,7 +105,7 @@ def is_default(answer: httpx.Response) -> bool:
     """Check that an answer is the default one."""
     return (
         answer.status_code == 503
-        and answer.json() == {"detail": DETAIL}
+        and answer.json() == BODY
         and answer.headers["retry-after"] == "3600"
         and answer.headers["cache-control"] == "no-store"
     )

@@ -34,6 +34,7 @@ from fastapi_maintenance.snapshot import BooleanView, FollowedView, MemoryView, 
 from fastapi_maintenance.state import Change, Hold, set_mode
 
 from .scripts import output_of
+from .traffic import until
 from .users_backends import Slow
 
 pytestmark = pytest.mark.anyio
@@ -173,13 +174,6 @@ async def there(function: Callable[..., object], *arguments: object) -> None:
         function(*arguments)
 
     await background.run(call())
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for what another thread does."""
-    with anyio.fail_after(20):
-        while not condition():  # noqa: ASYNC110 - an event belongs to one loop
-            await anyio.sleep(0.002)
 
 
 def at(version: int, mode: MaintenanceMode = ON, *, epoch: str = "e", **more: Any) -> MaintenanceState:
