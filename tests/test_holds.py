@@ -304,6 +304,17 @@ async def test_a_block_can_be_cancelled_when_its_hold_is_lost(place: Place) -> N
             assert await get_maintenance_mode(backend) is True
 
 
+@of("memory", "two methods", "file", "redis")
+async def test_a_block_that_ends_has_lost_nothing(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    """Its hold is missing from then on, as one that was broken is; but nobody is warned of that."""
+    async with opened(place) as backend:
+        for _ in range(3):
+            async with maintenance_mode_on(backend, cancel_when_lost=True) as block:
+                pass
+            assert not block.lost.is_set()
+    assert caplog.records == []
+
+
 async def test_a_block_that_lost_its_hold_goes_on_unless_it_is_to_be_cancelled(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
