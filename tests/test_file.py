@@ -400,6 +400,15 @@ def test_a_version_of_a_word_does_not_come_back(backend: LocalFileBackend) -> No
         done(backend.apply(Change(fields=setting(OFF).fields, expected_version=first.version)))
 
 
+def test_versions_of_words_grow_when_the_clock_was_set_back(backend: LocalFileBackend, path: Path) -> None:
+    path.write_text("0")
+    later = time.time_ns() + 3600 * 10**9
+    os.utime(path, ns=(later, later))
+    versions = [load(backend).version, *(done(backend.apply(setting(mode))).version for mode in (ON, OFF))]
+    assert versions == sorted(set(versions))
+    assert load(backend).version == versions[-1]
+
+
 def test_a_document_knows_a_change_that_is_tried_again(backend: LocalFileBackend, path: Path) -> None:
     first = Change(put_holds={"a": Hold(kind="on")})
     done(backend.apply(first))

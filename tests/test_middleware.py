@@ -1291,11 +1291,14 @@ async def test_each_request_gets_the_answer_that_fits_it() -> None:
     app = closed()
     app.add_api_route("/normal", lambda: "post", methods=["HEAD", "POST"])
     for _ in range(2):
-        page = await get(app, "/normal", headers={"Accept": "text/html"})
-        assert page.text.startswith("<!doctype html>")
+        page, head, form = [
+            await call(app, scope_of("/normal", method, headers={"Accept": "text/html"}))
+            for method in ("GET", "HEAD", "POST")
+        ]
+        assert page.body.startswith(b"<!doctype html>")
+        assert (head.status, head.body, head.headers) == (503, b"", page.headers)
+        assert [b"Try again now" in answer.body for answer in (page, form)] == [True, False]
         assert (await get(app, "/normal")).headers["content-type"] == "application/json"
-        head = await request(app, "HEAD", "/normal", headers={"Accept": "text/html"})
-        assert (head.status_code, head.text, head.headers) == (503, "", page.headers)
         assert (await request(app, "POST", "/normal")).json() == (await get(app, "/normal")).json()
 
 
