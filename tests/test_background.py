@@ -67,6 +67,20 @@ def test_code_without_an_event_loop_can_wait_too() -> None:
     assert background.submit(name_of_thread()).result(20) == "fastapi-maintenance"
 
 
+def test_a_function_that_is_to_be_called_starts_the_thread_as_well() -> None:
+    """And is called on it."""
+    names: list[str] = []
+    called = threading.Event()
+
+    def call() -> None:
+        names.append(threading.current_thread().name)
+        called.set()
+
+    background.call_soon(call)
+    assert called.wait(20)
+    assert names == ["fastapi-maintenance"]
+
+
 def test_every_event_loop_of_a_process_is_served() -> None:
     """One after the other, and several at the same time."""
     names: list[str] = []
