@@ -14,6 +14,12 @@ from starlette.types import ASGIApp, Message, Scope
 
 CLIENT = ("203.0.113.7", 50000)
 DENIAL_EXTENSION = "websocket.http.response"
+PREFLIGHT = {"Origin": "https://shop.example", "Access-Control-Request-Method": "GET"}
+"""The headers of one, of a browser that is to fetch something for another site's page."""
+
+DETAIL = "Service temporarily unavailable due to maintenance"
+BODY = {"detail": DETAIL}
+"""What the default answer says while no reason and no end is known."""
 
 
 def client(app: ASGIApp, *, root_path: str = "", address: tuple[str, int] = CLIENT) -> httpx.AsyncClient:

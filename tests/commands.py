@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+from .scripts import ROOT
+
 SECONDS = 60
 """How long a command may take at most; the machine may be busy."""
 

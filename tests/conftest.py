@@ -14,9 +14,14 @@ from fastapi_maintenance import background, decorators, snapshot
 from fastapi_maintenance.backends import EnvVarBackend
 from fastapi_maintenance.registry import registry
 
+from .stores import PostgresServer, RedisServer
+
 # A busy machine is no failure: how long something takes is measured elsewhere.
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")
+
+# Everything is on this machine, and no proxy of its environment has a part in it.
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"
 
 # Shells have what they start in the background ignore these, and then a test's own processes would, too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -30,6 +35,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("differential", "tests/test_differential.py")
     group.addoption("--requests", type=int, default=5_000, help="how many random requests (5000)")
     group.addoption("--seed", type=int, default=0, help="the first scenario's seed (0)")
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """Start a Redis for tests that neither stop, empty nor configure it: each has a key of its own."""
+    password = "correct/horse@battery"
+    with RedisServer("--requirepass", password, password=password) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """Start a PostgreSQL for tests that neither stop nor configure it: each has a table of its own."""
+    with PostgresServer() as server:
+        yield server
 
 
 @pytest.fixture

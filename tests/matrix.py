@@ -18,7 +18,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from .scripts import ROOT
+
 HOME = ROOT / ".matrix"
 
 PYTHONS = ("3.11", "3.12", "3.13")

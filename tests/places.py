@@ -17,9 +17,8 @@ from urllib.parse import quote, unquote, urlsplit
 from fastapi_maintenance import backends
 from fastapi_maintenance.backends import BaseStateBackend
 
+from .scripts import ROOT
 from .stores import PostgresServer, RedisServer
-
-ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)

@@ -38,13 +38,15 @@ class Server:
 
 
 @contextmanager
-def uvicorn_server(app: ASGIApp, *, ws: str = "auto", lifespan: Any = "off") -> Iterator[Server]:
+def uvicorn_server(
+    app: ASGIApp, *, ws: str = "auto", lifespan: Any = "off", access_log: bool = False
+) -> Iterator[Server]:
     """Serve ``app`` with uvicorn and its websocket implementation ``ws``."""
     config = uvicorn.Config(
         app,
         ws=ws,
         lifespan=lifespan,
-        access_log=False,
+        access_log=access_log,
         log_config=None,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )

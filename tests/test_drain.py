@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import random
 import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from functools import partial
@@ -42,6 +41,7 @@ from fastapi_maintenance.drain import SERVICE_RESTART, Socket, _Waiting
 
 from .asgi import get, scope_of
 from .servers import SERVERS, uvicorn_server
+from .traffic import until
 
 pytestmark = pytest.mark.anyio
 
@@ -93,13 +93,6 @@ def app_of(work: Callable[[], Awaitable[None]], backend: BaseStateBackend, **opt
     return app
 
 
-async def until(is_so: Callable[[], object]) -> None:
-    end = time.monotonic() + SECONDS
-    while not is_so():
-        assert time.monotonic() < end
-        await anyio.sleep(0.01)
-
-
 # What is in flight
 
 
@@ -119,8 +112,7 @@ async def test_what_is_in_flight_is_listed() -> None:
             InFlight("GET", "/slow/{what}"),
             InFlight("GET", "/slow/{what}"),
             InFlight("GET", "/stream"),
-        ] or {one.method for one in found} == {"GET"}  # older FastAPI tells no route
-        assert len(found) == 4
+        ]
         work.may_end.set()
     assert in_flight(backend) == []
 
@@ -589,7 +581,8 @@ async def sent_by(app: Callable[[Socket], Awaitable[None]]) -> list[Message]:
     messages: list[Message] = []
 
     async def send(message: Message) -> None:
-        await anyio.lowlevel.checkpoint()
+        for _ in range(5 if message["type"] == "websocket.send" else 1):  # a server has to wait for the network
+            await anyio.lowlevel.checkpoint()
         messages.append(message)
 
     await app(Socket({"type": "websocket"}, send))
@@ -626,6 +619,18 @@ async def test_what_the_app_is_sending_is_sent_before_the_websocket_is_closed() 
         "websocket.send",
         "websocket.close",
     ]
+
+
+async def test_a_client_that_is_gone_when_its_websocket_is_closed_is_nobodys_failure() -> None:
+    async def send(message: Message) -> None:
+        if message["type"] == "websocket.close":
+            raise OSError("the client is gone")
+
+    socket = Socket({"type": "websocket"}, send)
+    socket.close_soon()
+    await socket.send({"type": "websocket.accept"})
+    with pytest.raises(OSError, match="closed for maintenance"):
+        await socket.send({"type": "websocket.send", "text": "late"})
 
 
 async def test_a_websocket_that_the_app_has_closed_is_left_alone() -> None:

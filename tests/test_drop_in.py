@@ -25,7 +25,7 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, LocalFileBackend
 
-from .asgi import get, status
+from .asgi import BODY, get, status
 
 pytestmark = pytest.mark.anyio
 
@@ -38,7 +38,6 @@ PUBLIC = (
     "MaintenanceModeMiddleware",
     "maintenance_mode_on",
 )
-DETAIL = {"detail": "Service temporarily unavailable due to maintenance"}
 
 
 def test_its_public_names_are_here() -> None:
@@ -72,7 +71,7 @@ def app_with(*arguments: Any, **options: Any) -> Any:
 async def test_the_default_answer_is_the_same() -> None:
     for app in app_with(enable_maintenance=True), app_with(True):
         answer = await get(app, "/")
-        assert (answer.status_code, answer.json(), answer.headers["retry-after"]) == (503, DETAIL, "3600")
+        assert (answer.status_code, answer.json(), answer.headers["retry-after"]) == (503, BODY, "3600")
         assert await status(app, "/health") == 200
         assert await status(app, "/docs") == 200
         assert await status(app, "/missing") == 404

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import queue
 import threading
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,11 +31,14 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance.backends import EnvVarBackend, LocalFileBackend, MemoryBackend
 from fastapi_maintenance.control import change_mode
+from fastapi_maintenance.state import MaintenanceState
+from fastapi_maintenance.transitions import Transitions
 
 from .asgi import status
 from .places import TwoMethods, redis_place
 from .scripts import output_of
 from .stores import RedisServer
+from .traffic import until
 
 pytestmark = pytest.mark.anyio
 
@@ -116,15 +117,14 @@ async def test_blocks_ends_and_windows_are_transitions(told: Told, subscribe: An
     async with maintenance_mode_on(backend):
         pass
     assert await told.modes(2) == [(OFF, ON), (ON, OFF)]
-    now = datetime.now(UTC)
-    await set_maintenance_mode(True, backend, until=now + timedelta(seconds=0.5))
-    await schedule_maintenance(
-        now + timedelta(seconds=1), now + timedelta(seconds=1.5), backend, mode="read_only", reason="disks"
-    )
-    assert await told.modes(2) == [(OFF, ON), (ON, OFF)]
+    await change_mode(True, backend, until=datetime.now(UTC) + timedelta(seconds=1), by="ops@desk")
+    began, ended = await told.next(), await told.next()
+    assert [(one.before, one.after, one.by) for one in (began, ended)] == [(OFF, ON, "ops@desk"), (ON, OFF, None)]
+    start = datetime.now(UTC) + timedelta(seconds=0.5)
+    await schedule_maintenance(start, start + timedelta(seconds=1), backend, mode="read_only", reason="disks")
     began = await told.next()
     assert (began.after, began.reason, began.by) == (READ_ONLY, "disks", None)
-    assert began.at >= now + timedelta(seconds=1)
+    assert began.at >= start
     assert await told.modes(1) == [(READ_ONLY, OFF)]
 
 
@@ -153,6 +153,27 @@ async def test_the_environment_is_looked_at_every_second(
     assert await told.modes(1) == [(OFF, READ_ONLY)]
     monkeypatch.delenv("CLOSED")
     assert await told.modes(1) == [(READ_ONLY, OFF)]
+
+
+@pytest.mark.parametrize(
+    ("version", "ends_in", "within"),
+    [(0, None, 1.0), (0, 3600.0, 1.0), (0, 0.5, 0.5), (1, None, None), (1, 20.0, 20.0), (1, 3600.0, 30.0)],
+)
+async def test_a_switch_is_looked_at_again_when_it_may_have_changed(
+    version: int, ends_in: float | None, within: float | None
+) -> None:
+    """Each second if nobody tells of changes, as of an environment; at its end; a clock may be set meanwhile."""
+    until = None if ends_in is None else datetime.now(UTC) + timedelta(seconds=ends_in)
+    state = MaintenanceState(version=version, mode=ON, until=until)
+    transitions = Transitions("the switch")
+    transitions._subscribers, transitions._next_look = [lambda _: None], lambda: state
+    begin = asyncio.get_running_loop().time()
+    transitions._look(state)
+    timer, end = transitions._timer, asyncio.get_running_loop().time()
+    assert (timer is None) is (within is None)
+    if timer is not None and within is not None:
+        assert begin + within / 2 < timer.when() <= end + within
+        timer.cancel()
 
 
 async def test_a_backend_of_ones_own_is_asked_by_requests_only(told: Told, subscribe: Any, tmp_path: Path) -> None:
@@ -184,10 +205,7 @@ async def test_hooks_may_be_async_and_fail(told: Told, subscribe: Any, caplog: p
     for value in True, False:
         await set_maintenance_mode(value, backend)
     assert await told.modes(2) == [(OFF, ON), (ON, OFF)]
-    end = time.monotonic() + SECONDS
-    while caplog.text.count("an on_change hook failed") < 2:
-        assert time.monotonic() < end
-        await asyncio.sleep(0.01)
+    await until(lambda: caplog.text.count("an on_change hook failed") == 2)
     assert "ZeroDivisionError" in caplog.text
 
 
@@ -226,12 +244,13 @@ async def test_transitions_of_followed_switches_are_logged(tmp_path: Path, caplo
     assert await get_maintenance_mode(backend) is False
     await change_mode("read_only", backend, reason="disks\nERROR forged", by="me")
     await set_maintenance_mode(False, backend)
-    end = time.monotonic() + SECONDS
-    while len(records := [one for one in caplog.records if hasattr(one, "maintenance_after")]) < 2:
-        assert time.monotonic() < end
-        await asyncio.sleep(0.01)
+
+    def records() -> list[logging.LogRecord]:
+        return [one for one in caplog.records if hasattr(one, "maintenance_after")]
+
+    await until(lambda: len(records()) == 2)
     await backend.aclose()
-    first, second = records
+    first, second = records()
     assert first.getMessage().endswith("maintenance went from off to read_only: disks ERROR forged")
     assert second.getMessage().endswith("maintenance went from read_only to off")
     fields = {name: value for name, value in vars(first).items() if name.startswith("maintenance_")}
@@ -284,7 +303,6 @@ print("both")
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_worker_is_told_as_well(tmp_path: Path) -> None:
     """A hook that was given before the workers were forked is called in each."""
     assert output_of(FORKS, tmp_path / "switch") == "both\n"

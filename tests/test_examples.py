@@ -30,17 +30,16 @@ from websockets.sync.client import ClientConnection, connect
 from examples.demo import stop
 from fastapi_maintenance import configure_backend, set_maintenance_mode
 from tests import commands
-from tests.asgi import client, get, handshake, request, status
+from tests.asgi import BODY, client, get, handshake, request, status
 from tests.servers import uvicorn_server
 from tests.stores import RedisServer, free_port
-from tests.traffic import wait_until
+from tests.traffic import until, wait_until
 
 pytestmark = pytest.mark.anyio
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
 PASSWORD = "correct horse"
-DEFAULT = {"detail": "Service temporarily unavailable due to maintenance"}
 
 
 class Importer:
@@ -212,7 +211,7 @@ async def test_the_file_of_responses_may_be_missing(
     responses = example("responses")
     monkeypatch.setattr(responses, "PAGES", tmp_path)
     answer = await get(responses.file_app, "/items/7")
-    assert (answer.status_code, answer.json()) == (503, DEFAULT)
+    assert (answer.status_code, answer.json()) == (503, BODY)
 
 
 # exemptions.py
@@ -292,6 +291,9 @@ async def test_the_service_lets_the_shops_browsers_read_its_503(example: Importe
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (503, "https://shop.example")
 
 
+# webhook.py
+
+
 async def test_the_webhook_is_told(example: Importer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over HTTP, once per transition; one that fails is logged and holds up nothing."""
     told: queue.Queue[dict[str, Any]] = queue.Queue()
@@ -323,6 +325,9 @@ async def test_the_webhook_is_told(example: Importer, monkeypatch: pytest.Monkey
         server.shutdown()
 
 
+# pausing_worker.py
+
+
 async def test_the_worker_pauses(example: Importer) -> None:
     """What has begun is finished, what waits goes on when maintenance has ended."""
     configure_backend("memory", name="default")
@@ -342,13 +347,6 @@ async def test_the_worker_pauses(example: Importer) -> None:
     worker.jobs.put(None)
     await asyncio.to_thread(thread.join, 20)
     assert not thread.is_alive()
-
-
-async def until(is_so: Any) -> None:
-    end = time.monotonic() + 20
-    while not is_so():
-        assert time.monotonic() < end
-        await asyncio.sleep(0.01)
 
 
 # quickstart.py
@@ -406,7 +404,7 @@ def workers(module: Any, url: str) -> Iterator[httpx.Client]:
     try:
         # A connection for each request, so that it may come to any worker.
         limits = httpx.Limits(max_keepalive_connections=0)
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", limits=limits, timeout=20, trust_env=False) as one:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", limits=limits, timeout=20) as one:
             yield one
     finally:
         stop(server)
@@ -490,7 +488,7 @@ def test_the_migration_closes_the_service_while_it_runs(example: Importer, store
     [migrate] = commands_in(module)
     migrate[migrate.index("python")] = sys.executable
     more = {"FASTAPI_MAINTENANCE_BACKEND": store, "SHOP_DATABASE": os.environ["SHOP_DATABASE"]}
-    with uvicorn_server(module.app, lifespan="on") as server, httpx.Client(trust_env=False, timeout=20) as visitor:
+    with uvicorn_server(module.app, lifespan="on") as server, httpx.Client(timeout=20) as visitor:
         items = server.http("/items")
         assert visitor.get(items).json() == [{"name": "anvil", "price": 12.5}]
         with closing(sqlite3.connect(tmp_path / "shop.db")) as database:
@@ -554,7 +552,7 @@ def test_the_chat_says_goodbye_when_maintenance_begins(example: Importer, store:
     with uvicorn_server(module.app, lifespan="on") as server:
 
         def guest() -> ClientConnection:
-            return connect(server.ws("/chat"), proxy=None, open_timeout=20, close_timeout=20)
+            return connect(server.ws("/chat"), open_timeout=20, close_timeout=20)
 
         with guest() as ann, guest() as bob:
             ann.send("hello")

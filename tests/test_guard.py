@@ -34,12 +34,10 @@ from fastapi_maintenance import (
 from fastapi_maintenance.backends import BaseStateBackend, MemoryBackend
 from fastapi_maintenance.policy import Rule
 
-from .asgi import get, handshake, request, status
+from .asgi import BODY, PREFLIGHT, get, handshake, request, status
 
 pytestmark = pytest.mark.anyio
 
-BODY = {"detail": "Service temporarily unavailable due to maintenance"}
-PREFLIGHT = {"Origin": "https://shop.example", "Access-Control-Request-Method": "GET"}
 with_or_without_middleware = pytest.mark.parametrize("middleware", [False, True], ids=["alone", "with-middleware"])
 
 
@@ -138,7 +136,7 @@ async def test_a_guard_stands_on_a_route_a_router_or_an_app(backend: BaseStateBa
     app.include_router(outer)
     app.include_router(APIRouter(routes=outer.routes), prefix="/late", dependencies=[Depends(maintenance_guard)])
     await set_maintenance_mode(True)
-    for path in ("/outer/inner/1", "/parameter"):
+    for path in ("/outer/inner/1", "/parameter", "/late/outer/open"):
         assert await status(app, path) == 503
     assert await status(app, "/outer/open") == 200
     assert await status(app, "/outer/inner/x/y") == 404
@@ -490,13 +488,16 @@ async def test_guard_and_middleware_agree(mode: Any, enable: bool | None) -> Non
     for app in (by_middleware, by_both):
         app.add_middleware(MaintenanceModeMiddleware, backend=own, enable_maintenance=enable)
     apps = (by_middleware, by_both) if enable is not None else (by_middleware, by_both, by_guard)
+    seen: set[int] = set()
     for place in ("/mounted", "/mounted/off", "/mounted/on", "/included"):
         for path in ("/items/1", "/open", "/closed", "/none"):
             for method in ("GET", "POST", "DELETE", "HEAD"):
                 answers = {await status(app, place + path, method) for app in apps}
                 assert len(answers) == 1, (place, path, method, answers)
+                seen |= answers
         sockets = {(await handshake(app, place + "/ws/1")).accepted for app in apps}
         assert len(sockets) == 1, place
+    assert seen == {200, 404, 405, 503}
 
 
 def unguarded() -> FastAPI:

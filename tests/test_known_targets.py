@@ -117,6 +117,17 @@ def test_methods_without_end_are_not_kept() -> None:
     assert find.times == 6
 
 
+def test_a_route_that_leads_into_another_app_is_not_kept() -> None:
+    """Whose routes may change without a sign of it here."""
+    inner = Starlette()
+    find = Finding(Router([Route("/app", inner, methods=["GET"])]))
+    for is_there in (False, True):
+        target = find("/app")
+        assert target is not None
+        assert target.runs is is_there
+        inner.router.routes.append(Route("/app", endpoint))
+
+
 @pytest.mark.parametrize("around", [lambda router: router, Wrapper, lambda router: Starlette(routes=router.routes)])
 def test_a_changed_list_is_noticed(around: Callable[[Router], Any]) -> None:
     """By whatever the routes are come to."""

@@ -159,6 +159,7 @@ async def test_modes_ages_and_stores_are_observed(tmp_path: Any) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
     file = configure_backend(LocalFileBackend(broken, init_timeout=0.1), name="reports")
+    configure_backend(LocalFileBackend(tmp_path / "unused"), name="unused")  # nobody asks it, so nothing is wrong
     app = app_with(backend=MemoryBackend(MaintenanceMode.READ_ONLY))
     await get(app, "/missing")
     await set_maintenance_mode(True, name="search")
@@ -168,8 +169,8 @@ async def test_modes_ages_and_stores_are_observed(tmp_path: Any) -> None:
     def of(name: str) -> dict[str, float]:
         return {point.attributes["maintenance.switch"]: point.value for point in points[f"fastapi_maintenance.{name}"]}
 
-    assert of("mode") == {"default": 1, "search": 2, "reports": 0}
-    assert of("store.healthy") == {"default": 1, "search": 1, "reports": 0}
+    assert of("mode") == {"default": 1, "search": 2, "reports": 0, "unused": 0}
+    assert of("store.healthy") == {"default": 1, "search": 1, "reports": 0, "unused": 1}
     assert of("state.age") == {"default": 0, "search": 0}
     assert isinstance(file, LocalFileBackend)
     await file.aclose()

@@ -27,6 +27,7 @@ from fastapi_maintenance import (
 
 from .asgi import call, handshake, scope_of, status
 from .servers import uvicorn_server
+from .traffic import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -314,20 +315,10 @@ def test_a_unix_socket_is_in_no_network(tmp_path: Path) -> None:
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
-        while not server.started:
-            thread.join(0.01)
+        wait_until(lambda: server.started, 20)
         with httpx.Client(transport=httpx.HTTPTransport(uds=path)) as one:
             assert one.get("http://x/").status_code == 503
             assert one.get("http://x/", headers=CLAIMS).status_code == 503
     finally:
         server.should_exit = True
         thread.join(20)
-
-
-def test_code_in_the_docs_runs() -> None:
-    """Every Python block of the page."""
-    page = (Path(__file__).parent.parent / "docs" / "proxies.md").read_text("utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert blocks
-    for block in blocks:
-        exec(compile(block, "docs/proxies.md", "exec"), {"__name__": "docs"})

@@ -183,6 +183,14 @@ async def test_an_answer_of_the_route_itself_stays() -> None:
     assert operations(app.openapi())["GET /report"]["responses"]["503"] == {"description": "No paper"}
 
 
+async def test_what_the_route_itself_says_of_maintenance_stays() -> None:
+    """Nothing is added to what its author wrote."""
+    app, forced = with_middleware(), force_maintenance_mode_on(lambda: None)
+    app.get("/report", summary="Report", openapi_extra={"x-maintenance": "until spring"})(forced)
+    described = operations(app.openapi())["GET /report"]
+    assert (described["x-maintenance"], described["summary"]) == ("until spring", "Report")
+
+
 async def test_the_configured_answer_is_documented() -> None:
     """Its status and its headers."""
     app = with_middleware(answer=Answer(status=502, headers={"x-team": "shop"}))

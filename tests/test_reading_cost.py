@@ -24,8 +24,8 @@ from fastapi_maintenance.state import Change
 
 from .asgi import scope_of
 from .places import Place, file_place, postgres_place, redis_place, sqlite_place
-from .stores import PostgresServer, RedisServer
-from .test_schedule import hundred_windows
+from .traffic import untraced
+from .windows import hundred_windows
 
 WAITING = {
     *("_asyncio", "_io", "_queue", "_socket", "_sqlite3", "_ssl", "_thread"),
@@ -36,18 +36,6 @@ HARMLESS = {"fspath", "get_ident", "monotonic", "perf_counter", "time"}
 """Those that do not."""
 
 GOAL_SECONDS = 5e-6
-
-
-@pytest.fixture(scope="module")
-def redis_server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def postgres_server() -> Iterator[PostgresServer]:
-    with PostgresServer() as server:
-        yield server
 
 
 @pytest.fixture(params=["file", "redis", "sqlite", "postgresql"])
@@ -207,14 +195,3 @@ def _seconds_of_a_request(app: ASGIApp) -> float:
         for _ in range(requests):
             status_of(app, dict(scope))
         return (time.thread_time() - begin) / requests
-
-
-@contextmanager
-def untraced() -> Iterator[None]:
-    """Take no note of coverage in this thread, which takes longer than what is measured."""
-    tracer = sys.gettrace()
-    sys.settrace(None)
-    try:
-        yield
-    finally:
-        sys.settrace(tracer)

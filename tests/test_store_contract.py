@@ -45,7 +45,6 @@ from fastapi_maintenance import (
     UnsupportedByBackend,
     VersionConflict,
     Window,
-    background,
     cancel_maintenance,
     get_maintenance_mode,
     get_maintenance_state,
@@ -62,11 +61,12 @@ from fastapi_maintenance.state import MAX_BYTES, Change, Hold
 
 from .asgi import client, get, status
 from .places import Place, file_place, postgres_place, python, redis_place, sql_place, sqlite_place
-from .stores import PostgresServer, RedisServer, free_port
+from .scripts import output_of
+from .stores import done, free_port
+from .traffic import wait_until
 
 VARIABLE = "CLOSED_FOR_NOW"
 MYSQL_URL = os.environ.get("TEST_MYSQL_URL")
-REDIS_PASSWORD = "correct/horse@battery"
 
 DATABASES = ["sqlite", "postgresql", *(["mysql"] if MYSQL_URL else [])]
 FOLLOWED = ["file", "redis", *DATABASES]
@@ -87,18 +87,6 @@ PATIENCE: dict[str, Any] = {"timeout_seconds": 10, "init_timeout": 20}
 def of(stores: list[str]) -> pytest.MarkDecorator:
     """Ask a promise of these stores."""
     return pytest.mark.parametrize("store", stores, indirect=True)
-
-
-@pytest.fixture(scope="session")
-def redis_server() -> Iterator[RedisServer]:
-    with RedisServer("--requirepass", REDIS_PASSWORD, password=REDIS_PASSWORD) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgresServer]:
-    with PostgresServer() as server:
-        yield server
 
 
 class Store:
@@ -161,7 +149,7 @@ def changed(backend: BaseStateBackend, change: Change) -> MaintenanceState:
 def stored(backend: BaseStateBackend) -> MaintenanceState:
     """Return the state that the store has now, whatever this process has a copy of."""
     if isinstance(backend, FollowedBackend):
-        return background.submit(backend.load()).result(20) or MaintenanceState()
+        return done(backend.load()) or MaintenanceState()
     state = backend.peek()
     assert state is not None
     return state
@@ -582,7 +570,7 @@ def test_off_ends_what_goes_on_and_not_the_next_time(store: Store, by: str) -> N
     daily = asyncio.run(schedule_maintenance(now - SOON, now + SOON, backend, rrule="FREQ=DAILY", zone="UTC"))
     later = asyncio.run(schedule_maintenance(now + 3 * SOON, now + 4 * SOON, backend))
     asyncio.run(backend.set_value(False) if by == "set_value" else set_maintenance_mode(False, backend))
-    until(lambda: asyncio.run(status(guarded(backend))) == 200)
+    wait_until(lambda: asyncio.run(status(guarded(backend))) == 200)
     for state in (stored(store.seen_by_others(backend)), asyncio.run(get_maintenance_state(backend))):
         assert state.windows == {daily.id: daily.model_copy(update={"ended": daily.start}), later.id: later}
         assert state.mode_at(now) == "off"
@@ -697,9 +685,8 @@ def test_windows_count_right_after_a_restart(store: Store) -> None:
     ):
         if more is not None:
             changed(backend, planned(more))
-        with python("-c", _AFTER_A_RESTART, store.place.to_json()) as process:
-            told, problems = process.communicate(timeout=60)
-        assert told.startswith(answer), problems
+        told = output_of(_AFTER_A_RESTART, store.place.to_json())
+        assert told.startswith(answer)
         assert "'over', 'to come', 'not now'" in told
 
 
@@ -710,11 +697,11 @@ def test_a_host_that_knows_no_recurrence_keeps_what_it_knows(store: Store, caplo
     changed(backend, planned(window("w", SOON, lasts=SOON, rrule="FREQ=DAILY", zone="UTC")))
     before = stored(backend)
     install = r"with its recurring windows, needs an extra: pip install 'fastapi-maintenance\[schedule\]'"
-    blind = store.backend(eager=True, initial=True)
+    blind = store.backend(eager=True, initial=True, init_timeout=0.5)  # which it fails to answer within
     app = guarded(blind)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "dateutil", None)
-        until(lambda: asyncio.run(status(app)) == 503)
+        wait_until(lambda: asyncio.run(status(app)) == 503)
         assert re.search(install, get_maintenance_status(blind).last_error or "")
         for change in (set_to("off"), Change(drop_holds=frozenset({"h"}))):
             with pytest.raises(MissingExtra, match=install):
@@ -722,7 +709,7 @@ def test_a_host_that_knows_no_recurrence_keeps_what_it_knows(store: Store, caplo
         time.sleep(0.05)
         assert asyncio.run(status(app)) == 503
     assert stored(backend) == before
-    until(lambda: asyncio.run(status(app)) == 200)
+    wait_until(lambda: asyncio.run(status(app)) == 200)
     assert caplog.text.count("can't be read") == 1
 
 
@@ -867,16 +854,8 @@ def test_another_process_sees_the_switch_and_turns_it(store: Store) -> None:
         process.stdin.flush()
         assert process.stdout.readline() == "done\n", process.stderr and process.stderr.read()
         assert asyncio.run(backend.get_value()) is False
-        until(lambda: asyncio.run(status(app)) == 200)
+        wait_until(lambda: asyncio.run(status(app)) == 200)
         assert process.wait(20) == 0
-
-
-def until(condition: Callable[[], object], seconds: float = 20) -> None:
-    """Wait until a condition is true."""
-    give_up = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < give_up, "it never came true"
-        time.sleep(0.005)
 
 
 # Requests, event loops and threads
@@ -1011,7 +990,7 @@ def test_nobody_is_told_the_credentials(store: Store, fault: str, caplog: pytest
                 asyncio.run(refused)
             told.append("".join(traceback.format_exception(error.value)))
         assert asyncio.run(get_maintenance_mode(backend)) is False
-        until(lambda: get_maintenance_status(backend).last_error)
+        wait_until(lambda: get_maintenance_status(backend).last_error)
         told.append(str(get_maintenance_status(backend)))
     finally:
         asyncio.run(backend.aclose())
@@ -1044,8 +1023,8 @@ async def _tasks() -> set[asyncio.Task[Any]]:
 @of(FOLLOWED)
 def test_a_backend_that_is_closed_leaves_nothing_open(store: Store) -> None:
     """No connection, file, thread or task; who asks later begins anew, and can close again."""
-    background.submit(_tasks()).result(20)  # the thread is there and stays
-    before = (_open_files(), threading.active_count(), background.submit(_tasks()).result(20))
+    done(_tasks())  # the thread is there and stays
+    before = (_open_files(), threading.active_count(), done(_tasks()))
     backend = store.place.backend(poll_seconds=0.01)
     for value in (True, False):
         asyncio.run(set_maintenance_mode(value, backend))
@@ -1053,9 +1032,9 @@ def test_a_backend_that_is_closed_leaves_nothing_open(store: Store) -> None:
         assert asyncio.run(status(guarded(backend))) == (503 if value else 200)
         asyncio.run(backend.get_value())
         asyncio.run(backend.aclose())
-        until(lambda: _open_files() == before[0] or gc.collect() < 0, 5)
+        wait_until(lambda: _open_files() == before[0] or gc.collect() < 0, 5)
         assert threading.active_count() <= before[1]  # those of earlier tests may end meanwhile
-        assert background.submit(_tasks()).result(20) <= before[2]
+        assert done(_tasks()) <= before[2]
     asyncio.run(backend.aclose())
 
 

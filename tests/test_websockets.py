@@ -33,14 +33,13 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from fastapi_maintenance.backends import MemoryBackend
-from tests.asgi import Answer, call, handshake, scope_of
+from tests.asgi import BODY, DETAIL, Answer, call, handshake, scope_of
 from tests.servers import SERVERS, Server
 
 # One of uvicorn's implementations stands on what `websockets` calls its legacy; it warns at every connection.
 pytestmark = pytest.mark.filterwarnings("ignore:remove second argument of ws_handler:DeprecationWarning")
 
 SECONDS = 10
-DETAIL = "Service temporarily unavailable due to maintenance"
 
 Serve = Callable[[ASGIApp], AbstractContextManager[Server]]
 Handler = Callable[[Request], Response]
@@ -360,7 +359,7 @@ async def test_a_response_that_cannot_be_sent_leaves_the_default_denial(
         return FileResponse("/nonexistent/page.html", status_code=503)
 
     answer = await handshake(face(Echo(), missing))
-    assert (answer.status, answer.json()) == (503, {"detail": DETAIL})
+    assert (answer.status, answer.json()) == (503, BODY)
     assert "could not be sent" in caplog.text
 
 

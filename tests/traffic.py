@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import statistics
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
+import anyio
 from fastapi import FastAPI
 
 from fastapi_maintenance import MaintenanceModeMiddleware
@@ -177,9 +180,28 @@ async def _nothing() -> dict[str, str]:
     return {}
 
 
-def wait_until(condition: Callable[[], object], seconds: float) -> None:
-    """Wait until a condition is true."""
+def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
+    """Wait until a condition is true; the machine may be busy."""
     give_up = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < give_up, f"it did not come true within {seconds:g} s"
         time.sleep(0.005)
+
+
+async def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    """Wait until a condition is true, on an event loop."""
+    give_up = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up, f"it did not come true within {seconds:g} s"
+        await anyio.sleep(0.005)
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Take no note of coverage in this thread, which takes longer than what is measured."""
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    try:
+        yield
+    finally:
+        sys.settrace(tracer)

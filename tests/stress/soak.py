@@ -38,7 +38,7 @@ from tests.commands import environment
 from tests.store_scripts import patient
 from tests.stores import free_port
 
-from .toggling import STORES, takes_connections
+from .toggling import STORES, ended, takes_connections
 
 CLIENTS = 8
 SECONDS_BETWEEN_REQUESTS = 0.01
@@ -331,8 +331,7 @@ def _serving(url: str, errors: Any) -> Iterator[tuple[subprocess.Popen[bytes], i
         assert takes_connections(port), "the server does not answer"
         yield process, port
     finally:
-        process.terminate()
-        process.wait(60)
+        ended(process)
 
 
 def soak(url: str, seconds: float, tell: Callable[[str], None] = lambda _: None) -> Outcome:

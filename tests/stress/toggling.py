@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import collections
 import contextlib
-import signal
 import socket
 import subprocess
 import sys
@@ -84,8 +83,17 @@ def _serving(url: str) -> Iterator[int]:
         assert takes_connections(port), "the server does not answer"
         yield port
     finally:
-        process.send_signal(signal.SIGTERM)
+        ended(process)
+
+
+def ended(process: subprocess.Popen[bytes]) -> None:
+    """End a server in good order; one that takes too long is killed."""
+    process.terminate()
+    try:
         process.wait(60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
 
 
 def takes_connections(port: int) -> bool:
