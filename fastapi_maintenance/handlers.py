@@ -21,7 +21,8 @@ async def call(handler: Callable[..., Any], *arguments: object) -> Any:
         function = function.func
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
         return await handler(*arguments)
-    result = await run_in_threadpool(handler, *arguments)
+    # In a tuple, as trio takes no awaitable out of a thread.
+    (result,) = await run_in_threadpool(lambda: (handler(*arguments),))
     return await result if inspect.isawaitable(result) else result
 
 

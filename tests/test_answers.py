@@ -6,11 +6,10 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import FrozenInstanceError
 from datetime import UTC, datetime, timedelta, timezone
-from functools import partial, wraps
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -37,7 +36,6 @@ from fastapi_maintenance import (
 from fastapi_maintenance.accept import _preferred, preferred
 from fastapi_maintenance.answers import DETAIL, HTML, JSON, OFFERED, PROBLEM, TEXT
 from fastapi_maintenance.backends import MemoryBackend
-from fastapi_maintenance.handlers import takes_decision
 from fastapi_maintenance.policy import Rule
 from tests.asgi import call, get, handshake, request, scope_of
 
@@ -644,72 +642,6 @@ def test_an_answer_has_to_be_one(make: Any) -> None:
 
 
 # Handlers that take the decision
-
-
-def one(request: Request) -> None: ...
-def two(request: Request, decision: Decision) -> None: ...
-def other_name(request: Request, why: Decision, /) -> None: ...
-def named_with_default(request: Request, decision: Decision | None = None) -> None: ...
-def with_default(request: Request, status: int = 503) -> None: ...
-def any_number(*arguments: object) -> None: ...
-def one_and_any_number(request: Request, *more: object) -> None: ...
-def two_and_any_number(request: Request, decision: Decision, *more: object) -> None: ...
-def keyword_only(request: Request, *, decision: Decision | None = None) -> None: ...
-def keywords(request: Request, **decision: object) -> None: ...
-def three(template: str, request: Request, decision: Decision) -> None: ...
-def template_last(request: Request, template: str) -> None: ...
-
-
-class Handlers:
-    """Handlers that are methods and objects."""
-
-    def one(self, request: Request) -> None: ...
-    def two(self, request: Request, decision: Decision) -> None: ...
-    @classmethod
-    def of_class(cls, request: Request, decision: Decision) -> None: ...
-    @staticmethod
-    def static(request: Request, decision: Decision) -> None: ...
-    def __call__(self, request: Request, decision: Decision) -> None: ...
-
-
-@wraps(two)
-def wrapped(*arguments: Any, **keywords: Any) -> None:
-    return two(*arguments, **keywords)
-
-
-@pytest.mark.parametrize(
-    ("handler", "expected"),
-    [
-        (one, False),
-        (two, True),
-        (other_name, True),
-        (named_with_default, True),
-        (with_default, False),
-        (any_number, False),
-        (one_and_any_number, False),
-        (two_and_any_number, True),
-        (keyword_only, False),
-        (keywords, False),
-        (partial(three, "page.html"), True),
-        (partial(template_last, template="page.html"), False),
-        (partial(two, decision=decision_of()), False),
-        (lambda request, decision: None, True),
-        (lambda request, template="x": None, False),
-        (Handlers().one, False),
-        (Handlers().two, True),
-        (Handlers.of_class, True),
-        (Handlers.static, True),
-        (Handlers(), True),
-        (wrapped, True),
-        (Mock(), False),
-        (max, False),
-        (iter, False),
-        (lambda: None, False),
-    ],
-)
-def test_a_handler_takes_the_decision_if_its_second_parameter_asks_for_it(handler: Any, expected: bool) -> None:
-    """One that must be filled, or is called ``decision``; whatever else it has is its own."""
-    assert takes_decision(handler) is expected
 
 
 @pytest.mark.anyio
