@@ -425,13 +425,15 @@ def _pause_after(failures: int) -> float:
 
 
 _followed: weakref.WeakSet[FollowedView] = weakref.WeakSet()
+_of_one_bit: weakref.WeakSet[BooleanView] = weakref.WeakSet()
 _forgotten: list[object] = []
 """A parent's tasks in a forked child: kept, because ending them would close connections that the parent uses."""
 
 
 @background.call_after_fork
 def _reset_after_fork() -> None:
-    for view in list(_followed):
+    views: list[FollowedView | BooleanView] = [*_followed, *_of_one_bit]
+    for view in views:
         view.reset_after_fork()
 
 
@@ -462,6 +464,11 @@ class BooleanView(View):
         """Until when, by ``time.monotonic()``, what was last read needn't be read again."""
         self._readings = self._last_reading = 0
         """How many readings have begun, and which of them ``_last_known`` is from."""
+        self._changing = threading.Lock()
+        _of_one_bit.add(self)
+
+    def reset_after_fork(self) -> None:
+        """Let the child make changes: whoever was just making one is in the parent."""
         self._changing = threading.Lock()
 
     def peek(self) -> MaintenanceState | None:
@@ -589,12 +596,13 @@ class BooleanView(View):
     @contextlib.asynccontextmanager
     async def _changing_alone(self) -> AsyncIterator[None]:
         """Keep the changes apart, those of other event loops and threads as well, which no async lock could."""
-        while not self._changing.acquire(blocking=False):  # noqa: ASYNC110 - an event belongs to one loop as well
+        changing = self._changing
+        while not changing.acquire(blocking=False):  # noqa: ASYNC110 - an event belongs to one loop as well
             await anyio.sleep(_SECONDS_BETWEEN_TRIES)
         try:
             yield
         finally:
-            self._changing.release()
+            changing.release()
 
 
 _BOOL = TypeAdapter(bool)

@@ -452,3 +452,63 @@ def test_a_system_without_forks_has_no_hook_for_them(monkeypatch: pytest.MonkeyP
     spec.loader.exec_module(module)
     assert module.submit(name_of_thread()).result(20) == "fastapi-maintenance"
     module.stop()
+
+
+LOCKED = """
+import asyncio, os, signal, sys, threading
+from fastapi_maintenance import configure_backend, get_maintenance_mode, set_maintenance_mode
+from fastapi_maintenance.backends import BaseStateBackend, MemoryBackend, memory
+from fastapi_maintenance.registry import registry
+
+is_held, is_over = threading.Event(), threading.Event()
+
+class OneBit(BaseStateBackend):
+    value = False
+    async def get_value(self):
+        return self.value
+    async def set_value(self, value):
+        if threading.current_thread() is not threading.main_thread():
+            hold()
+        self.value = value
+
+def hold():
+    is_held.set()
+    is_over.wait()
+
+def hold_registry():
+    with registry._lock:
+        hold()
+
+def hold_memory():
+    with memory._changing:
+        hold()
+
+def hold_one_bit():
+    asyncio.run(set_maintenance_mode(True))
+
+async def use():
+    for value in (True, False):
+        await set_maintenance_mode(value)
+        assert await get_maintenance_mode() is value
+
+configure_backend(OneBit() if sys.argv[1] == "one_bit" else MemoryBackend())
+thread = threading.Thread(target=globals()["hold_" + sys.argv[1]])
+thread.start()
+is_held.wait()
+child = os.fork()
+if not child:
+    signal.alarm(60)
+    asyncio.run(use())
+    sys.exit()
+assert os.waitpid(child, 0)[1] == 0
+is_over.set()
+thread.join()
+asyncio.run(use())
+print("done")
+"""
+
+
+@pytest.mark.parametrize("what", ["registry", "memory", "one_bit"])
+def test_a_forked_child_waits_for_no_thread_of_its_parent(what: str) -> None:
+    """One that was just finding a backend, or changing a switch, is not there to give its lock back."""
+    assert output_of(LOCKED, what) == "done\n"

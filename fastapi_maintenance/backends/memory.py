@@ -5,8 +5,12 @@ from __future__ import annotations
 import threading
 from datetime import UTC, datetime
 
+from .. import background
 from ..state import Change, MaintenanceMode, MaintenanceState, as_mode, set_mode
 from .base import StateBackend
+
+_changing = threading.Lock()
+"""Keeps changes apart: one for all backends, as it can be renewed after a fork."""
 
 
 class MemoryBackend(StateBackend):
@@ -18,7 +22,6 @@ class MemoryBackend(StateBackend):
 
     def __init__(self, initial: bool | MaintenanceMode | MaintenanceState = False) -> None:
         self._state = initial if isinstance(initial, MaintenanceState) else MaintenanceState(mode=as_mode(initial))
-        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"<MemoryBackend {self._state.mode} at {id(self):#x}>"
@@ -37,7 +40,7 @@ class MemoryBackend(StateBackend):
 
     async def apply(self, change: Change) -> MaintenanceState:
         """Carry out one change and return the state after it."""
-        with self._lock:
+        with _changing:
             now = datetime.now(UTC)
             state = change.applied_once_to(self._state, now)
             state.prepare(now, self._state)
@@ -48,3 +51,9 @@ class MemoryBackend(StateBackend):
     def sibling(self, name: str) -> MemoryBackend:
         """Return a backend with a state of its own."""
         return MemoryBackend()
+
+
+@background.call_after_fork
+def _reset_after_fork() -> None:
+    global _changing  # noqa: PLW0603 - who was just making a change is in the parent
+    _changing = threading.Lock()
