@@ -735,3 +735,30 @@ async def test_the_code_in_the_documentation_runs(tmp_path: Path, monkeypatch: p
     assert "503" in app.openapi()["paths"]["/items/{item_id}"]["get"]["responses"]
     for option in ("status", "headers", "retry_after", "jitter_seconds", "detail", "title", "html"):
         assert f"`{option}`" in text
+
+
+# The calendar's last minute
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", OFFERED)
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        (datetime.max.replace(tzinfo=UTC), "9999-12-31 23:59 UTC"),
+        (datetime(9999, 12, 31, 23, 59, 0, 1, tzinfo=UTC), "9999-12-31 23:59 UTC"),
+        (datetime(9999, 12, 31, 23, 59, tzinfo=UTC), "9999-12-31 23:59 UTC"),
+        (datetime(9999, 12, 31, 23, 58, 59, tzinfo=UTC), "9999-12-31 23:59 UTC"),
+        (datetime(9999, 12, 31, 23, 58, tzinfo=UTC), "9999-12-31 23:58 UTC"),
+    ],
+)
+async def test_an_end_that_no_minute_follows_is_told_all_the_same(kind: str, end: datetime, told: str) -> None:
+    """``datetime.max`` is how some write for ever; people are told whole minutes, programs the end itself."""
+    backend = MemoryBackend()
+    await set_maintenance_mode(True, backend, until=end)
+    got = await get(app_with(backend=backend, enable_maintenance=None), "/page", headers={"Accept": kind})
+    assert (got.status_code, kind_of(got.headers)) == (503, kind)
+    if kind in (HTML, TEXT):
+        assert told in got.text
+    else:
+        assert got.json()["until"] == end.isoformat()

@@ -508,3 +508,34 @@ def test_a_block_that_can_not_work_is_refused_where_it_is_made() -> None:
         maintenance_mode_on("billing")  # type: ignore[arg-type]
     with pytest.raises(InvalidSwitchName):
         maintenance_mode_off(name="Not a name")
+
+
+async def test_a_cancellation_counts_also_where_the_release_fails_after_it(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever cancelled waits for that, and must not be told of a store instead."""
+    entered, letting_go, may_fail = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    class FailsLater(Slow):
+        async def set_value(self, value: bool) -> None:
+            if not value:
+                letting_go.set()
+                await may_fail.wait()
+                raise ConnectionError("down")
+            await super().set_value(value)
+
+    backend = FailsLater()
+
+    async def work() -> None:
+        async with maintenance_mode_on(backend):
+            entered.set()
+
+    task = asyncio.create_task(work())
+    await letting_go.wait()
+    assert entered.is_set()
+    task.cancel()
+    await asyncio.wait({task}, timeout=0.01)  # it takes note of the cancellation
+    assert not task.done()
+    may_fail.set()
+    await asyncio.wait({task})
+    assert task.cancelled()
+    assert "a hold could not be given back while its block was cancelled" in caplog.text
+    assert "ConnectionError: down" in caplog.text

@@ -465,3 +465,11 @@ async def test_a_reason_is_text_to_the_docs_pages() -> None:
     assert line.startswith("> **Under maintenance.** &#60;img src=x onerror=alert(1)&#62; # Big &#91;link&#93;")
     shown = line.removeprefix("> **Under maintenance.** ")
     assert not set("<>\"'\\`*_[]~|\n\r\0") & set(shown)
+
+
+async def test_the_banner_tells_an_end_that_no_minute_follows() -> None:
+    """``datetime.max`` is how some write for ever."""
+    backend = MemoryBackend()
+    await set_maintenance_mode(True, backend, until=datetime.max.replace(tzinfo=UTC))
+    description = (await get(with_middleware(backend=backend), "/openapi.json")).json()["info"]["description"]
+    assert "> **Under maintenance.** Expected back: 9999-12-31 23:59 UTC." in description
