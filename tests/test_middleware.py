@@ -3,6 +3,7 @@
 # No `from __future__ import annotations`: FastAPI reads the annotations of endpoints made in functions.
 
 import contextvars
+import logging
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -36,13 +37,14 @@ from fastapi_maintenance import (
     force_maintenance_mode_off,
     force_maintenance_mode_on,
     get_maintenance_mode,
+    in_flight,
     maintenance_mode_off,
     maintenance_mode_on,
     set_maintenance_mode,
 )
 from fastapi_maintenance.answers import DETAIL
 from fastapi_maintenance.backends import BaseStateBackend, MemoryBackend
-from fastapi_maintenance.registry import BACKEND_VARIABLE
+from fastapi_maintenance.registry import BACKEND_VARIABLE, answering
 
 from .asgi import BODY, PREFLIGHT, call, client, get, handshake, lifespan, request, scope_of, status
 
@@ -1344,3 +1346,65 @@ async def test_a_request_that_is_rewritten_to_head_gets_the_whole_answer() -> No
 
 async def plain_text(request: Request) -> Response:
     return PlainTextResponse("text")
+
+
+# What a request has begun
+
+
+async def test_a_request_without_a_backend_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A URL that can't work is an error of each request, and no app is answering after it."""
+    app = MaintenanceModeMiddleware(plain())
+    monkeypatch.setenv(BACKEND_VARIABLE, "reddis://localhost")
+    for kind in ("http", "websocket"):
+        with pytest.raises(UnknownBackend):
+            await call(app, scope_of("/normal", kind=kind))
+        assert answering.get() is None
+
+
+def test_a_websocket_that_no_loop_serves_leaves_nothing_behind() -> None:
+    """Neither asyncio nor trio can close it from outside, so it ends at once: not counted, and nobody is answering."""
+    app = MaintenanceModeMiddleware(plain(), backend=(backend := MemoryBackend()))
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        raise AssertionError
+
+    with pytest.raises(RuntimeError):
+        app(scope_of("/ws", kind="websocket"), receive, send).send(None)
+    assert in_flight(backend) == []
+    assert answering.get() is None
+
+
+# Log lines
+
+
+FORGED = "/normal\r\nCRITICAL forged\u2028record\x1b[2J"
+"""A path, decoded by the server, that would be several lines, with one that looks like another record."""
+
+
+async def test_a_path_in_a_record_of_a_failed_handler_is_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """A client chooses it."""
+
+    def fails(request: Request) -> bool:
+        raise ZeroDivisionError
+
+    app = closed(exempt_handler=fails)
+    app.get("/{item}")(lambda item: None)
+    assert (await call(app, scope_of(FORGED))).status == 503
+    (record,) = (record for record in caplog.records if "exempt_handler" in record.message)
+    assert record.message == "exempt_handler failed: GET /normal CRITICAL forged record[2J is not exempt"
+
+
+async def test_a_path_in_a_record_of_matching_that_raised_is_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """The record quotes it."""
+    caplog.set_level(logging.DEBUG, "fastapi_maintenance")
+    app = closed()
+    app.get("/raising/{item:raising}")(lambda item: None)
+    assert (await call(app, scope_of("/raising" + FORGED.replace("/normal", "/1")))).status == 503
+    (record,) = (record for record in caplog.records if "raised" in record.message)
+    assert record.message.isprintable()
+    assert record.message.startswith(
+        r"matching '/raising/1\r\nCRITICAL forged\u2028record\x1b[2J' raised LookupError("
+    )
