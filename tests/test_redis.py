@@ -7,6 +7,7 @@ import contextlib
 import errno
 import json
 import logging
+import re
 import ssl
 import sys
 import time
@@ -19,6 +20,7 @@ from typing import Any, Self
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import RedisDsn
 
 from fastapi_maintenance import background
 from fastapi_maintenance.backends import redis as module
@@ -1149,3 +1151,20 @@ RedisBackend("redis://127.0.0.1:1").sibling("billing")
 print(threading.active_count())
 """
     assert output_of(code) == "1\n"
+
+
+def test_a_url_that_is_an_object_is_refused_by_its_type() -> None:
+    """Its repr has the password in it."""
+    with pytest.raises(InvalidConfiguration, match="as text and not as RedisDsn") as error:
+        RedisBackend(RedisDsn("redis://us3r:s3cret@host"))  # type: ignore[arg-type]
+    assert "s3cret" not in str(error.value)
+    assert error.value.__context__ is None
+
+
+@pytest.mark.parametrize("seconds", ["0.1", None, 0, -1, float("nan"), timedelta(seconds=1)])
+@pytest.mark.parametrize("option", ["poll_seconds", "timeout_seconds", "init_timeout"])
+def test_what_is_no_number_of_seconds_is_refused(option: str, seconds: Any) -> None:
+    """A text, as it comes out of a variable, as well: with the option's name, and not as a TypeError."""
+    message = re.escape(f"{option}={seconds!r}: a number of seconds above 0 is needed")
+    with pytest.raises(InvalidConfiguration, match=message):
+        RedisBackend(**{option: seconds})
