@@ -21,6 +21,7 @@ from starlette.types import Message, Scope, Send
 from . import background
 from .backends.base import BaseStateBackend
 from .exceptions import DrainTimeout, InvalidConfiguration
+from .page import in_one_line
 from .registry import DEFAULT, answering, registry
 from .routes import declared_path
 from .snapshot import View, view_of
@@ -40,7 +41,7 @@ class InFlight(NamedTuple):
     method: str
     """The HTTP method, or ``websocket``."""
     route: str
-    """The route's path as it was declared, where the router has come to it; else the path of the request."""
+    """The route's path as it was declared, where the router has come to it; else the request's path, in one line."""
 
 
 def in_flight(backend: BaseStateBackend | None = None, *, name: str = DEFAULT) -> list[InFlight]:
@@ -63,7 +64,7 @@ def others_in_flight(*, name: str = DEFAULT) -> list[InFlight]:
 
 def _described(scope: Scope) -> InFlight:
     method = "websocket" if scope["type"] == "websocket" else scope["method"]
-    return InFlight(method, declared_path(scope) or scope["path"])
+    return InFlight(method, declared_path(scope) or in_one_line(scope["path"]))
 
 
 # Counting

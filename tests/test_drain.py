@@ -39,7 +39,7 @@ from fastapi_maintenance import (
 from fastapi_maintenance.backends import BaseStateBackend, LocalFileBackend, MemoryBackend
 from fastapi_maintenance.drain import SERVICE_RESTART, Socket, _Waiting
 
-from .asgi import get, scope_of
+from .asgi import call, get, scope_of
 from .servers import SERVERS, uvicorn_server
 from .traffic import until
 
@@ -640,3 +640,23 @@ async def test_a_websocket_that_the_app_has_closed_is_left_alone() -> None:
         socket.close_soon()
 
     assert [message.get("code") for message in await sent_by(app)] == [None, 1000]
+
+
+async def test_a_path_that_no_route_has_is_named_in_one_line() -> None:
+    """A client chooses it, and the error ends up in logs."""
+    work, backend = Work(), MemoryBackend()
+
+    async def anything(scope: Scope, receive: Receive, send: Send) -> None:
+        await work()
+
+    app = MaintenanceModeMiddleware(anything, backend=backend)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(call, app, scope_of("/a\r\nCRITICAL forged\u2028record\x1b[2J"))
+        await until(lambda: work.running == 1)
+        assert in_flight(backend) == [InFlight("GET", "/a CRITICAL forged record[2J")]
+        with pytest.raises(DrainTimeout) as error:
+            async with maintenance_mode_on(backend, drain=0.05):
+                raise AssertionError
+        work.may_end.set()
+    assert "1 × GET /a CRITICAL forged record[2J; maintenance is still on" in str(error.value)
+    assert str(error.value).isprintable()
