@@ -137,15 +137,13 @@ async def _decided(app: Starlette, method: str, path: str) -> tuple[Target, Deci
         decision = verdict.decision
     target = resolve(app.router, scope, with_dependencies=True)
     scope["endpoint"] = target.endpoint
-    guards = [one for one in target.dependencies if isinstance(one, MaintenanceGuard)]
-    if gate is None and not guards:
+    for guard in (one for one in target.dependencies if isinstance(one, MaintenanceGuard)):
+        if decision is None or not decision.blocked:
+            decision = await guard.decision(_connection(scope), visit)
+    if decision is None:
         raise InvalidConfiguration(
             f"{method} {path}: neither MaintenanceModeMiddleware nor a MaintenanceGuard stands before it"
         )
-    for guard in guards:
-        if decision is None or not decision.blocked:
-            decision = await guard.decision(_connection(scope), visit)
-    assert decision is not None  # noqa: S101 - there was a gate or a guard
     return target, decision
 
 

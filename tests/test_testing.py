@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -286,3 +288,38 @@ def test_the_fixture_lasts_to_the_end_of_the_test(pytester: pytest.Pytester, mon
     """)
     result = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider", f"--rootdir={pytester.path}")
     result.assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize("options", [[], ["-O"]])
+def test_an_assertion_about_nothing_is_refused_by_an_optimized_python_as_well(options: list[str]) -> None:
+    """It leaves ``assert`` statements out."""
+    code = """
+from fastapi import FastAPI
+from fastapi_maintenance import InvalidConfiguration, MaintenanceModeMiddleware
+from fastapi_maintenance.testing import assert_blocked, assert_open
+from starlette.middleware import Middleware
+
+def app_of_one(**options):
+    app = FastAPI(**options)
+    app.get("/")(lambda: None)
+    return app
+
+try:
+    assert_open(app_of_one(), "/")
+except InvalidConfiguration as error:
+    print(error)
+app = app_of_one(middleware=[Middleware(MaintenanceModeMiddleware)])
+assert_blocked(app, "/")
+try:
+    assert_open(app, "/")
+except AssertionError as error:
+    print(error)
+"""
+    ended = subprocess.run(
+        [sys.executable, *options, "-c", code], cwd=ROOT, check=False, capture_output=True, text=True, timeout=120
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout == (
+        "GET /: neither MaintenanceModeMiddleware nor a MaintenanceGuard stands before it\n"
+        "GET / is blocked by mode, switch 'default'\n"
+    )
