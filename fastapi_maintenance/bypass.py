@@ -22,7 +22,7 @@ from starlette.types import Scope
 from .backends.base import BaseStateBackend, StateBackend
 from .exceptions import InvalidConfiguration, MissingExtra, NotUnderMaintenance
 from .handlers import call
-from .registry import DEFAULT, answering_app, registry
+from .registry import DEFAULT, instead_of_meant, registry
 from .snapshot import view_of
 from .state import MaintenanceMode, MaintenanceState
 
@@ -376,8 +376,7 @@ async def _state_under_maintenance(switch: str, backend: BaseStateBackend | None
     meant = registry.meant(backend, switch)
     view = view_of(meant)
     state = view.peek() or await view.read()
-    app = answering_app()
-    instead = app.instead if app is not None and backend is None and switch == DEFAULT else None
+    instead = instead_of_meant(backend, switch)
     if isinstance(meant, StateBackend) and state.mode_at(now, instead=instead) is MaintenanceMode.OFF:
         raise NotUnderMaintenance(switch)
     return state

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from .backends.base import BaseStateBackend
 from .exceptions import InvalidConfiguration, UnknownWindow
-from .registry import DEFAULT, answering_app, registry
+from .registry import DEFAULT, instead_of_meant, registry
 from .schedule import Window, check_aware, is_over, plan
 from .snapshot import SwitchStatus, View, view_of
 from .state import Change, MaintenanceMode, MaintenanceState, as_mode, set_mode
@@ -261,8 +261,7 @@ def _check_end(until: datetime) -> None:
 
 def _is_on(state: MaintenanceState, backend: BaseStateBackend | None, name: str) -> bool:
     """Return whether a state blocks anything now, for the app that is answering if that is what a call means."""
-    app = answering_app()
-    instead = app.instead if app is not None and backend is None and name == DEFAULT else None
+    instead = instead_of_meant(backend, name)
     return state.mode_at(datetime.now(UTC), instead=instead) is not MaintenanceMode.OFF
 
 

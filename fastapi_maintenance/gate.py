@@ -368,8 +368,7 @@ async def answer_to_link(
 
     async def blocking(switch: str) -> MaintenanceState | None:
         state = await state_of(app, switch, visit)
-        instead = app.instead if switch == DEFAULT else None
-        return None if state.mode_at(now, instead=instead) is MaintenanceMode.OFF else state
+        return None if state.mode_at(now, instead=app.instead_of(switch)) is MaintenanceMode.OFF else state
 
     return await bypass.answer_to_link(scope, blocking, now)
 

@@ -108,7 +108,7 @@ class MaintenanceGuard:
         facts = Facts(runs=True, mark=_mark(scope, visit), method=method_of(scope))
         now = datetime.now(UTC)
         for switch in dict.fromkeys((self.name, DEFAULT)):
-            instead = app.instead if switch == DEFAULT else None
+            instead = app.instead_of(switch)
             state = await state_of(app, switch, visit)
             decision = decide(facts, state, now, switch=switch, instead=instead)
             if decision.blocked and decision.rule is Rule.MODE:

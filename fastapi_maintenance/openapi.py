@@ -186,8 +186,7 @@ class _Documentation:
         facts, now = Facts(runs=True, mark=None, method=None), datetime.now(UTC)
         for name in dict.fromkeys((DEFAULT, *self._switches())):
             state = view_of(registry.of_app(app, name)).latest()
-            instead = app.instead if name == DEFAULT else None
-            decision = decide(facts, state, now, switch=name, instead=instead)
+            decision = decide(facts, state, now, switch=name, instead=app.instead_of(name))
             if decision.blocked:
                 yield decision
 

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 from starlette.types import Scope
 
+from . import background
 from .backends.base import BaseStateBackend
 from .backends.env import EnvVarBackend
 from .backends.file import LocalFileBackend
@@ -58,6 +59,10 @@ class AppSwitch:
         self.instead = None if DEFAULT in dict(overrides) else self.enable_maintenance
         """What stands in for the stored mode."""
 
+    def instead_of(self, switch: str) -> bool | None:
+        """Return what stands in for the stored mode of a switch, which only the default one's has."""
+        return self.instead if switch == DEFAULT else None
+
 
 answering: ContextVar[tuple[AppSwitch, Scope, Any] | None] = ContextVar("fastapi_maintenance_answering", default=None)
 """The app that is answering the current request, the request's scope, and the same of the app around it."""
@@ -69,6 +74,12 @@ def answering_app() -> AppSwitch | None:
     return None if current is None else current[0]
 
 
+def instead_of_meant(backend: BaseStateBackend | None, switch: str) -> bool | None:
+    """Return what stands in for the stored mode of the switch that a call means, as ``Registry.meant`` finds it."""
+    app = answering_app()
+    return None if app is None or backend is not None else app.instead_of(switch)
+
+
 class Registry:
     """Which backend a switch has."""
 
@@ -78,6 +89,10 @@ class Registry:
         self._lock = threading.RLock()
         self.version = 0
         """Grows with each change, so that what was looked up can be kept until then."""
+
+    def reset_after_fork(self) -> None:
+        """Let a forked child ask: whoever was just asking may be another thread, which is in the parent only."""
+        self._lock = threading.RLock()
 
     def configure(self, name: str, backend: BaseStateBackend) -> None:
         """Make ``backend`` the one of switch ``name``."""
@@ -194,6 +209,7 @@ def _sibling(backend: BaseStateBackend, name: str) -> BaseStateBackend:
 _ENVIRONMENT = EnvVarBackend()
 
 registry = Registry()
+background.call_after_fork(registry.reset_after_fork)
 
 
 def configure_backend(backend: str | BaseStateBackend, *, name: str = DEFAULT, **options: Any) -> BaseStateBackend:
@@ -292,13 +308,23 @@ def backend_from_url(url: str) -> BaseStateBackend:
 
 def _shown(url: str) -> str:
     """Return a URL without what could be credentials."""
-    return re.sub(r"//.*@", "//***@", url, flags=re.DOTALL)
+    shown = re.sub(r"(:/*).*@", r"\1***@", url, flags=re.DOTALL)
+    return re.sub(r"\?.*", "?***", shown, flags=re.DOTALL)
+
+
+def _told(value: object) -> str:
+    """Return what an error can say of a value that is no backend: objects for URLs show their passwords."""
+    if isinstance(value, str):
+        return repr(_shown(value))
+    return repr(value) if value is None or isinstance(value, (bool, type)) else f"<{type(value).__name__}>"
 
 
 def _made(name: str, backend: object, options: dict[str, Any]) -> BaseStateBackend:
     """Return a new backend of a type or URL for switch ``name``, beside the default one if no place is given."""
     if not isinstance(backend, str):
-        raise InvalidConfiguration(f"backend {backend!r}: a type or URL ({', '.join(_KNOWN)}) or a backend is needed")
+        raise InvalidConfiguration(
+            f"backend {_told(backend)}: a type or URL ({', '.join(_KNOWN)}) or a backend is needed"
+        )
     if backend in _TYPES:
         made = _with_options(backend, options)
         has_place = backend not in _PLACES or _PLACES[backend] in options
@@ -335,5 +361,5 @@ def checked_name(name: object) -> str:
 def checked_backend(backend: object) -> BaseStateBackend:
     """Return a backend, or raise ``InvalidConfiguration``."""
     if not isinstance(backend, BaseStateBackend):
-        raise InvalidConfiguration(f"backend={backend!r}: an instance of a BaseStateBackend subclass is needed")
+        raise InvalidConfiguration(f"backend={_told(backend)}: an instance of a BaseStateBackend subclass is needed")
     return backend

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import RedisDsn
 from sqlalchemy import make_url
 
 from fastapi_maintenance import (
@@ -40,6 +41,7 @@ from fastapi_maintenance.registry import (
     answering,
     checked_backend,
     checked_name,
+    instead_of_meant,
     registry,
 )
 
@@ -607,3 +609,42 @@ def test_the_documentation_names_every_option_of_followed_backends() -> None:
     text = (Path(__file__).parent.parent / "docs" / "backends.md").read_text(encoding="utf-8")
     options = list(inspect.signature(FollowedBackend.__init__).parameters)[1:]
     assert [name for name in options if f"| `{name}` |" not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("backend", "shown"),
+    [
+        (f"redis://user:{SECRET}@host/0", "'redis://***@host/0'"),
+        (f"redis://:{SECRET}/@{SECRET}@host", "'redis://***@host'"),
+        (f"redis://host?password={SECRET}", "'redis://host?***'"),
+        (f"redis:/{SECRET}\n@host", "'redis:/***@host'"),
+        (f"user:{SECRET}@host", "'user:***@host'"),
+        (RedisDsn(f"redis://:{SECRET}@host"), "<RedisDsn>"),
+        (make_url(f"postgresql+asyncpg://user:{SECRET}@host/db"), "<URL>"),
+        ([f"redis://:{SECRET}@host"], "<list>"),
+        (b"redis", "<bytes>"),
+    ],
+)
+def test_what_is_no_backend_is_named_without_its_password(backend: Any, shown: str) -> None:
+    """Of an object only the type: nobody knows what its repr tells."""
+    makes: list[tuple[str, Callable[[], object]]] = [("backend=", lambda: checked_backend(backend))]
+    if not isinstance(backend, str):
+        makes.append(("backend ", lambda: configure_backend(backend)))
+    for prefix, make in makes:
+        with pytest.raises(InvalidConfiguration, match=re.escape(f"{prefix}{shown}: ")) as error:
+            make()
+        assert SECRET not in "".join(traceback.format_exception(error.value))
+
+
+def test_what_stands_in_for_the_mode_is_the_default_switchs() -> None:
+    """And of a call, that of the app that is answering, unless the call names a backend."""
+    app, backend = AppSwitch(MemoryBackend(), enable_maintenance=True), MemoryBackend()
+    assert (app.instead_of("default"), app.instead_of("billing")) == (True, None)
+    assert instead_of_meant(None, "default") is None
+    token = answering.set((app, {}, None))
+    try:
+        assert instead_of_meant(None, "default") is True
+        assert instead_of_meant(None, "billing") is None
+        assert instead_of_meant(backend, "default") is None
+    finally:
+        answering.reset(token)

@@ -164,7 +164,7 @@ class _Face(NamedTuple):
     def decision(self, target: Target, method: str | None, state: MaintenanceState) -> Decision:
         """Return what becomes of a request while the store has ``state``."""
         facts = Facts(target.runs, target.mark, method, self.exemption)
-        instead = self.app.instead if self.switch == DEFAULT else None
+        instead = self.app.instead_of(self.switch)
         return decide(facts, state, datetime.now(UTC), switch=self.switch, instead=instead)
 
 
