@@ -336,7 +336,8 @@ def _of_window(window: Window) -> WindowModel:
 def _etag(state: MaintenanceState) -> str:
     """Return what tells a state from those before and after it (RFC 9110, section 8.8.3)."""
     life = hashlib.sha256(state.epoch.encode()).hexdigest()[:12]
-    return f'"{life}-{state.version}"'
+    # With the mode, as a store that keeps on or off only has no versions.
+    return f'"{life}-{state.version}-{state.mode}"'
 
 
 async def _expected(name: str, if_match: str | None) -> int | None:

@@ -170,6 +170,23 @@ async def test_a_change_can_require_what_it_is_based_on(client: httpx.AsyncClien
     assert (await client.put(url, json={"mode": "off"}, headers={"if-match": "*"})).status_code == 200
 
 
+async def test_a_change_of_a_store_without_versions_is_noticed_by_its_mode(
+    client: httpx.AsyncClient, tmp_path: Any
+) -> None:
+    """In the API and on the page; off and on again is the same as nothing."""
+    configure_backend(TwoMethods(str(tmp_path / "switch")), name="billing")
+    etag = (await client.get(f"{API}/billing")).headers["etag"]
+    page = (await client.get("/admin/")).text
+    await set_maintenance_mode(True, name="billing")
+    url = f"{API}/billing/mode"
+    assert (await client.put(url, json={"mode": "off"}, headers={"if-match": etag})).status_code == 412
+    answer = await post(client, fields_of(page, "set", "billing"), mode="off")
+    assert answer.status_code == 412
+    assert await get_maintenance_mode(name="billing") is True
+    await set_maintenance_mode(False, name="billing")
+    assert (await client.put(url, json={"mode": "on"}, headers={"if-match": etag})).status_code == 200
+
+
 async def test_windows_are_planned_and_cancelled(client: httpx.AsyncClient) -> None:
     start = datetime.now(UTC) + timedelta(hours=1)
     plan = {
