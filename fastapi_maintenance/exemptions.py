@@ -47,7 +47,7 @@ class Exemptions:
     _networks: tuple[IPv4Network | IPv6Network, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        paths, networks = _items("paths", self.paths), _items("networks", self.networks)
+        paths, networks = items_of("paths", self.paths), items_of("networks", self.networks)
         for name, value in (("docs", self.docs), ("preflight", self.preflight)):
             if value not in (True, False):
                 raise InvalidConfiguration(f"{name}={value!r}: True or False is needed")
@@ -90,7 +90,7 @@ class Exemptions:
         return any(address in network for network in self._networks)
 
 
-def _items(option: str, value: object) -> tuple[Any, ...]:
+def items_of(option: str, value: object) -> tuple[Any, ...]:
     """Return the items of an option that takes several."""
     if isinstance(value, str):
         raise InvalidConfiguration(f"{option}={value!r} is one string; write {option}=({value!r},)")
