@@ -166,7 +166,7 @@ def _network(network: object) -> IPv4Network | IPv6Network:
     try:
         return _same_in_ipv4_network(ip_network(network))
     except ValueError as error:
-        advice = ""
+        advice = "; text such as '10.0.0.0/8', '2001:db8::/32' or '192.0.2.7' is needed"
         with suppress(ValueError):
             advice = f"; write {str(ip_network(network, strict=False))!r}, or one address without '/'"
         raise InvalidConfiguration(f"network {network!r}: {error}{advice}") from None
