@@ -10,12 +10,13 @@ import importlib
 import importlib.resources
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Path, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.params import Depends as Dependency
 from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from starlette.status import (
@@ -53,7 +54,9 @@ from .exceptions import (
     UnsupportedByBackend,
     VersionConflict,
 )
+from .exemptions import items_of
 from .guard import MaintenanceGuard
+from .handlers import call
 from .registry import DEFAULT, checked_name, registry
 from .routes import operations_of
 from .schedule import Window, is_over
@@ -65,7 +68,7 @@ _COOKIE = "maintenance_admin"
 _SHOWN_IN_FLIGHT = 20
 _LONGEST_TEXT = 500
 
-User = Callable[[Request], str]
+User = Callable[[Request], str | Awaitable[str]]
 SwitchName = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=100)]
 
 
@@ -148,7 +151,7 @@ class Problem(BaseModel):
 
 def maintenance_admin(
     *,
-    dependencies: Sequence[Any] = (),
+    dependencies: Iterable[Any] = (),
     names: Iterable[str] | None = None,
     user: User | None = None,
     insecure: bool = False,
@@ -160,35 +163,53 @@ def maintenance_admin(
     Args:
         dependencies: What lets operators in, and nobody else: ``[Depends(only_operators)]``.
         names: The switches to show; by default all that this process knows, and those of the app's guards.
-        user: Takes the request and returns who makes a change, for colleagues.
+        user: Takes the request and returns who makes a change, for colleagues; sync or async. If it fails, that is
+            logged, and nobody is named.
         insecure: Whether to do without ``dependencies``, on a developer's own machine.
 
     Raises:
-        InvalidConfiguration: Nothing would keep strangers out.
+        InvalidConfiguration: Nothing would keep strangers out, or an option has a value that can't work.
         MissingExtra: Jinja2 or python-multipart isn't installed.
     """
-    if not dependencies and not insecure:
+    keeping_out = _dependencies(dependencies)
+    if not keeping_out and not insecure:
         raise InvalidConfiguration(
             "maintenance_admin() without dependencies would let everybody switch the service off: pass "
             "dependencies=[Depends(...)] with what lets operators in, or insecure=True on your own machine"
         )
-    if not dependencies:
+    if user is not None and not callable(user):
+        raise InvalidConfiguration(
+            f"user={user!r}: a function is needed that takes the request and returns who makes a change, "
+            "such as lambda request: request.user.display_name"
+        )
+    if not keeping_out:
         logger.warning("maintenance_admin(insecure=True): whoever reaches this service can switch it off")
     page = _Page(
-        known=None if names is None else [checked_name(name) for name in names],
+        known=None if names is None else [checked_name(name) for name in items_of("names", names)],
         user=user if user is not None else lambda _: "admin",
     )
-    router = APIRouter(dependencies=[*dependencies, Depends(_same_site)], tags=["maintenance"])
+    router = APIRouter(dependencies=[*keeping_out, Depends(_same_site)], tags=["maintenance"])
     _add_api(router, page)
     _add_page(router, page)
     return router
+
+
+def _dependencies(value: object) -> list[Any]:
+    """Return what keeps strangers out, as FastAPI takes it."""
+    dependencies = list(value) if isinstance(value, Iterable) else [value] if value is not None else []
+    if isinstance(value, Dependency) or not all(isinstance(one, Dependency) for one in dependencies):
+        raise InvalidConfiguration(
+            f"dependencies={value!r}: a list is needed, with each in Depends; write dependencies=[Depends(...)] "
+            "with what lets operators in"
+        )
+    return dependencies
 
 
 class _Page:
     """What the routes of one admin share."""
 
     def __init__(self, *, known: list[str] | None, user: User) -> None:
-        self.user = user
+        self._user = user
         self._known = known
         self.template = _template()
 
@@ -207,6 +228,20 @@ class _Page:
         if name not in self.names(request):
             raise HTTPException(HTTP_404_NOT_FOUND, f"there is no switch {name!r}")
         return name
+
+    async def user(self, request: Request) -> str | None:
+        """Return who makes a change, or ``None`` if the app's function fails to tell."""
+        try:
+            user = await call(self._user, request)
+        except HTTPException:  # an answer of its own, as that of a dependency
+            raise
+        except Exception:
+            logger.exception("user failed: it isn't known who makes this change")
+            return None
+        if not isinstance(user, str):
+            logger.error("user returned %r, which is no string: it isn't known who makes this change", user)
+            return None
+        return user
 
 
 # The API
@@ -257,7 +292,7 @@ def _add_api(router: APIRouter, page: _Page) -> None:
                 reason=change.reason,
                 until=change.until,
                 retry_after=change.retry_after,
-                by=page.user(request),
+                by=await page.user(request),
                 expected_version=await _expected(name, if_match),
                 refuse_while_held=change.mode is MaintenanceMode.OFF and not change.break_holds,
                 break_holds=change.break_holds,
@@ -284,7 +319,7 @@ def _add_api(router: APIRouter, page: _Page) -> None:
                 reason=plan.reason,
                 rrule=plan.rrule,
                 zone=plan.zone,
-                by=page.user(request),
+                by=await page.user(request),
             )
         return _of_window(window)
 
@@ -293,14 +328,14 @@ def _add_api(router: APIRouter, page: _Page) -> None:
     async def cancel_window(name: SwitchName, window_id: str, request: Request) -> None:
         """Cancel a planned maintenance."""
         with _refusals():
-            await cancel_maintenance(window_id, name=page.checked(request, name), by=page.user(request))
+            await cancel_maintenance(window_id, name=page.checked(request, name), by=await page.user(request))
 
     @router.delete("/api/switches/{name}/holds/{hold_id}", responses=_REFUSALS, status_code=HTTP_204_NO_CONTENT)
     @force_maintenance_mode_off
     async def break_one_hold(name: SwitchName, hold_id: str, request: Request) -> None:
         """Take a hold away from the code that has it."""
         with _refusals():
-            await break_hold(hold_id, name=page.checked(request, name), by=page.user(request))
+            await break_hold(hold_id, name=page.checked(request, name), by=await page.user(request))
 
 
 async def _described(name: str) -> SwitchModel:
@@ -336,7 +371,8 @@ def _of_window(window: Window) -> WindowModel:
 def _etag(state: MaintenanceState) -> str:
     """Return what tells a state from those before and after it (RFC 9110, section 8.8.3)."""
     life = hashlib.sha256(state.epoch.encode()).hexdigest()[:12]
-    return f'"{life}-{state.version}"'
+    # With the mode, as a store that keeps on or off only has no versions.
+    return f'"{life}-{state.version}-{state.mode}"'
 
 
 async def _expected(name: str, if_match: str | None) -> int | None:
@@ -421,7 +457,7 @@ def _add_page(router: APIRouter, page: _Page) -> None:
             raise HTTPException(HTTP_403_FORBIDDEN, "this form is too old, or from another site: load the page again")
         name = page.checked(request, form.get("name", DEFAULT))
         try:
-            await _carried_out(form, name, page.user(request))
+            await _carried_out(form, name, await page.user(request))
         except VersionConflict:
             return await _shown(page, request, _changed_meanwhile(name), HTTP_412_PRECONDITION_FAILED)
         except (MaintenanceError, ValueError) as error:
@@ -436,7 +472,7 @@ def _changed_meanwhile(name: str) -> str:
     )
 
 
-async def _carried_out(form: dict[str, str], name: str, by: str) -> None:
+async def _carried_out(form: dict[str, str], name: str, by: str | None) -> None:
     """Do what a form asks for.
 
     Raises:

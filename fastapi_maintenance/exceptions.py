@@ -97,7 +97,7 @@ class UnsupportedByBackend(MaintenanceError):
         self.what = what
         super().__init__(
             f"{backend} stores a plain on/off and can't keep {what}, nothing was changed: "
-            "leave it out, or use a backend that stores the whole state, such as MemoryBackend"
+            "leave it out, or keep the switch where the whole state is stored: in a file, Redis or an SQL database"
         )
 
 

@@ -47,7 +47,7 @@ class Exemptions:
     _networks: tuple[IPv4Network | IPv6Network, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        paths, networks = _items("paths", self.paths), _items("networks", self.networks)
+        paths, networks = items_of("paths", self.paths), items_of("networks", self.networks)
         for name, value in (("docs", self.docs), ("preflight", self.preflight)):
             if value not in (True, False):
                 raise InvalidConfiguration(f"{name}={value!r}: True or False is needed")
@@ -90,7 +90,7 @@ class Exemptions:
         return any(address in network for network in self._networks)
 
 
-def _items(option: str, value: object) -> tuple[Any, ...]:
+def items_of(option: str, value: object) -> tuple[Any, ...]:
     """Return the items of an option that takes several."""
     if isinstance(value, str):
         raise InvalidConfiguration(f"{option}={value!r} is one string; write {option}=({value!r},)")
@@ -166,7 +166,7 @@ def _network(network: object) -> IPv4Network | IPv6Network:
     try:
         return _same_in_ipv4_network(ip_network(network))
     except ValueError as error:
-        advice = ""
+        advice = "; text such as '10.0.0.0/8', '2001:db8::/32' or '192.0.2.7' is needed"
         with suppress(ValueError):
             advice = f"; write {str(ip_network(network, strict=False))!r}, or one address without '/'"
         raise InvalidConfiguration(f"network {network!r}: {error}{advice}") from None

@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request, Security
 
 from fastapi_maintenance import (
     InvalidConfiguration,
@@ -89,6 +89,32 @@ def test_without_anything_that_keeps_strangers_out_it_is_refused(caplog: pytest.
     assert "whoever reaches this service can switch it off" in caplog.text
 
 
+async def only_operators() -> None:
+    raise HTTPException(401, "who are you?")
+
+
+@pytest.mark.parametrize(
+    ("dependencies", "message"),
+    [
+        ([only_operators], r"only_operators.*write dependencies=\[Depends\(\.\.\.\)\]"),
+        (Depends(only_operators), r"only_operators.*write dependencies=\[Depends\(\.\.\.\)\]"),
+        (only_operators, r"only_operators.*write dependencies=\[Depends\(\.\.\.\)\]"),
+        ([Depends(only_operators), "login"], r"'login'.*write dependencies=\[Depends\(\.\.\.\)\]"),
+        (iter(()), "would let everybody switch the service off"),
+        (None, "would let everybody switch the service off"),
+    ],
+)
+def test_what_would_keep_nobody_out_is_refused(dependencies: Any, message: str) -> None:
+    """With how it is written, and not at the first request."""
+    with pytest.raises(InvalidConfiguration, match=message):
+        maintenance_admin(dependencies=dependencies)
+
+
+async def test_dependencies_may_come_from_any_iterable() -> None:
+    async with client_of(app_with(insecure=False, dependencies=iter([Security(only_operators)]))) as client:
+        assert (await client.get("/admin/")).status_code == 401
+
+
 async def test_dependencies_keep_strangers_out_of_everything() -> None:
     def only_operators(authorization: str = Header("")) -> None:
         if authorization != "Bearer right":
@@ -143,6 +169,38 @@ async def test_switches_are_listed(client: httpx.AsyncClient) -> None:
         assert (await other.get(f"{API}/default")).status_code == 404
     with pytest.raises(ValueError, match="invalid switch name"):
         maintenance_admin(insecure=True, names=["?"])
+    with pytest.raises(InvalidConfiguration, match=r"names='default' is one string; write names=\('default',\)"):
+        maintenance_admin(insecure=True, names="default")
+
+
+async def test_who_makes_a_change_is_told_by_a_function(caplog: pytest.LogCaptureFixture) -> None:
+    """Sync or async; one that fails is logged, and it isn't known who it was. An answer of its own is one."""
+
+    async def found(request: Request) -> str:
+        return request.headers["x-user"]
+
+    def refuses(request: Request) -> str:
+        raise HTTPException(403, "no operator")
+
+    url = f"{API}/default/mode"
+    async with client_of(app_with(user=found)) as client:
+        answer = await client.put(url, json={"mode": "on"}, headers={"x-user": "jo"})
+        assert answer.json()["updated_by"] == "jo"
+        answer = await client.put(url, json={"mode": "read_only"})
+        assert (answer.status_code, answer.json()["updated_by"]) == (200, None)
+        assert "user failed: it isn't known who makes this change" in caplog.text
+        assert "KeyError: 'x-user'" in caplog.text
+        fields = fields_of((await client.get("/admin/")).text, "set")
+        assert (await post(client, fields)).status_code == 303
+    caplog.clear()
+    async with client_of(app_with(user=lambda request: 7)) as client:
+        answer = await client.put(url, json={"mode": "on"})
+        assert (answer.status_code, answer.json()["updated_by"]) == (200, None)
+        assert "user returned 7, which is no string" in caplog.text
+    async with client_of(app_with(user=refuses)) as client:
+        assert (await client.put(url, json={"mode": "off"})).status_code == 403
+    with pytest.raises(InvalidConfiguration, match=r"user='bob': a function is needed.*such as lambda request: "):
+        maintenance_admin(insecure=True, user="bob")  # type: ignore[arg-type]
 
 
 async def test_a_mode_is_stored_with_what_belongs_to_it(client: httpx.AsyncClient) -> None:
@@ -168,6 +226,23 @@ async def test_a_change_can_require_what_it_is_based_on(client: httpx.AsyncClien
     )
     assert await get_maintenance_mode() is True
     assert (await client.put(url, json={"mode": "off"}, headers={"if-match": "*"})).status_code == 200
+
+
+async def test_a_change_of_a_store_without_versions_is_noticed_by_its_mode(
+    client: httpx.AsyncClient, tmp_path: Any
+) -> None:
+    """In the API and on the page; off and on again is the same as nothing."""
+    configure_backend(TwoMethods(str(tmp_path / "switch")), name="billing")
+    etag = (await client.get(f"{API}/billing")).headers["etag"]
+    page = (await client.get("/admin/")).text
+    await set_maintenance_mode(True, name="billing")
+    url = f"{API}/billing/mode"
+    assert (await client.put(url, json={"mode": "off"}, headers={"if-match": etag})).status_code == 412
+    answer = await post(client, fields_of(page, "set", "billing"), mode="off")
+    assert answer.status_code == 412
+    assert await get_maintenance_mode(name="billing") is True
+    await set_maintenance_mode(False, name="billing")
+    assert (await client.put(url, json={"mode": "on"}, headers={"if-match": etag})).status_code == 200
 
 
 async def test_windows_are_planned_and_cancelled(client: httpx.AsyncClient) -> None:

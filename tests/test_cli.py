@@ -118,10 +118,13 @@ def test_a_day_of_an_operator(any_url: str) -> None:
     refused = run("down", "billing", "--read-only", env=env)
     assert (refused.status, refused.out) == (1, "")
     assert "switch 'billing' was never set in" in refused.complaint
-    assert run("status", "billing", "--exit-code", env=env).status == 0
+    shown = run("status", "billing", "--exit-code", env=env)
+    assert (shown.status, shown.error) == (0, "")
+    assert shown.out.startswith("billing: OFF (never set in this store)\n")
     turned = run("down", "billing", "--read-only", "--new", env=env)
     assert (turned.status, turned.out, turned.error) == (0, "billing: READ-ONLY (was OFF), version 1\n", "")
-    assert run("status", "billing", "--exit-code", env=env).status == 1
+    shown = run("status", "billing", "--exit-code", env=env)
+    assert (shown.status, shown.out.split("\n")[0]) == (1, "billing: READ-ONLY")
     assert run("up", "billing", "--quiet", env=env) == type(turned)(0, "", "")
 
 
@@ -145,7 +148,8 @@ def test_reading_creates_nothing(tmp_path: Path, postgres_server: PostgresServer
         ("on --backend {file} --for 2x", 2, "such as 90s, 15m, 2h"),
         ("on --backend {file} --for 0s", 2, "a duration is needed"),
         ("on --backend {file} --for 1h --until 2030-01-01T00:00Z", 2, "--for and --until"),
-        ("on --backend {file} --until 2020-01-01T00:00Z", 2, "that is over"),
+        ("on --backend {file} --until 2020-01-01T00:00Z", 2, "--until '2020-01-01T00:00Z': that is over"),
+        ("on --backend {file} --until 2020-01-01T00:00Z", 2, "a time to come is needed; nothing was changed"),
         ("on --backend {file} --until 2030-01-01T00:00", 2, "2030-01-01T00:00Z"),
         ("on --backend {file} --until 05:00", 2, "a date is missing"),
         ("on --backend {file} --until tomorrow", 2, "it can't be read"),
@@ -337,7 +341,15 @@ def test_holds_keep_a_switch_from_being_turned_off(capsys: pytest.CaptureFixture
 def test_the_environment_can_be_read(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """And what is wrong with it is told in a line."""
     monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", "read_only")
-    assert here(capsys, "status")[1].startswith("default: READ-ONLY\n")
+    assert here(capsys, "status")[1] == (
+        "default: READ-ONLY\n"
+        "  version: 0\n"
+        "  store: EnvVarBackend('FASTAPI_MAINTENANCE_MODE')\n"
+        "  note: that is a variable of this shell, and not of the app; "
+        "--backend URL or FASTAPI_MAINTENANCE_BACKEND says where the app keeps its switch\n"
+    )
+    assert "this shell" not in here(capsys, "status", "--json")[1]
+    assert here(capsys, "status", "--quiet") == (0, "", "")
     monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE_SHOP", "banana")
     status, out, error = here(capsys, "status", "shop")
     assert (status, out.split("\n")[0]) == (0, "shop: OFF")
@@ -624,15 +636,33 @@ def test_a_command_begins_when_all_workers_have_seen_the_switch(any_url: str, dr
     assert waited > max(int(drain[0]), 1.09 * poll_seconds)
 
 
+def test_a_command_that_fails_says_nothing_of_what_is_kept_if_it_is_to_be_quiet(url: str) -> None:
+    ended = run("run", "eu", "--new", "--on-failure", "keep", "--quiet", "--backend", url, "--", "false")
+    assert (ended.status, ended.error) == (1, "")
+    assert run("status", "eu", "--backend", url, "--exit-code").status == 1
+
+
 def test_a_command_that_fails_keeps_the_service_closed_if_asked(url: str) -> None:
     """In one change with the end of the hold; one that succeeds opens it."""
     keep = ("run", "--on-failure", "keep", "--reason", "half-way", "--backend", url, "--")
     assert run(*keep, "true").status == 0
     assert mode_at(url) == "off"
     ended = run(*keep, "false")
-    assert (ended.status, ended.error.splitlines()[-1]) == (1, "default: ON: half-way")
+    assert ended.status == 1
+    assert ended.error.splitlines()[1:] == [
+        "default: ON: half-way",
+        "the command ended with 1; default stays ON, open it with: fastapi-maintenance off --backend ...",
+    ]
     known = run("status", "--json", "--backend", url).json()
     assert (known["stored_mode"], known["holds"]) == ("on", [])
+    env = {"FASTAPI_MAINTENANCE_BACKEND": url}
+    ended = run(
+        "run", "eu", "--new", "--on-failure", "keep", "--", sys.executable, "-c", "raise SystemExit(7)", env=env
+    )
+    assert (ended.status, ended.error.splitlines()[-1]) == (
+        7,
+        "the command ended with 7; eu stays ON, open it with: fastapi-maintenance off eu",
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])

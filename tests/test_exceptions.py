@@ -63,7 +63,11 @@ def test_the_tree_is_the_one_that_is_drawn() -> None:
         (UnknownBackend("x", ["env", "memory"]), {"kind": "x", "known": ("env", "memory")}, "'x'; known: env, memory"),
         (AmbiguousSwitch(3), {"count": 3}, "3 apps in this process"),
         (ReadOnlyBackend("the store", "wait"), {"where": "the store"}, "the store can't be set from here"),
-        (UnsupportedByBackend("B()", "a reason"), {"backend": "B()", "what": "a reason"}, "B() stores a plain on/off"),
+        (
+            UnsupportedByBackend("B()", "a reason"),
+            {"backend": "B()", "what": "a reason"},
+            "in a file, Redis or an SQL database",
+        ),
         (UnsupportedFastAPI("it is new"), {"problem": "it is new"}, f"FastAPI {fastapi.__version__}: it is new."),
         (VersionConflict(3, 4), {"expected": 3, "actual": 4}, "at version 4, not 3, nothing was changed"),
         (SwitchIsHeld(["a", "b"]), {"owners": ("a", "b")}, "held on by a, b, nothing was changed"),

@@ -163,7 +163,7 @@ def test_no_text_breaks_it(text: str) -> None:
         ("2001:db8::1/32", "write '2001:db8::/32'"),
         ("::ffff:10.0.0.1/104", "has host bits set"),
         ("10.0.0.0/33", "'10.0.0.0/33'"),
-        ("10.0.0/8", "'10.0.0/8'"),
+        ("10.0.0/8", "; text such as '10.0.0.0/8', '2001:db8::/32' or '192.0.2.7' is needed"),
         ("10.0.0.0/", "with the number of bits"),
         ("10.0.0.0/255.0.0.0", "not a mask"),
         ("10.0.0.0/0.255.255.255", "not a mask"),

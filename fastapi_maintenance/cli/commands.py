@@ -15,6 +15,7 @@ import rich  # noqa: F401 - so that one that is missing is noticed before anythi
 import typer
 
 from .. import __version__
+from ..backends.env import EnvVarBackend
 from ..bypass import DEFAULT_LIFETIME, Bypass
 from ..control import cancel_maintenance, change_mode, schedule_maintenance
 from ..exceptions import CorruptState, InvalidConfiguration, MaintenanceError
@@ -26,7 +27,7 @@ from ..snapshot import view_of
 from ..state import MaintenanceMode, MaintenanceState
 from .doctor import examine
 from .running import NOT_FOUND, CommandFailed, Run
-from .store import check_known, check_writable, read, seconds_until_seen, store_of
+from .store import check_known, check_writable, is_known, read, seconds_until_seen, store_of
 from .terminal import (
     DONE,
     FAILED,
@@ -38,6 +39,7 @@ from .terminal import (
     described,
     details,
     document,
+    faint,
     note,
     summary,
     tell,
@@ -128,6 +130,8 @@ def turn_on(
     if length is not None and until is not None:
         raise InvalidConfiguration("--for and --until are two ways to say when it ends: give one of them")
     end = None if until is None else moment_of(until, "--until")
+    if end is not None and end <= datetime.now(UTC):
+        raise InvalidConfiguration(f"--until {until!r}: that is over; a time to come is needed; nothing was changed")
     if length is not None:
         end = after(datetime.now(UTC), duration(length, "--for"), "--for")
     options = {
@@ -222,9 +226,16 @@ def status(
     if as_json:
         tell_json(document(name, state, now, repr(store)))
     elif not quiet:
-        tell(summary(name, state, now))
+        tell(summary(name, state, now, more="" if is_known(name, store, state) else " (never set in this store)"))
         for key, value in details(state, now, repr(store)):
             tell(f"  {key}: {value}")
+        if isinstance(store, EnvVarBackend):
+            tell(
+                faint(
+                    f"  note: that is a variable of this shell, and not of the app; "
+                    f"--backend URL or {BACKEND_VARIABLE} says where the app keeps its switch"
+                )
+            )
     if exit_code and state.mode_at(now) is not MaintenanceMode.OFF:
         raise typer.Exit(_BLOCKED)
 
@@ -411,7 +422,13 @@ def run(
                         note(f"{name}: ON while the command runs{at_version(view_of(store).latest())}")
                     await running.within(block)
             if not quiet:
-                note(str(summary(name, await read(store), datetime.now(UTC))))
+                now, state = datetime.now(UTC), await read(store)
+                note(str(summary(name, state, now)))
+                if running.status and running.fails_block and state.mode_at(now) is not MaintenanceMode.OFF:
+                    note(
+                        f"the command ended with {running.status}; {name} stays {WORDS[state.mode_at(now)]}, "
+                        f"open it with: {_off_command(name, backend)}"
+                    )
         except MaintenanceError as error:
             if running.status is None:
                 raise
@@ -419,6 +436,12 @@ def run(
 
     asyncio.run(hold_and_run())
     raise typer.Exit(running.status or DONE)
+
+
+def _off_command(name: str, url: str | None) -> str:
+    """Return the command that turns a switch off; without the URL of the store, which may have a password."""
+    named = "" if name == DEFAULT else f" {name}"
+    return f"{PROGRAM} off{named}{'' if url is None else ' --backend ...'}"
 
 
 @app.command()

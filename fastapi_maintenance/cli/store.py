@@ -64,13 +64,18 @@ class UnknownSwitch(MaintenanceError):
         )
 
 
+def is_known(name: str, backend: BaseStateBackend, state: MaintenanceState) -> bool:
+    """Return whether a switch was ever set in its store, as far as that can tell: a variable can't."""
+    return name == DEFAULT or bool(state.epoch) or isinstance(backend, EnvVarBackend)
+
+
 def check_known(name: str, backend: BaseStateBackend, state: MaintenanceState, *, new: bool) -> None:
     """Make sure that a switch of that name is known in its store, where a mistyped one would be set in vain.
 
     Raises:
         UnknownSwitch: It is not, and not said to be new.
     """
-    if name != DEFAULT and not new and not state.epoch:
+    if not new and not is_known(name, backend, state):
         raise UnknownSwitch(name, backend)
 
 

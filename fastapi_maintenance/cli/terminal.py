@@ -96,6 +96,13 @@ def tell(text: str | Text) -> None:
     console().print(text, soft_wrap=True)
 
 
+def faint(text: str) -> Text:
+    """Return a line that stands back behind the others, on a terminal."""
+    from rich.text import Text  # noqa: PLC0415 - an extra
+
+    return Text(text, style="dim")
+
+
 def tell_json(document: object) -> None:
     """Tell a document on standard output, in one line of ASCII."""
     print(json.dumps(document), flush=True)  # noqa: T201
