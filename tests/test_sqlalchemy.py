@@ -432,11 +432,16 @@ def test_a_sqlite_file_that_is_none_is_a_failure(tmp_path: Path, make: Make) -> 
         done(backend.apply(setting(ON)))
 
 
-def test_a_missing_directory_is_a_failure_of_the_change(tmp_path: Path, make: Make) -> None:
+def test_a_missing_directory_is_a_failure(tmp_path: Path, make: Make) -> None:
+    """Of reading too: an empty store would be off, and look as if all were well."""
     backend = make(sqlite_url(tmp_path / "missing"))
+    for work in backend.load(), backend.try_writing(), backend.apply(setting(ON)):
+        with pytest.raises(BackendUnavailable, match="unable to open database file"):
+            done(work)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "missing").mkdir()
     assert load(backend) is None
-    with pytest.raises(BackendUnavailable, match="unable to open database file"):
-        done(backend.apply(setting(ON)))
+    assert done(backend.apply(setting(ON))) == load(backend)
 
 
 def test_a_sqlite_uri_says_itself_how_it_is_opened(tmp_path: Path, make: Make) -> None:
@@ -827,6 +832,7 @@ def test_messages_of_drivers_are_cleaned() -> None:
         "postgresql://me:hunter2@host/db",
         "redis://me:hunter2@host/db",
         "postgresql+hunter://me:hunter2@host/db",
+        "sqlite+aiosqlite://me:hunter2@hunter2/hunter2.db",
     ],
 )
 def test_a_refused_url_is_not_shown(url: str) -> None:
@@ -856,6 +862,11 @@ def test_making_one_connects_to_nothing(tmp_path: Path) -> None:
         ("postgresql+nonsense://h/d", "names no async driver"),
         ("oracle+oracledb://h/d", "oracle is not supported; supported are postgresql, mysql, sqlite, mariadb"),
         ("x", "can't be read as dialect"),
+        (
+            "sqlite+aiosqlite://dir/x.db",
+            "names a host.*aiosqlite:///relative.db with three .*:////absolute/path.db with",
+        ),
+        ("sqlite+aiosqlite://x.db", "names a host"),
         ("sqlite+aiosqlite://", "in-memory"),
         ("sqlite+aiosqlite:///:memory:", "in-memory"),
         ("sqlite+aiosqlite:///file:x?mode=memory&uri=true", "in-memory"),

@@ -496,8 +496,11 @@ class _Database:
 
     def is_nowhere(self) -> bool:
         """Return whether there is no database to read, and connecting would create one."""
-        path = self.url.database or ""
-        return self.kind == "sqlite" and not path.startswith("file:") and not Path(path).exists()
+        path = Path(self.url.database or "")
+        if self.kind != "sqlite" or str(path).startswith("file:"):
+            return False
+        # Without its directory it can't be made either: connecting says so.
+        return not path.exists() and path.parent.is_dir()
 
     @contextlib.asynccontextmanager
     async def connected(self, user: SQLAlchemyBackend) -> AsyncIterator[AsyncConnection]:
@@ -686,6 +689,11 @@ def _checked_url(url: str | URL) -> URL:
     if url.password == "***":  # noqa: S105 - what SQLAlchemy writes instead of one
         raise InvalidConfiguration("url: its password is '***', which str(engine.url) gives; give engine.url itself")
     _check_driver(url)
+    if url.get_backend_name() == "sqlite" and (url.host or url.username or url.password or url.port):
+        raise InvalidConfiguration(
+            f"url: {url.drivername}://... with two slashes names a host, and SQLite has none; accepted are "
+            f"{url.drivername}:///relative.db with three slashes and {url.drivername}:////absolute/path.db with four"
+        )
     if url.get_backend_name() == "sqlite" and _is_in_memory(url):
         raise InvalidConfiguration("url: an in-memory database is gone with its connection; use a file, or 'memory'")
     return url
