@@ -129,8 +129,8 @@ async def schedule_maintenance(
         mode: What it does to requests.
         reason: What to tell clients and colleagues.
         rrule: By which rule it recurs (RFC 5545), such as ``"FREQ=WEEKLY;BYDAY=SU"``. Needs the extra ``schedule``.
-        zone: In which zone's local time it recurs, such as ``"Europe/Berlin"``; by default the ``ZoneInfo`` of
-            ``start``.
+        zone: With ``rrule``: in which zone's local time it recurs, such as ``"Europe/Berlin"``; by default the
+            ``ZoneInfo`` of ``start``.
         by: Who plans it, for people.
 
     Raises:

@@ -219,9 +219,12 @@ def plan(
         check_aware(start, "start")
         check_aware(end, "end")
         check_aware(now, "now")
-        if rrule is None:
-            zone = None
-        elif zone is None:
+        if rrule is None and zone is not None:
+            raise ValueError(  # noqa: TRY301 - told as the others are
+                f"zone={zone!r} goes with rrule, to say where a recurring window recurs; "
+                "the times of one that does not recur have their zones in themselves: leave it out"
+            )
+        if rrule is not None and zone is None:
             zone = _zone_of(start)
         window = Window.model_validate(
             {

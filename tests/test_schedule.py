@@ -245,7 +245,7 @@ def ask(start: datetime, end: datetime | None = None, **rest: object) -> Window:
 
 
 def test_a_plan_is_a_window_with_an_id() -> None:
-    one, other = (ask(NOW + HOUR, mode="read_only", reason="upgrade", zone="Europe/Berlin") for _ in range(2))
+    one, other = (ask(NOW + HOUR, mode="read_only", reason="upgrade") for _ in range(2))
     assert one.id != other.id
     assert (one.start, one.end, one.mode, one.reason) == (NOW + HOUR, NOW + 2 * HOUR, "read_only", "upgrade")
     assert (one.rrule, one.zone) == (None, None)
@@ -281,6 +281,9 @@ def test_a_recurring_window_may_last_until_it_recurs_and_for_a_year() -> None:
         (NOW, NOW, {}, "is not after the start"),
         (NOW - 2 * HOUR, NOW - HOUR, {}, "no occurrence after now, which is 2026-11-21"),
         (NOW, None, {"mode": "off"}, "mode 'off': Input should be 'on' or 'read_only'"),
+        (NOW, None, {"zone": "Mars"}, "zone='Mars' goes with rrule.*leave it out"),
+        (NOW, None, {"zone": 5}, "zone=5 goes with rrule"),
+        (NOW, None, {"rrule": "FREQ=DAILY", "zone": 5}, "zone 5: Input should be a valid string"),
         (NOW, None, {"rrule": "FREQ=DAILY", "zone": "Europe/Berlim"}, "unknown time zone 'Europe/Berlim'.*tzdata"),
         (NOW, None, {"rrule": "FREQ=DAILY", "zone": "../../etc/passwd"}, "unknown time zone"),
         (NOW, None, {"rrule": "FREQ=DAILY", "zone": "Europe"}, "unknown time zone"),

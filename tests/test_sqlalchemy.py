@@ -864,7 +864,7 @@ def test_making_one_connects_to_nothing(tmp_path: Path) -> None:
         ("x", "can't be read as dialect"),
         (
             "sqlite+aiosqlite://dir/x.db",
-            "names a host.*aiosqlite:///relative.db with three .*:////absolute/path.db with",
+            "names a host.*:///relative.db with three slashes.*:////absolute/path.db with",
         ),
         ("sqlite+aiosqlite://x.db", "names a host"),
         ("sqlite+aiosqlite://", "in-memory"),
