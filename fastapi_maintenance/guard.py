@@ -76,6 +76,7 @@ class MaintenanceGuard:
     ) -> None:
         self.name = checked_name(name)
         self.terms = Terms(exemptions, exempt_handler, response_handler, answer)
+        registry.add_guarded(name)
 
     def __repr__(self) -> str:
         return f"MaintenanceGuard({self.name!r})"

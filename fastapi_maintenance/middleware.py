@@ -20,6 +20,7 @@ from .gate import Gate, Visit, answer_to_link, visit_of, watch_root
 from .registry import AppSwitch, answering, checked_backend, registry
 from .responses import request_of, with_fallback
 from .routes import check_fastapi
+from .snapshot import view_of
 from .terms import ExemptHandler, ResponseHandler, Terms
 
 
@@ -118,10 +119,12 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
                 leave(counts, scope)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what is no request. From the lifespan on, the store is followed."""
+        """Pass on what is no request. From the lifespan on, the stores of the switches are followed."""
         if scope["type"] == "lifespan":
             try:
                 self.gate.view().start()
+                for name in registry.guarded():
+                    view_of(registry.of_app(self.gate.app, name)).start()
             except MaintenanceError as error:
                 # Raised alone, servers take it for an app that knows no lifespan, and start.
                 await receive()

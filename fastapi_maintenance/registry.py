@@ -86,6 +86,8 @@ class Registry:
     def __init__(self) -> None:
         self._configured: dict[str, BaseStateBackend] = {}
         self._apps: weakref.WeakSet[AppSwitch] = weakref.WeakSet()
+        self._guarded: dict[str, None] = {}
+        """The switches that guards have, in the order in which they were made."""
         self._lock = threading.RLock()
         self.version = 0
         """Grows with each change, so that what was looked up can be kept until then."""
@@ -104,6 +106,14 @@ class Registry:
         """Take note of an app; one with a backend of its own can be meant by calls that name none."""
         with self._lock:
             self._apps.add(app)
+
+    def add_guarded(self, name: str) -> None:
+        """Take note of the switch of a guard, which is to be followed from an app's start on."""
+        self._guarded[name] = None
+
+    def guarded(self) -> tuple[str, ...]:
+        """Return the names of the switches that guards of this process have."""
+        return tuple(self._guarded)
 
     def in_use(self) -> list[tuple[str, BaseStateBackend]]:
         """Return the switches that this process knows, with their backends; each backend once."""

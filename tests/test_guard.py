@@ -4,6 +4,7 @@
 
 import logging
 import re
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -25,6 +26,7 @@ from fastapi_maintenance import (
     configure_backend,
     force_maintenance_mode_off,
     force_maintenance_mode_on,
+    get_maintenance_status,
     maintenance_exception_handler,
     maintenance_guard,
     maintenance_mode_off,
@@ -34,7 +36,8 @@ from fastapi_maintenance import (
 from fastapi_maintenance.backends import BaseStateBackend, MemoryBackend
 from fastapi_maintenance.policy import Rule
 
-from .asgi import BODY, PREFLIGHT, get, handshake, request, status
+from .asgi import BODY, PREFLIGHT, get, handshake, lifespan, request, status
+from .traffic import until
 
 pytestmark = pytest.mark.anyio
 
@@ -774,3 +777,31 @@ async def test_a_guard_works_on_trio(backend: BaseStateBackend) -> None:
     await set_maintenance_mode(True, name="billing")
     assert await status(app, "/items/1") == 503
     assert await status(app, "/items/1", headers={"X-Tester": "1"}) == 200
+
+
+# The stores of their switches
+
+
+async def test_the_switches_of_guards_are_followed_from_the_start_on(tmp_path: Path) -> None:
+    """No request has to wait for a store that nobody asked before; making a guard or an app reads nothing."""
+    configure_backend("file", file_path=tmp_path / "switch")
+    app = FastAPI()
+    app.add_middleware(MaintenanceModeMiddleware)
+    app.get("/eu", dependencies=[Depends(MaintenanceGuard("eu")), Depends(maintenance_guard)])(lambda: None)
+    app.build_middleware_stack()
+    assert get_maintenance_status(name="eu").knowledge == "not_ready"
+    await lifespan(app)
+    await until(lambda: get_maintenance_status(name="eu").knowledge == "ready")
+    assert get_maintenance_status(name="us").knowledge == "not_ready"
+
+
+async def test_a_guards_store_that_can_not_be_one_stops_the_start() -> None:
+    """As that of the default switch does."""
+
+    class Other(MemoryBackend):
+        def sibling(self, name: str) -> MemoryBackend:
+            raise InvalidConfiguration(f"no place for {name}")
+
+    app = guarded(guard=MaintenanceGuard("eu"), backend=Other())
+    with pytest.raises(InvalidConfiguration, match="no place for eu"):
+        await lifespan(app)
