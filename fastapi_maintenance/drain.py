@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import logging
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
@@ -25,6 +26,8 @@ from .page import in_one_line
 from .registry import DEFAULT, answering, registry
 from .routes import declared_path
 from .snapshot import View, view_of
+
+logger = logging.getLogger("fastapi_maintenance")
 
 _COUNTED = "fastapi_maintenance.counted"
 """Where the scope of a request keeps the switches for which a guard has counted it."""
@@ -158,6 +161,11 @@ async def drained(views: Iterable[View], seconds: float, *, close_websockets: bo
         raise InvalidConfiguration(
             "drain=...: requests come to a MaintenanceGuard without MaintenanceModeMiddleware around it, and a guard "
             "does not see when a request ends; add the middleware to the app"
+        )
+    if not registry.had_app:
+        logger.warning(
+            "drain=...: no app with MaintenanceModeMiddleware runs in this process, so nothing is waited for; "
+            "`fastapi-maintenance run --drain 30s` waits for the others"
         )
     with _one_who_waits() as waiting:
         # It is among those who are told before it looks: a request that ends now is not found, or tells it.

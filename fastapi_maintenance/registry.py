@@ -86,6 +86,8 @@ class Registry:
     def __init__(self) -> None:
         self._configured: dict[str, BaseStateBackend] = {}
         self._apps: weakref.WeakSet[AppSwitch] = weakref.WeakSet()
+        self.had_app = False
+        """Whether an app with the middleware was ever made in this process."""
         self._guarded: dict[str, None] = {}
         """The switches that guards have, in the order in which they were made."""
         self._lock = threading.RLock()
@@ -106,6 +108,7 @@ class Registry:
         """Take note of an app; one with a backend of its own can be meant by calls that name none."""
         with self._lock:
             self._apps.add(app)
+            self.had_app = True
 
     def add_guarded(self, name: str) -> None:
         """Take note of the switch of a guard, which is to be followed from an app's start on."""

@@ -66,6 +66,7 @@ def _nothing_configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """
     monkeypatch.setattr(registry, "_configured", {})
     monkeypatch.setattr(registry, "_apps", weakref.WeakSet())
+    monkeypatch.setattr(registry, "had_app", False)
     monkeypatch.setattr(registry, "_guarded", {})
     monkeypatch.setattr("fastapi_maintenance.registry._ENVIRONMENT", EnvVarBackend())
     registry.version += 1  # never back: an app of an earlier test may have kept what it looked up

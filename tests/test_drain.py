@@ -343,6 +343,26 @@ async def test_requests_of_which_nobody_sees_the_end_can_not_be_drained() -> Non
     assert await get_maintenance_mode(name="billing") is False
 
 
+@pytest.mark.parametrize("has_app", [False, True])
+async def test_a_drain_in_a_process_without_an_app_says_that_it_waits_for_nothing(
+    has_app: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once for a block, however many switches it holds: a script would take it for a drain of the service."""
+    backend = configure_backend("memory")
+    if has_app:
+        app_of(Work(), backend).build_middleware_stack()
+    async with maintenance_mode_on(name=["default", "billing"], drain=1):
+        assert await get_maintenance_mode()
+    async with maintenance_mode_on():
+        pass
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    told = (
+        "drain=...: no app with MaintenanceModeMiddleware runs in this process, so nothing is waited for; "
+        "`fastapi-maintenance run --drain 30s` waits for the others"
+    )
+    assert warnings == ([] if has_app else [told])
+
+
 @pytest.mark.parametrize("drain", [0, -1, True, "30", float("nan"), float("inf"), timedelta()])
 def test_what_is_no_time_to_wait_is_refused(drain: Any) -> None:
     with pytest.raises(InvalidConfiguration, match="drain="):
