@@ -23,7 +23,7 @@ from .exceptions import InvalidConfiguration
 from .gate import Gate
 from .guard import MaintenanceGuard, unguarded_app
 from .middleware import MaintenanceModeMiddleware
-from .policy import Decision
+from .policy import Decision, Rule
 from .registry import DEFAULT, checked_name, registry
 from .routes import Target, resolve
 from .state import MaintenanceMode, MaintenanceState, as_mode
@@ -88,7 +88,7 @@ def assert_open(app: Starlette, *asked: Asked, name: str = DEFAULT) -> None:
         AssertionError: One of them would be blocked, and why; or it has no route, so it says nothing.
     """
     with maintenance(app, name=name):
-        wrong = [told for method, path in _pairs(asked) if (told := _complaint(app, method, path, open_=True))]
+        wrong = [told for method, path in _pairs(asked) if (told := _complaint(app, method, path, name, open_=True))]
     if wrong:
         raise AssertionError("; ".join(wrong))
 
@@ -100,7 +100,7 @@ def assert_blocked(app: Starlette, *asked: Asked, name: str = DEFAULT) -> None:
         AssertionError: One of them would pass, and why; or it has no route, so it says nothing.
     """
     with maintenance(app, name=name):
-        wrong = [told for method, path in _pairs(asked) if (told := _complaint(app, method, path, open_=False))]
+        wrong = [told for method, path in _pairs(asked) if (told := _complaint(app, method, path, name, open_=False))]
     if wrong:
         raise AssertionError("; ".join(wrong))
 
@@ -115,13 +115,18 @@ def _pairs(asked: Iterable[Asked]) -> list[tuple[str, str]]:
     return [(method.upper(), path) for method, path in pairs]
 
 
-def _complaint(app: Starlette, method: str, path: str, *, open_: bool) -> str | None:
+def _complaint(app: Starlette, method: str, path: str, name: str, *, open_: bool) -> str | None:
     """Return what is wrong with one request, if something is."""
     target, decision = _apart(_decided(app, method, path))
     if not target.runs:
-        return f"{method} {path} runs nothing: there is no such route"
+        query = "; a path is asked for without its query, leave '?...' out" if "?" in path else ""
+        return f"{method} {path} runs nothing: there is no such route{query}"
     if decision.blocked is not open_:
         return None
+    switches = sorted({guard.name for guard in _guards(target)} - {DEFAULT})
+    if name not in (DEFAULT, *switches) and not open_ and decision.rule is Rule.MODE:
+        others = f"guards of {', '.join(map(repr, switches))} do" if switches else "no guard of a named switch does"
+        return f"{method} {path} is open: no guard of switch {name!r} stands before it; {others}"
     said = f"by {decision.rule}" + (f" ({decision.exemption})" if decision.exemption else "")
     return f"{method} {path} is {'blocked' if open_ else 'open'} {said}, switch {decision.switch!r}"
 
@@ -137,7 +142,7 @@ async def _decided(app: Starlette, method: str, path: str) -> tuple[Target, Deci
         decision = verdict.decision
     target = resolve(app.router, scope, with_dependencies=True)
     scope["endpoint"] = target.endpoint
-    for guard in (one for one in target.dependencies if isinstance(one, MaintenanceGuard)):
+    for guard in _guards(target):
         if decision is None or not decision.blocked:
             decision = await guard.decision(_connection(scope), visit)
     if decision is None:
@@ -145,6 +150,10 @@ async def _decided(app: Starlette, method: str, path: str) -> tuple[Target, Deci
             f"{method} {path}: neither MaintenanceModeMiddleware nor a MaintenanceGuard stands before it"
         )
     return target, decision
+
+
+def _guards(target: Target) -> list[MaintenanceGuard]:
+    return [one for one in target.dependencies if isinstance(one, MaintenanceGuard)]
 
 
 def _scope(app: Starlette, method: str, path: str) -> Scope:

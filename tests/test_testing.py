@@ -195,6 +195,39 @@ def test_what_is_wrong_is_told() -> None:
         assert_open(app, "/billing/7", name="billing")
 
 
+@pytest.mark.parametrize("middleware", [False, True])
+def test_a_switch_of_which_no_guard_stands_before_the_path_is_told(middleware: bool) -> None:
+    """That is a wrong name or a guard that is missing, and no matter of the mode."""
+    app = app_with(middleware=middleware)
+    with pytest.raises(
+        AssertionError,
+        match=r"^GET /billing/1 is open: no guard of switch 'biling' stands before it; guards of 'billing' do$",
+    ):
+        assert_blocked(app, "/billing/1", name="biling")
+    app.get("/plain", dependencies=[Depends(maintenance_guard)])(lambda: None)
+    with pytest.raises(
+        AssertionError,
+        match=r"^GET /plain is open: no guard of switch 'billing' stands before it; no guard of a named switch does$",
+    ):
+        assert_blocked(app, "/plain", name="billing")
+    assert_open(app, "/billing/1", "/plain", name="biling")
+
+
+def test_a_path_with_a_query_is_told_to_leave_it_out() -> None:
+    with pytest.raises(AssertionError, match=r"GET /health\?x=1 runs nothing.*without its query, leave '\?...' out$"):
+        assert_open(app_with(backend=MemoryBackend()), "/health?x=1")
+
+
+def test_a_mounted_app_with_a_root_path_is_asked_by_the_path_with_it() -> None:
+    app, inner = app_with(backend=MemoryBackend()), FastAPI()
+    inner.root_path = "/v2/shop"
+    inner.get("/items")(lambda: None)
+    app.mount("/v2", inner)
+    assert_blocked(app, "/v2/shop/items")
+    with pytest.raises(AssertionError, match="GET /v2/items runs nothing"):
+        assert_blocked(app, "/v2/items")
+
+
 def test_guards_alone_can_be_asked() -> None:
     app = app_with(middleware=False)
     assert_blocked(app, "/billing/1", name="billing")
