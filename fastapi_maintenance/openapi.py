@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import product
 from typing import Any
 
 from fastapi import FastAPI
@@ -72,11 +73,12 @@ class _Face:
     """Whether the app has an answer of its own, of which nothing is known."""
     negotiated: bool = True
 
-    def can_block(self, path: str) -> bool:
-        """Return whether the path of a route is not exempt as a whole."""
-        # What a parameter can be isn't known here, so a path with one is taken as not exempt.
-        return "{" in path or not any(
-            exemptions.of_request(_ANYBODY, path, is_docs=False) for exemptions in self.exemptions
+    def can_block(self, operation: Operation) -> bool:
+        """Return whether not every path of an operation is exempt."""
+        patterns = [path for exemptions in self.exemptions for path in exemptions.paths]
+        return not all(
+            any(exemptions.of_request(_ANYBODY, path, is_docs=False) for exemptions in self.exemptions)
+            for path in _samples(operation, patterns)
         )
 
     def response(self, schemas: Mapping[str, str]) -> Json:
@@ -94,6 +96,23 @@ class _Face:
 
 
 _ANYBODY: Json = {"method": "GET", "headers": [], "client": None}
+
+_PARAMETER = re.compile(r"\{([^}]*)\}")
+_ANYTHING = "\ue000"
+"""Stands for any value: no exempt path spells it, so what covers it is ``*`` or ``**``, which cover all others too."""
+
+
+def _samples(operation: Operation, patterns: Iterable[str]) -> Iterator[str]:
+    """Yield paths of an operation: exempt paths that cover these cover all that can be exempt by their path."""
+    names = _PARAMETER.findall(operation.path)
+    # With more segments than an exempt path has, it takes a ``**`` to cover them, which covers any number.
+    enough = 2 + max((pattern.count("/") for pattern in patterns), default=0)
+    for counts in product(*(range(enough) if name in operation.deep else (1,) for name in names)):
+        path = operation.path
+        for name, count in zip(names, counts, strict=True):
+            path = path.replace(f"{{{name}}}", "/".join([_ANYTHING] * count))
+        if 0 not in counts or "//" not in path:
+            yield path
 
 
 class _Documentation:
@@ -138,7 +157,7 @@ class _Documentation:
         is_forced_on = operation.mark is Mark.ON
         responses = dict(described.get("responses", {}))
         for face in self._faces(operation):
-            if is_forced_on or face.can_block(operation.path):
+            if is_forced_on or face.can_block(operation):
                 responses.setdefault(str(face.answer.status), face.response(names))
         if responses != described.get("responses"):
             described = {**described, "responses": responses}

@@ -18,6 +18,7 @@ import fastapi.routing as fastapi_routing
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from starlette.applications import Starlette
+from starlette.convertors import FloatConvertor, IntegerConvertor, StringConvertor, UUIDConvertor
 from starlette.endpoints import HTTPEndpoint
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -357,10 +358,15 @@ class Operation(NamedTuple):
 
     path: str
     """With the names of its parameters: ``/items/{item_id}``."""
+    deep: frozenset[str]
+    """The parameters that may span several segments, or none: ``{p:path}``, and what a convertor of the app's is."""
     methods: frozenset[str]
     mark: Mark | None
     dependencies: tuple[Any, ...]
     """What is called for them, at any depth."""
+
+
+_OF_ONE_SEGMENT = (StringConvertor, IntegerConvertor, FloatConvertor, UUIDConvertor)
 
 
 def operations_of(app: FastAPI) -> Iterator[Operation]:
@@ -375,6 +381,9 @@ def operations_of(app: FastAPI) -> Iterator[Operation]:
             if isinstance(getattr(described, "original_route", described), APIRoute) and described.include_in_schema:
                 yield Operation(
                     described.path_format,
+                    frozenset(
+                        name for name, one in described.param_convertors.items() if type(one) not in _OF_ONE_SEGMENT
+                    ),
                     frozenset(described.methods),
                     mark_of(described.endpoint) or mark_of(app),
                     tuple(_calls(described.dependant)),

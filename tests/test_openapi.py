@@ -9,6 +9,7 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, Security
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -171,9 +172,70 @@ async def test_the_first_of_two_equal_routes_counts() -> None:
 
 
 async def test_exempt_paths_are_not_documented_as_blocked() -> None:
-    """Unless a parameter leaves it open, or the endpoint is forced on."""
+    """Unless the endpoint is forced on."""
     app = with_middleware(exemptions=Exemptions(paths=["/items/*", "/outer/**", "/closed"]))
-    assert blocked(app) == {"GET /items/{item_id}", "GET /closed", "DELETE /outer/inner/closed"}
+    assert blocked(app) == {"GET /closed", "DELETE /outer/inner/closed"}
+
+
+class Day(Convertor[str]):
+    """A convertor of the app's own, of two segments."""
+
+    regex = "[0-9]+/[0-9]+"
+
+    def convert(self, value: str) -> str:
+        """Return it."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """Return it."""
+        return value
+
+
+register_url_convertor("day", Day())
+
+
+@pytest.mark.parametrize(
+    ("route", "covering", "covering_some"),
+    [
+        (
+            "/hooks/{x}",
+            ["/hooks/*", "/hooks/**", "/*/*", "/**", "/hooks/**/*"],
+            ["/hooks/a", "/hooks/a*", "/*"],
+        ),
+        (
+            "/hooks/{x:int}/log",
+            ["/hooks/*/log", "/hooks/**", "/**/log"],
+            ["/hooks/*", "/hooks/1/log"],
+        ),
+        ("/v{x}.json", ["/v*", "/*.json", "/v*.json", "/*"], ["/v1*", "/v1.json", "/*a"]),
+        ("/files/{p:path}", ["/files/**", "/**"], ["/files/*", "/files/*/**", "/files/*/*", "/files"]),
+        ("/files/{p:path}/edit", ["/files/**/edit", "/files/**"], ["/files/*/edit", "/files/**/a/edit"]),
+        ("/{p:path}/to/{q:path}", ["/**/to/**", "/**"], ["/*/to/**", "/**/to/*"]),
+        ("/days/{d:day}", ["/days/**"], ["/days/*", "/days/*/*"]),
+    ],
+)
+async def test_exempt_paths_cover_routes_with_parameters(
+    route: str, covering: list[str], covering_some: list[str]
+) -> None:
+    """What covers only some of a route's paths leaves others that are answered with 503."""
+    for patterns, is_documented in ((covering, False), (covering_some, True)):
+        for pattern in patterns:
+            app = FastAPI()
+            app.add_middleware(MaintenanceModeMiddleware, exemptions=Exemptions(paths=[pattern]))
+            router = APIRouter()
+            router.get(route)(nothing)
+            app.include_router(router)
+            document_maintenance(app)
+            assert bool(blocked(app)) is is_documented, pattern
+
+
+async def test_exempt_paths_may_cover_a_route_together() -> None:
+    app = FastAPI()
+    paths = ["/files", "/files/*", "/files/*/*/**"]
+    app.add_middleware(MaintenanceModeMiddleware, exemptions=Exemptions(paths=paths))
+    app.get("/files/{p:path}")(nothing)
+    document_maintenance(app)
+    assert blocked(app) == set()
 
 
 async def test_an_answer_of_the_route_itself_stays() -> None:
