@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import statistics
 import sys
@@ -86,7 +87,7 @@ def status_of(app: ASGIApp, scope: Scope) -> int:
 
 @contextmanager
 def calls_in_c() -> Iterator[list[str]]:
-    """Note which functions in C this thread calls, as ``module.name``."""
+    """Note which functions in C this thread calls, as ``module.name``; not those of what is thrown away meanwhile."""
     called: list[str] = []
 
     def note(frame: FrameType, event: str, function: Any) -> None:
@@ -95,11 +96,13 @@ def calls_in_c() -> Iterator[list[str]]:
             module = getattr(function, "__module__", None) or type(owner).__module__
             called.append(f"{module}.{function.__name__}")
 
+    gc.disable()
     sys.setprofile(note)
     try:
         yield called
     finally:
         sys.setprofile(None)
+        gc.enable()
 
 
 def waiting_among(called: list[str]) -> set[str]:
