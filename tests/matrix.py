@@ -22,7 +22,7 @@ from .scripts import ROOT
 
 HOME = ROOT / ".matrix"
 
-PYTHONS = ("3.11", "3.12", "3.13")
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 FASTAPIS: Mapping[str, tuple[str, ...]] = {
     # With what was current beside it, as in the dependency group "oldest".
     "0.115": ("fastapi==0.115.0", "starlette==0.38.6", "anyio<4.13", "python-multipart<0.0.13"),
