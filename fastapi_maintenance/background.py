@@ -2,6 +2,9 @@
 
 Stores are read and written on this loop only. So their connections work whatever the server, however many event
 loops the app has, and under trio; and a heartbeat beats while the app's own code blocks.
+
+Everything on it runs in an empty context: a copy of the caller's would keep a request's scope, with its headers, for
+as long as the task runs.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import asyncio
 import atexit
 import concurrent.futures
 import contextlib
+import contextvars
 import os
 import random
 import threading
@@ -37,10 +41,10 @@ class _Background:
         self._loop.run_forever()
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        return contextvars.Context().run(asyncio.run_coroutine_threadsafe, coroutine, self._loop)
 
     def call_soon(self, function: Callable[[], None]) -> None:
-        self._loop.call_soon_threadsafe(function)
+        self._loop.call_soon_threadsafe(function, context=contextvars.Context())
 
     def stop(self) -> None:
         """Cancel what is running, and end the thread."""
@@ -208,7 +212,8 @@ def caller_in_this_loop() -> Callable[[Callable[[], None]], None]:
 
     def call_there(function: Callable[[], None]) -> None:
         with contextlib.suppress(ended):
-            call(function)
+            # In an empty context: a task that waits for hours must not keep the caller's.
+            contextvars.Context().run(call, function)
 
     return call_there
 
