@@ -249,7 +249,7 @@ def configure_backend(backend: str | BaseStateBackend, *, name: str = DEFAULT, *
             )
         made = backend
     else:
-        made = _made(name, backend, options)
+        made = made_backend(name, backend, options)
     registry.configure(name, made)
     return made
 
@@ -332,8 +332,12 @@ def _told(value: object) -> str:
     return repr(value) if value is None or isinstance(value, (bool, type)) else f"<{type(value).__name__}>"
 
 
-def _made(name: str, backend: object, options: dict[str, Any]) -> BaseStateBackend:
-    """Return a new backend of a type or URL for switch ``name``, beside the default one if no place is given."""
+def made_backend(name: str, backend: object, options: dict[str, Any]) -> BaseStateBackend:
+    """Return a new backend of a type or URL for switch ``name``, beside the default one if no place is given.
+
+    Raises:
+        UnknownBackend, InvalidConfiguration: As ``configure_backend``.
+    """
     if not isinstance(backend, str):
         raise InvalidConfiguration(
             f"backend {_told(backend)}: a type or URL ({', '.join(_KNOWN)}) or a backend is needed"

@@ -41,6 +41,32 @@ class BaseStateBackend(ABC):
             ReadOnlyBackend: The store can't be written from here.
         """
 
+    @staticmethod
+    def _str_to_bool(value: str) -> bool:
+        """Return the boolean that a stored text means; an empty one is ``False``. For backends of your own.
+
+        Raises:
+            ValueError: It is none of ``1 yes y t true on``, ``0 no n f false off``, in any case.
+        """
+        word = value.strip().lower()
+        if word in _TRUE or word in _FALSE:
+            return word in _TRUE
+        msg = f"{value[:20]!r} is no boolean: accepted are 1, yes, y, true, t, on; 0, no, n, false, f, off, or nothing"
+        raise ValueError(msg)
+
+    @staticmethod
+    def _bool_to_str(value: bool) -> str:
+        """Return the text by which a backend of your own can store a boolean: ``"1"`` or ``"0"``.
+
+        Raises:
+            ValueError: It is no boolean, nor 1 or 0.
+        """
+        text = str(int(value))
+        if text in {"0", "1"}:
+            return text
+        msg = f"{value!r} is no boolean: True or False must be given"
+        raise ValueError(msg)
+
     def peek(self) -> MaintenanceState | None:
         """Return the stored state without any I/O, or ``None`` where it takes I/O to know it.
 
@@ -72,6 +98,9 @@ class StateBackend(BaseStateBackend):
             OutcomeUnknown: The store did not answer, and something may have been changed.
         """
 
+
+_TRUE = frozenset({"1", "yes", "y", "true", "t", "on"})
+_FALSE = frozenset({"0", "no", "n", "false", "f", "off", ""})
 
 _LEAST_DIFFERENCE = timedelta(milliseconds=250)
 
