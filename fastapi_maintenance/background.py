@@ -17,6 +17,7 @@ import contextvars
 import os
 import random
 import threading
+import weakref
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
@@ -93,6 +94,18 @@ def call_soon(function: Callable[[], None]) -> None:
         if _running is None:
             _running = _Background()
         _running.call_soon(function)
+
+
+def call_later(seconds: float, method: Callable[[], None]) -> asyncio.TimerHandle:
+    """Call a method on this private loop after some time, unless its object is gone: this does not keep it."""
+    reference = weakref.WeakMethod(method)
+
+    def call() -> None:
+        found = reference()
+        if found is not None:
+            found()
+
+    return asyncio.get_running_loop().call_later(seconds, call)
 
 
 async def run(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -20,7 +20,7 @@ from .gate import Gate, Visit, answer_to_link, visit_of, watch_root
 from .registry import AppSwitch, answering, checked_backend, registry
 from .responses import request_of, with_fallback
 from .routes import check_fastapi
-from .snapshot import view_of
+from .snapshot import view_for
 from .terms import ExemptHandler, ResponseHandler, Terms
 
 
@@ -119,18 +119,27 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
                 leave(counts, scope)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what is no request. From the lifespan on, the stores of the switches are followed."""
-        if scope["type"] == "lifespan":
+        """Pass on what is no request. During the lifespan, the stores of the switches are followed."""
+        if scope["type"] != "lifespan":
+            await self.app(scope, receive, send)
+            return
+        gate, app = self.gate, self.gate.app
+        app.lifespans += 1
+        try:
             try:
-                self.gate.view().start()
+                gate.view()
                 for name in registry.guarded():
-                    view_of(registry.of_app(self.gate.app, name)).start()
+                    view_for(app, registry.of_app(app, name))
             except MaintenanceError as error:
                 # Raised alone, servers take it for an app that knows no lifespan, and start.
                 await receive()
                 await send({"type": "lifespan.startup.failed", "message": str(error)})
                 raise
-        await self.app(scope, receive, send)
+            await self.app(scope, receive, send)
+        finally:
+            app.lifespans -= 1
+            if not app.lifespans:
+                gate.leave()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Judge a connection, then pass it on or refuse it."""

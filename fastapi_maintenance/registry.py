@@ -51,6 +51,10 @@ class AppSwitch:
     """What stands in for the backends of switches, the last one first: for tests of the app."""
 
     def __post_init__(self) -> None:
+        self.views: weakref.WeakSet[Any] = weakref.WeakSet()
+        """The views that the app uses, whose stores are followed for it."""
+        self.lifespans = 0
+        """How many servers are running the app's lifespan."""
         self.override()
 
     def override(self, *overrides: tuple[str, BaseStateBackend]) -> None:
