@@ -30,14 +30,13 @@ from .exceptions import (
     UnknownBackend,
     UnsupportedByBackend,
 )
+from .stores.contract import is_switch_name
 
 DEFAULT = "default"
 """The switch of the whole app."""
 
 BACKEND_VARIABLE = "FASTAPI_MAINTENANCE_BACKEND"
 """The environment variable with the URL of the default backend."""
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
 @dataclass(eq=False)
@@ -374,7 +373,7 @@ def _with_options(kind: str, options: dict[str, Any]) -> BaseStateBackend:
 
 def checked_name(name: object) -> str:
     """Return a switch's name, or raise ``InvalidSwitchName``."""
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not is_switch_name(name):
         raise InvalidSwitchName(name)
     return name
 

@@ -10,6 +10,7 @@ import concurrent.futures
 import contextlib
 import contextvars
 import logging
+import math
 import threading
 import time
 import weakref
@@ -25,8 +26,8 @@ from pydantic import TypeAdapter
 from starlette.types import Scope
 
 from . import background
-from .backends.base import VIEW, BaseStateBackend, FollowedBackend, StateBackend
-from .exceptions import BackendUnavailable, EmptiedStore, MaintenanceError, ReadOnlyBackend, UnsupportedByBackend
+from .backends.base import VIEW, BaseStateBackend, StoreBackend, StateBackend
+from .exceptions import BackendUnavailable, MaintenanceError, ReadOnlyBackend, UnsupportedByBackend
 from .registry import AppSwitch
 from .state import Change, Hold, MaintenanceMode, MaintenanceState, as_mode
 from .transitions import Transitions
@@ -164,8 +165,8 @@ def leave_all(app: AppSwitch) -> None:
 
 
 def _new_view(backend: BaseStateBackend) -> View:
-    if isinstance(backend, FollowedBackend):
-        return FollowedView(backend)
+    if isinstance(backend, StoreBackend):
+        return StoreView(backend)
     return MemoryView(backend) if isinstance(backend, StateBackend) else BooleanView(backend)
 
 
@@ -209,7 +210,7 @@ class MemoryView(View):
         return SwitchStatus(Knowledge.READY, self.read_blocking().version, 0.0)
 
 
-class FollowedView(View):
+class StoreView(View):
     """The view of a backend whose store is followed by the background thread.
 
     Requests read ``_shown``, which is swapped as a whole. What the store has comes in on the background thread only,
@@ -222,7 +223,7 @@ class FollowedView(View):
 
     has_leases = True
 
-    def __init__(self, backend: FollowedBackend) -> None:
+    def __init__(self, backend: StoreBackend) -> None:
         super().__init__(backend)
         self._backend = backend
         self._lock = threading.Lock()
@@ -230,6 +231,7 @@ class FollowedView(View):
         """Everything that the store is followed for, by its ``id``; calls and running requests apart."""
         self._begin_anew()
         backend.stop_following = self._stop
+        backend.switch.heard = self._heard
         _followed.add(self)
 
     def _begin_anew(self) -> None:
@@ -237,7 +239,7 @@ class FollowedView(View):
         self._shown: MaintenanceState | None = None
         """What requests read: what the store has, or what counts instead."""
         self._stored: MaintenanceState | None = None
-        """What the store last had; ``None`` while it never had anything."""
+        """The state that the store last answered with; ``None`` without a document."""
         self._ready: concurrent.futures.Future[None] | None = None
         """Done once there is something to read; there as long as the store is followed."""
         self._is_called = False
@@ -245,7 +247,6 @@ class FollowedView(View):
         self._tasks: list[asyncio.Task[None]] = []
         self._giving_up: asyncio.TimerHandle | None = None
         self._wake = _Wake()
-        self._states_accepted = 0
         self._failures = 0
         """How many attempts failed since the last that did not."""
         self._last_contact: float | None = None
@@ -276,7 +277,7 @@ class FollowedView(View):
 
     async def apply(self, change: Change) -> MaintenanceState:
         """Carry out one change at the store; requests of this process are judged by it from the next one on."""
-        return await background.run(self._apply(change))
+        return await background.run(self._backend.apply(change))
 
     def status(self) -> SwitchStatus:
         """Return how well the switch is known."""
@@ -290,6 +291,11 @@ class FollowedView(View):
             time.monotonic() - last_contact,
             self._last_error,
         )
+
+    @property
+    def is_following(self) -> bool:
+        """Whether the store is followed now."""
+        return self._ready is not None
 
     def start(self, user: object) -> None:
         """Follow the store from now on, until ``user`` leaves or is gone."""
@@ -329,8 +335,8 @@ class FollowedView(View):
         wake.loop = asyncio.get_running_loop()
         self._giving_up = background.call_later(self._backend.init_timeout, self._give_up_waiting)
         poll = weakref.WeakMethod(self._poll, lambda _: wake.set_from_anywhere())
-        listening = _listen(weakref.WeakMethod(self._listening), weakref.WeakMethod(self._heard), wake)
-        self._tasks.append(asyncio.create_task(_keep_polling(poll, wake, asyncio.create_task(listening))))
+        watching = asyncio.create_task(_keep_watching(weakref.WeakMethod(self._watch), wake))
+        self._tasks.append(asyncio.create_task(_keep_polling(poll, wake, watching)))
 
     async def _stop(self) -> None:
         """Follow the store no longer; whoever asks next begins anew."""
@@ -356,6 +362,7 @@ class FollowedView(View):
             self._giving_up.cancel()
         tasks, ready = self._tasks, self._ready
         self._begin_anew()
+        self._backend.switch.forget()
         return tasks, ready
 
     def reset_after_fork(self) -> None:
@@ -372,16 +379,14 @@ class FollowedView(View):
             await self._disconnect()
             return None
         self._wake.clear()
-        states_accepted = self._states_accepted
         try:
-            state = await background.bounded(self._backend.load(), 2 * self._backend.timeout_seconds)
-            self._loaded(state, is_latest=self._states_accepted == states_accepted)
+            await self._backend.load()
         except Exception as error:  # noqa: BLE001 - contained: whatever a store raises, requests never see it
             self._failed(error)
         return self._pause()
 
-    def _listening(self, heard: Callable[[MaintenanceState | None], None]) -> Coroutine[Any, Any, None]:
-        return self._backend.listen(heard)
+    def _watch(self, changed: Callable[[], None]) -> Coroutine[Any, Any, None]:
+        return self._backend.store.watch(self._backend.switch.key, changed)
 
     def _give_up_waiting(self) -> None:
         """Let the first requests go on without the store if it takes too long."""
@@ -393,7 +398,7 @@ class FollowedView(View):
         if not (self._users or self._is_called):
             return min(self._backend.poll_seconds, _LONGEST_PAUSE)  # nothing wakes when the last request has ended
         if not self._failures:
-            return self._backend.poll_seconds
+            return min(self._backend.poll_seconds, self._seconds_until_a_hold_expires())
         pause = min(_pause_after(self._failures), self._backend.poll_seconds)
         max_stale = self._backend.max_stale
         if max_stale is None or self._last_contact is None:
@@ -401,13 +406,14 @@ class FollowedView(View):
         too_old_in = self._last_contact + max_stale - time.monotonic()
         return min(pause, too_old_in) if too_old_in > 0 else pause
 
-    async def _apply(self, change: Change) -> MaintenanceState:
-        state = await self._backend.apply(change)
-        if self._ready is not None:
-            if self._stored is not None and self._stored.epoch != state.epoch:
-                self._wake.set()  # which is newer, only reading can tell
-            self._accept(state, unless_older=True)
-        return state
+    def _seconds_until_a_hold_expires(self) -> float:
+        """Return when to look whether a hold is gone: it applies until the store says that it is."""
+        holds = self._stored.holds.values() if self._stored is not None else ()
+        ends = [hold.expires_at for hold in holds if hold.expires_at is not None]
+        if not ends:
+            return math.inf
+        now = datetime.now(UTC) - self._backend.switch.clock_ahead
+        return max((min(ends) - now).total_seconds(), 0.0) + _SECONDS_BETWEEN_READINGS
 
     async def _disconnect(self) -> None:
         """Close the connections of a store that is followed no longer."""
@@ -417,32 +423,15 @@ class FollowedView(View):
             logger.exception("the connections of %r could not be closed", self._backend)
 
     def _heard(self, state: MaintenanceState | None) -> None:
-        """Take a pushed state; whatever may be out of order is settled by reading."""
-        if state is not None and self._stored is not None and state.epoch == self._stored.epoch:
-            self._accept(state, unless_older=True)
-        else:
-            self._wake.set()
-
-    def _loaded(self, state: MaintenanceState | None, *, is_latest: bool) -> None:
-        """Take what was read; it is the truth, unless something newer came in while it was read."""
-        if not is_latest and (state is None or self._stored is None or state.epoch != self._stored.epoch):
-            self._wake.set()  # which is newer, only reading again can tell
-        elif state is not None:
-            self._accept(state, unless_older=not is_latest)
-        elif self._stored is not None:
-            raise EmptiedStore(repr(self._backend))
-        else:
-            self._in_contact()
-            self._show(self._initial())
-
-    def _accept(self, state: MaintenanceState, *, unless_older: bool) -> None:
-        stored = self._stored
-        if unless_older and stored and stored.epoch == state.epoch and stored.version > state.version:
-            return
-        self._states_accepted += 1
+        """Take what the store answered to a reading or a change, which is newer than all before it."""
+        if self._ready is None:
+            return  # not followed
         self._stored = state
         self._in_contact()
-        self._show(state)
+        if state is not None:
+            self._show(state)
+        else:
+            self._show(_OFF if self._backend.store.missing_is_off else self._initial())
 
     def _show(self, state: MaintenanceState) -> None:
         """Have requests read ``state`` from the next one on."""
@@ -469,9 +458,6 @@ class FollowedView(View):
             if self._last_contact is None:
                 counts = f"until it can be, the switch counts as {self._backend.initial}"
             logger.warning("the maintenance state can't be read, %s: %s", counts, self._last_error)
-        if self._shown is not None:
-            # Whether holds are renewed, only the store could tell: until it does, nobody's migration is opened.
-            self._shown = self._shown.for_as_long_as_it_takes(datetime.now(UTC))
         policy, max_stale = self._backend.on_backend_error, self._backend.max_stale
         if max_stale is None or self._last_contact is None or time.monotonic() - self._last_contact < max_stale:
             return
@@ -505,48 +491,51 @@ class _Wake(asyncio.Event):
 async def _keep_polling(
     poll: weakref.WeakMethod[Callable[[], Coroutine[Any, Any, float | None]]],
     wake: _Wake,
-    listening: asyncio.Task[None],
+    watching: asyncio.Task[None],
 ) -> None:
     """Read a store again and again, until nothing uses it or its view is gone."""
+    loop = asyncio.get_running_loop()
     try:
-        while (method := poll()) is not None and (pause := await method()) is not None:
+        while (method := poll()) is not None:
+            not_before = loop.time() + _SECONDS_BETWEEN_READINGS
+            pause = await method()
+            if pause is None:
+                return
             del method
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await wake.wait()
+            await asyncio.sleep(max(0.0, not_before - loop.time()))  # however many pushes there are
     finally:
-        await background.cancelled([listening])
+        await background.cancelled([watching])
 
 
-async def _listen(
-    listening: weakref.WeakMethod[Callable[[Callable[[MaintenanceState | None], None]], Coroutine[Any, Any, None]]],
-    heard: weakref.WeakMethod[Callable[[MaintenanceState | None], None]],
-    wake: _Wake,
+async def _keep_watching(
+    watch: weakref.WeakMethod[Callable[[Callable[[], None]], Coroutine[Any, Any, None]]], wake: _Wake
 ) -> None:
-    """Take what the store pushes, if it pushes anything; a lost subscription is made again."""
+    """Wake at what the store pushes, if it pushes anything; a lost subscription is made again."""
     attempts = 0
 
-    def pass_on(state: MaintenanceState | None) -> None:
+    def changed() -> None:
         nonlocal attempts
         attempts = 0
-        hear = heard()
-        if hear is not None:
-            hear(state)
+        wake.set()
 
-    while (listen := listening()) is not None:
-        pushes = listen(pass_on)
-        del listen
+    while (method := watch()) is not None:
+        watching = method(changed)
+        del method
         try:
-            await pushes
+            await watching
         except Exception as error:  # noqa: BLE001 - contained: polling goes on meanwhile
             logger.debug("a store pushes nothing at the moment: %s", error)
         else:
             return
-        wake.set()  # what was pushed meanwhile is lost
+        wake.set()  # pushes may have been missed
         attempts += 1
         await asyncio.sleep(_pause_after(attempts))
 
 
+_SECONDS_BETWEEN_READINGS = 0.05
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 """Seconds between attempts while a store fails; the longest bounds how late its return is noticed."""
 
@@ -556,7 +545,9 @@ def _pause_after(failures: int) -> float:
     return background.jittered(min(_LONGEST_PAUSE, _SHORTEST_PAUSE * 2 ** min(failures, 8)))
 
 
-_followed: weakref.WeakSet[FollowedView] = weakref.WeakSet()
+_OFF = MaintenanceState()
+
+_followed: weakref.WeakSet[StoreView] = weakref.WeakSet()
 _of_one_bit: weakref.WeakSet[BooleanView] = weakref.WeakSet()
 _forgotten: list[object] = []
 """A parent's tasks in a forked child: kept, because ending them would close connections that the parent uses."""
@@ -564,7 +555,7 @@ _forgotten: list[object] = []
 
 @background.call_after_fork
 def _reset_after_fork() -> None:
-    views: list[FollowedView | BooleanView] = [*_followed, *_of_one_bit]
+    views: list[StoreView | BooleanView] = [*_followed, *_of_one_bit]
     for view in views:
         view.reset_after_fork()
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Literal
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Literal, TypedDict, Unpack
 
 from .. import background
-from ..exceptions import InvalidConfiguration, VersionConflict
+from ..exceptions import InvalidConfiguration
 from ..state import Change, MaintenanceMode, MaintenanceState, as_mode, set_mode
+from ..stores import DocumentStore
+from ..stores.switch import OnEmptied, StoredSwitch
 
 VIEW = "_fastapi_maintenance_view"
 """The attribute in which a backend has this process's view of it, once there is one."""
@@ -115,125 +117,126 @@ class StateBackend(BaseStateBackend):
 _TRUE = frozenset({"1", "yes", "y", "true", "t", "on"})
 _FALSE = frozenset({"0", "no", "n", "false", "f", "off", ""})
 
-_LEAST_DIFFERENCE = timedelta(milliseconds=250)
-
-
-def clock_difference(store_time: datetime) -> timedelta:
-    """Return how much this host's clock is ahead of a store's, which said just now what time it is.
-
-    What is less than the time that an answer takes is no difference.
-    """
-    ahead = datetime.now(UTC) - store_time
-    return ahead if abs(ahead) > _LEAST_DIFFERENCE else timedelta()
-
-
 OnBackendError = Literal["keep", "open", "closed"]
 
 
-class FollowedBackend(StateBackend):
-    """A backend whose state is kept outside of this process, and followed by the background thread.
+class FollowOptions(TypedDict, total=False):
+    """How a process follows a store. Every backend with a store takes these."""
 
-    Requests read the thread's last copy. All methods with I/O are called on the background thread's event loop only,
-    so a connection never meets another loop. They may be cancelled.
+    poll_seconds: float
+    """How often the store is read, besides after its pushes; 1 s, for a file 0.1 s."""
+    timeout_seconds: float
+    """How long one reading or change may take, connecting included; 1 s."""
+    on_backend_error: OnBackendError
+    """Which mode applies while the store fails: ``"keep"`` (the default) the last known state; ``"open"`` or
+    ``"closed"`` once that is older than ``max_stale``."""
+    max_stale: float | None
+    """Seconds; only with ``"open"`` and ``"closed"``."""
+    initial: bool | MaintenanceMode
+    """The mode that applies if the store has never answered since the start; off."""
+    init_timeout: float
+    """How many seconds the first request waits for the first answer; 2 s."""
+    on_emptied: OnEmptied
+    """``"restore"`` (the default) puts the newest known state back into a store that has lost it; ``"keep"`` does not,
+    and this process keeps that state until somebody sets the mode. A file has no such loss: no file means off."""
+
+
+class StoreBackend(StateBackend):
+    """A switch in a document store: one of ours, or one of your own.
+
+    Requests read this process's copy, which the background thread keeps up to date. All I/O happens on that thread's
+    event loop, so a connection never meets another loop.
 
     Args:
-        poll_seconds: How often the store is read, beside what it pushes.
-        timeout_seconds: How long one reading or writing may take, connecting included.
-        on_backend_error: What counts when the store fails: ``"keep"`` the last known state; ``"open"`` or
-            ``"closed"`` once that is older than ``max_stale``.
-        max_stale: Seconds; goes with ``"open"`` and ``"closed"``.
-        initial: What counts when the store never answered since the start.
-        init_timeout: Seconds that the first request waits for the first answer.
+        store: The store.
+        key: The switch's name there.
+        options: How to follow it, see ``FollowOptions``.
 
     Raises:
         InvalidConfiguration: An option can't work.
     """
 
-    def __init__(
-        self,
-        *,
-        poll_seconds: float = 1.0,
-        timeout_seconds: float = 1.0,
-        on_backend_error: OnBackendError = "keep",
-        max_stale: float | None = None,
-        initial: bool | MaintenanceMode = False,
-        init_timeout: float = 2.0,
-    ) -> None:
-        durations: dict[str, object] = {
-            "poll_seconds": poll_seconds,
-            "timeout_seconds": timeout_seconds,
-            "init_timeout": init_timeout,
-            "max_stale": 1 if max_stale is None else max_stale,
-        }
-        for name, seconds in durations.items():
-            if not (isinstance(seconds, (int, float)) and seconds > 0):
-                raise InvalidConfiguration(f"{name}={seconds!r}: a number of seconds above 0 is needed")
-        if on_backend_error not in ("keep", "open", "closed"):
-            raise InvalidConfiguration(f"on_backend_error={on_backend_error!r}: accepted are 'keep', 'open', 'closed'")
-        if (on_backend_error == "keep") != (max_stale is None):
-            raise InvalidConfiguration(
-                f"on_backend_error={on_backend_error!r} with max_stale={max_stale!r}: "
-                "'open' and 'closed' need max_stale, the age in seconds from which on they count; 'keep' has none"
-            )
-        self.poll_seconds = poll_seconds
-        self.timeout_seconds = timeout_seconds
-        self.on_backend_error: OnBackendError = on_backend_error
-        self.max_stale = max_stale
-        self.initial = as_mode(initial)
-        self.init_timeout = init_timeout
+    def __init__(self, store: DocumentStore, key: str = "default", **options: Unpack[FollowOptions]) -> None:
+        _check_options(options)
+        self.store = store
+        self.options = options
+        self.poll_seconds = options.get("poll_seconds", 1.0)
+        self.on_backend_error: OnBackendError = options.get("on_backend_error", "keep")
+        self.max_stale = options.get("max_stale")
+        self.initial = as_mode(options.get("initial", False))
+        self.init_timeout = options.get("init_timeout", 2.0)
+        self.switch = StoredSwitch(
+            store,
+            key,
+            timeout_seconds=options.get("timeout_seconds", 1.0),
+            on_emptied=options.get("on_emptied", "restore"),
+        )
         self.stop_following: Callable[[], Coroutine[Any, Any, None]] | None = None
         """Ends what follows this backend, if anything does; runs on the background thread."""
+        self._sharing: weakref.WeakSet[StoreBackend] = weakref.WeakSet({self})
+        """The backends that use the same store."""
 
-    def _options(self) -> dict[str, Any]:
-        """Return the options that a sibling takes over."""
-        return {
-            "poll_seconds": self.poll_seconds,
-            "timeout_seconds": self.timeout_seconds,
-            "on_backend_error": self.on_backend_error,
-            "max_stale": self.max_stale,
-            "initial": self.initial,
-            "init_timeout": self.init_timeout,
-        }
+    def __repr__(self) -> str:
+        return self.switch.where
 
-    @abstractmethod
+    @property
+    def timeout_seconds(self) -> float:
+        """How long one reading or change may take."""
+        return self.switch.timeout_seconds
+
+    @timeout_seconds.setter
+    def timeout_seconds(self, seconds: float) -> None:
+        self.switch.timeout_seconds = self.options["timeout_seconds"] = seconds
+
+    def sibling(self, name: str) -> StoreBackend:
+        """Return the backend of another switch in the same store, with the same options."""
+        sibling = StoreBackend(self.store, name, **self.options)
+        sibling._sharing = self._sharing
+        self._sharing.add(sibling)
+        return sibling
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether something follows this backend now."""
+        view = vars(self).get(VIEW)
+        return view is not None and view.is_following
+
     async def load(self) -> MaintenanceState | None:
-        """Return the stored state, or ``None`` if nothing is stored.
+        """Return the stored state, or ``None`` if nothing is stored. On the background thread.
 
         Raises:
             BackendUnavailable: The store did not answer within ``timeout_seconds``.
             CorruptState: The store has something else.
+            EmptiedStore: It has lost the state.
         """
+        return await self.switch.read()
 
-    async def listen(self, heard: Callable[[MaintenanceState | None], None]) -> None:
-        """Call ``heard`` with each state that the store pushes, until the connection is lost.
-
-        ``heard(None)`` means that something may have been missed: it is called once the store has confirmed the
-        subscription, and the state is then read. A store that pushes nothing returns at once.
-
-        Raises:
-            BackendUnavailable: The connection could not be made, or was lost.
-        """
+    async def apply(self, change: Change) -> MaintenanceState:
+        """Carry out one change at the store and return the state after it. On the background thread."""
+        return await self.switch.change(change)
 
     async def store_time(self) -> datetime | None:
-        """Return what time it is by the store's clock, or ``None`` if that is the one of this host.
+        """Return the time by the store's clock, or ``None`` if that is the clock of this host.
 
         Raises:
             BackendUnavailable: The store did not answer.
         """
-        return None
+        reading = await background.bounded(self.store.read(self.switch.key), self.timeout_seconds)
+        return reading.now
 
     async def try_writing(self) -> str | None:
-        """Do what a change does without changing anything; return why that was not tried, if it was not.
+        """Find out whether this process may write, without changing anything; return why not, if it can't be found out.
 
         Raises:
             BackendUnavailable: A change would fail, and why; so do ``ReadOnlyBackend`` and ``CorruptState``.
         """
-        with contextlib.suppress(VersionConflict):
-            await self.apply(Change(expected_version=-1))  # no state is at that version, so any store refuses it
-        return None
+        await self.load()
+        return await background.bounded(self.store.try_writing(self.switch.key), self.timeout_seconds)
 
     async def disconnect(self) -> None:
-        """Close the connections that this backend opened. What it was given stays open."""
+        """Close the connections, unless another backend of the same store is followed."""
+        if not any(other.is_followed for other in self._sharing if other is not self):
+            await self.store.aclose()
 
     async def aclose(self) -> None:
         """Follow the store no longer, and close the connections that this backend opened; its siblings alike.
@@ -242,7 +245,7 @@ class FollowedBackend(StateBackend):
         without one: after a call such as ``is_maintenance_on()`` in a script or job worker, the store is followed
         until ``aclose()`` or until the backend is gone.
         """
-        for sibling in [one for one in self.siblings_made().values() if isinstance(one, FollowedBackend)]:
+        for sibling in [one for one in self.siblings_made().values() if isinstance(one, StoreBackend)]:
             await sibling.aclose()
         if self.stop_following is not None:
             await background.run(self.stop_following())
@@ -256,3 +259,27 @@ class FollowedBackend(StateBackend):
     async def apply_anywhere(self, change: Change) -> MaintenanceState:
         """Do what ``apply`` does, from any event loop."""
         return await background.run(self.apply(change))
+
+
+def _check_options(options: FollowOptions) -> None:
+    """Raise ``InvalidConfiguration`` if options can't work."""
+    unknown = sorted(options.keys() - FollowOptions.__annotations__.keys())
+    if unknown:
+        accepted = ", ".join(FollowOptions.__annotations__)
+        raise InvalidConfiguration(f"unknown option {', '.join(unknown)}; accepted are {accepted}")
+    for name in ("poll_seconds", "timeout_seconds", "init_timeout", "max_stale"):
+        seconds = options.get(name, 1)
+        if seconds is None and name == "max_stale":
+            continue
+        if isinstance(seconds, bool) or not (isinstance(seconds, (int, float)) and seconds > 0):
+            raise InvalidConfiguration(f"{name}={seconds!r} must be a number of seconds above 0")
+    on_error, max_stale = options.get("on_backend_error", "keep"), options.get("max_stale")
+    if on_error not in ("keep", "open", "closed"):
+        raise InvalidConfiguration(f"on_backend_error={on_error!r} must be 'keep', 'open' or 'closed'")
+    if (on_error == "keep") != (max_stale is None):
+        raise InvalidConfiguration(
+            f"on_backend_error={on_error!r} with max_stale={max_stale!r}: "
+            "'open' and 'closed' apply once the state is older than max_stale seconds; 'keep' must be without it"
+        )
+    if options.get("on_emptied", "restore") not in ("restore", "keep"):
+        raise InvalidConfiguration(f"on_emptied={options['on_emptied']!r} must be 'restore' or 'keep'")

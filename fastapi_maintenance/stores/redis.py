@@ -1,0 +1,323 @@
+"""Documents in Redis: one key each, replaced by one script, with a push to everybody who watches."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import re
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from .. import background
+from ..exceptions import (
+    BackendUnavailable,
+    CorruptState,
+    DeadlinePassed,
+    InvalidConfiguration,
+    MaintenanceError,
+    MissingExtra,
+    OutcomeUnknown,
+)
+from .contract import MAX_BYTES, Conflict, DocumentStore, Reading
+from .per_loop import PerLoop
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+DEFAULT_KEY = "fastapi-maintenance:{default}"
+"""In braces, so that a cluster keeps everything of one switch in one place."""
+
+_NAME = "{default}"
+_MARK = "0mark0"
+_SECONDS_TO_CLOSE = 0.5
+_SHARE_FOR_THE_ANSWER = 0.2
+"""Of the time that a write has: the part that remains for the answer after the deadline that the server checks."""
+_SILENT_ROUNDS = 3
+"""After one silent round the server is asked, after so many the connection is lost. Not after two: the round that ends
+when a stalled process runs again ends before the answer that came meanwhile is read."""
+
+_READ = b"""\
+return {redis.call('TIME'), redis.call('GETRANGE', KEYS[1], 0, ARGV[1])}
+"""
+
+_REPLACE = b"""\
+-- ARGV: the revision to replace, the new document, the deadline in milliseconds since 1970, the most bytes to read of
+-- the former document, the channel to wake those who watch; '' for none.
+local time = redis.call('TIME')
+local former = redis.call('GETRANGE', KEYS[1], 0, ARGV[4])
+if (former == '' and '' or redis.sha1hex(former)) ~= ARGV[1] then
+  return {'conflict', time, former}
+end
+if time[1] * 1000 + math.floor(time[2] / 1000) >= tonumber(ARGV[3]) then
+  return {'late'}
+end
+if former ~= '' then
+  redis.call('DEL', KEYS[1]) -- a server without free memory takes a SET only after that
+end
+redis.call('SET', KEYS[1], ARGV[2])
+if ARGV[5] ~= '' then
+  redis.pcall('PUBLISH', ARGV[5], '')
+end
+return {'written', time}
+"""
+
+
+class RedisStore(DocumentStore):
+    """Documents in Redis (6.2 or newer, or a compatible server).
+
+    Args:
+        url: ``redis://[user:password@]host[:port][/db]``, ``rediss://`` for TLS, ``unix:///path/to/socket[?db=0]``.
+            Options of redis-py may follow, such as ``?ssl_ca_certs=...``; options for time-outs, retries, protocol and
+            pools are ignored.
+        key: The key of the default switch. ``{default}`` in it is replaced by a switch's name; a key without that has
+            ``:{name}`` appended.
+        seconds: How long connecting may take. A connection that watches is given up after three times as long
+            without a word from the server.
+
+    Raises:
+        MissingExtra: redis-py isn't installed.
+        InvalidConfiguration: The URL or key can't work.
+    """
+
+    def __init__(self, url: str, key: str = DEFAULT_KEY, *, seconds: float = 1.0) -> None:
+        if not key:
+            raise InvalidConfiguration(f"key={key!r} must be the name of a key, such as {DEFAULT_KEY!r}")
+        self.key = key
+        self._seconds = seconds
+        self._secrets: list[str] = []
+        self._options, self.address = self._read_url(url)
+        self._db = int(self._options.get("db") or 0)
+        self._clients = PerLoop(self._connect, _close)
+        self._clock: tuple[datetime, float] | None = None
+        """The server's time, and the event loop's time when it came."""
+        try:
+            self._connect()
+        except Exception as error:  # noqa: BLE001 - redis-py refuses options with errors of many kinds
+            raise _bad_url(self._redacted(error)) from None
+
+    def key_of(self, switch: str) -> str:
+        """Return the Redis key of a switch."""
+        if switch == "default":
+            return self.key
+        return self.key.replace(_NAME, f"{{{switch}}}") if _NAME in self.key else f"{self.key}:{{{switch}}}"
+
+    def describe(self, key: str) -> str:
+        """Return the server and the key, without credentials."""
+        return f"RedisBackend({self.address!r}, key={self.key_of(key)!r})"
+
+    async def read(self, key: str) -> Reading:
+        """Return the document of a switch. One round trip."""
+        try:
+            time, content = await self._run(_READ, key, MAX_BYTES)
+        except Exception as error:
+            raise self._unavailable(error, key) from None
+        return _reading(content, self._now(time))
+
+    async def replace(
+        self, key: str, content: bytes, revision: str | None, *, seconds: float, quiet: bool = False
+    ) -> Reading:
+        """Replace the document if it still has this revision, by the server's clock. One round trip."""
+        deadline = self._server_time() + timedelta(seconds=seconds * (1 - _SHARE_FOR_THE_ANSWER))
+        milliseconds = int(deadline.timestamp() * 1000)
+        channel = b"" if quiet else self._channel(key)
+        try:
+            answer, *details = await self._run(
+                _REPLACE, key, revision or "", content, milliseconds, MAX_BYTES, channel
+            )
+        except Exception as error:
+            raise self._unavailable(error, key, sent=True) from None
+        if answer == b"late":
+            raise DeadlinePassed
+        now = self._now(details[0])
+        if answer == b"conflict":
+            raise Conflict(_reading(details[1], now))
+        return _reading(content, now)
+
+    async def names(self) -> list[str]:
+        """Return the switches that have a key, by SCAN."""
+        before, _, after = self.key_of(_MARK).partition(_MARK)
+        pattern = f"{_escaped(before)}*{_escaped(after)}"
+        found = {"default"} if await self._clients.get().exists(self.key) else set()
+        async for raw in self._clients.get().scan_iter(match=pattern):
+            name = raw.decode(errors="replace")[len(before) : len(raw.decode(errors="replace")) - len(after)]
+            if self.key_of(name).encode() == raw:
+                found.add(name)
+        return sorted(found)
+
+    async def watch(self, key: str, changed: Callable[[], None]) -> None:
+        """Call ``changed`` with each push, on a connection of its own, until that is lost."""
+        subscription = self._clients.get().pubsub()
+        silent_rounds = 0
+        try:
+            await background.bounded(subscription.subscribe(self._channel(key)), self._seconds)
+            while silent_rounds < _SILENT_ROUNDS:
+                try:
+                    async with asyncio.timeout(self._seconds):
+                        if silent_rounds == 1:
+                            await subscription.ping()
+                        # Without a time-out of its own, with which redis-py takes the kernel's ETIMEDOUT for a quiet
+                        # moment, again and again.
+                        message = await subscription.get_message(timeout=None)
+                except TimeoutError:
+                    silent_rounds += 1
+                    continue
+                silent_rounds = 0
+                if message is not None and message["type"] in ("subscribe", "message"):
+                    changed()
+        except Exception as error:
+            raise self._unavailable(error, key) from None
+        finally:
+            await _quietly(subscription.aclose())
+        raise BackendUnavailable(self.describe(key), f"silent for {_SILENT_ROUNDS * self._seconds:g} s")
+
+    async def try_writing(self, key: str) -> str | None:
+        """Write a key that is gone at once, ``<key>:tried``."""
+        try:
+            await self._clients.get().set(f"{self.key_of(key)}:tried", "", px=1)
+        except Exception as error:
+            raise self._unavailable(error, key) from None
+        return None
+
+    async def aclose(self) -> None:
+        """Close the connections; the next call opens them again."""
+        await self._clients.aclose()
+
+    async def _run(self, script: bytes, key: str, *arguments: Any) -> Any:
+        from redis.exceptions import NoScriptError  # noqa: PLC0415 - an extra
+
+        client, redis_key = self._clients.get(), self.key_of(key)
+        digest = hashlib.sha1(script, usedforsecurity=False).hexdigest()
+        try:
+            return await client.execute_command("EVALSHA", digest, 1, redis_key, *arguments)
+        except NoScriptError:
+            return await client.execute_command("EVAL", script, 1, redis_key, *arguments)
+
+    def _channel(self, key: str) -> bytes:
+        return f"{self.key_of(key)}@{self._db}".encode()  # all databases of a server share its channels
+
+    def _now(self, time: list[bytes]) -> datetime:
+        now = datetime.fromtimestamp(int(time[0]), UTC) + timedelta(microseconds=int(time[1]))
+        self._clock = now, asyncio.get_running_loop().time()
+        return now
+
+    def _server_time(self) -> datetime:
+        if self._clock is None:
+            return datetime.now(UTC)
+        return self._clock[0] + timedelta(seconds=asyncio.get_running_loop().time() - self._clock[1])
+
+    def _unavailable(self, error: Exception, key: str, *, sent: bool = False) -> MaintenanceError:
+        """Return the error to raise in place of one of redis-py's."""
+        from redis.exceptions import AuthenticationError, BusyLoadingError, ResponseError  # noqa: PLC0415 - an extra
+
+        if "WRONGTYPE" in str(error):
+            return CorruptState(self.describe(key), "the key has another type; delete it, or give another key")
+        # Errors that the server itself answers come before the first write.
+        refused = isinstance(error, (ResponseError, AuthenticationError, BusyLoadingError))
+        kind = OutcomeUnknown if sent and not refused else BackendUnavailable
+        return kind(self.describe(key), self._redacted(error))
+
+    def _redacted(self, error: Exception) -> str:
+        """Return an error's text without the credentials: a server quotes commands that it does not know."""
+        text = str(error) or type(error).__name__
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    def _read_url(self, url: str) -> tuple[dict[str, Any], str]:
+        """Return the options for redis-py's connections, and the address to show."""
+        try:
+            from redis.asyncio.connection import SSLConnection, parse_url  # noqa: PLC0415 - an extra
+        except ImportError:
+            raise MissingExtra("RedisBackend", "redis") from None
+        _check_url(url)
+        try:
+            options: dict[str, Any] = {**parse_url(url)}
+        except ValueError as error:
+            # Its own errors name an option; those of the standard library quote a part of a password.
+            named = str(error) if "connection URL" in str(error) else "it has no readable host and port"
+            raise _bad_url(named) from None
+        for option in ("max_connections", "timeout"):  # of pools
+            options.pop(option, None)
+        self._secrets = [options[name] for name in ("password", "username", "ssl_password") if options.get(name)]
+        db = options.get("db") or 0
+        if "path" in options:
+            return options, f"unix://{options['path']}" + (f"?db={db}" if db else "")
+        host, port = options.get("host", "localhost"), options.get("port", 6379)
+        scheme = "rediss" if issubclass(options.get("connection_class", object), SSLConnection) else "redis"
+        return options, f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/{db}"
+
+    def _connect(self) -> Redis:
+        from redis.asyncio import ConnectionPool, Redis  # noqa: PLC0415 - an extra
+        from redis.asyncio.retry import Retry  # noqa: PLC0415
+        from redis.backoff import NoBackoff  # noqa: PLC0415
+
+        options = self._options | {
+            "socket_connect_timeout": self._seconds,
+            # None: with a time-out redis-py uses asyncio.wait_for, which on Python 3.11 swallows cancellations.
+            "socket_timeout": None,
+            "retry": Retry(NoBackoff(), 0),
+            "retry_on_timeout": False,
+            "health_check_interval": 0,
+            "decode_responses": False,
+            "protocol": 2,  # version 3 mixes pushes with answers
+        }
+        pool = ConnectionPool(**options)
+        pool.make_connection()  # raises where an option can't work
+        return Redis(connection_pool=pool)
+
+
+def _reading(content: bytes, now: datetime) -> Reading:
+    if not content:
+        return Reading(None, None, now)
+    return Reading(content, hashlib.sha1(content, usedforsecurity=False).hexdigest(), now)
+
+
+async def _close(client: Redis) -> None:
+    await _quietly(client.connection_pool.disconnect())
+
+
+async def _quietly(closing: Awaitable[object]) -> None:
+    """Close a connection; one that does not answer the farewell of TLS is given up."""
+    with contextlib.suppress(Exception):
+        await asyncio.wait_for(closing, _SECONDS_TO_CLOSE)
+
+
+def _escaped(text: str) -> str:
+    """Return a part of a pattern for SCAN that means this text."""
+    return re.sub(r"([*?\[\]^\\-])", r"\\\1", text)
+
+
+def _check_url(url: object) -> None:
+    """Refuse URLs that are read otherwise than they were meant.
+
+    Credentials with a bare ``/``, ``?`` or ``#`` are such: a part of them would be taken for a host or a database.
+    """
+    if not isinstance(url, str):
+        # Its type alone: the repr of a URL by pydantic or the like has the password in it.
+        raise InvalidConfiguration(
+            f"url: a Redis URL is needed, such as 'redis://localhost:6379/0', as text and not as {type(url).__name__}"
+        )
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise _bad_url("it has no readable host and port") from None
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        raise _bad_url("it begins with another scheme")
+    if "@" in parts.path + parts.query + parts.fragment or parts.fragment:
+        raise _bad_url("it has an @ or # where none can be")
+    database = parts.path.strip("/")
+    if parts.scheme == "unix":
+        if not database:
+            raise _bad_url("it has no path")
+    elif database and not database.isdecimal():
+        raise _bad_url("its path is no database number")
+
+
+def _bad_url(problem: str) -> InvalidConfiguration:
+    return InvalidConfiguration(
+        f"a Redis URL can't be used: {problem}; accepted are redis://[user:password@]host[:port][/db], rediss://... "
+        "and unix:///path[?db=0], with special characters in user and password as %40 for @, %2F for /, and so on"
+    )

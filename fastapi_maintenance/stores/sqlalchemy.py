@@ -1,0 +1,498 @@
+"""Documents in a database: a row each, replaced by one conditional statement.
+
+The table is made by the first write; reading makes nothing. Migrations find its definition in
+``SQLAlchemyBackend.ddl("postgresql")`` and the like::
+
+    CREATE TABLE IF NOT EXISTS "fastapi_maintenance" (
+        name VARCHAR(100) NOT NULL PRIMARY KEY,
+        revision VARCHAR(32) NOT NULL,
+        document TEXT NOT NULL,
+        updated_at TIMESTAMP WITH TIME ZONE NOT NULL
+    )
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote, quote_plus
+
+from .. import background
+from ..exceptions import BackendUnavailable, InvalidConfiguration, MissingExtra, OutcomeUnknown
+from ..state import UNIX_EPOCH
+from .contract import MAX_BYTES, Conflict, DocumentStore, Reading
+from .per_loop import PerLoop
+
+T = TypeVar("T")
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL, CursorResult
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+DEFAULT_TABLE = "fastapi_maintenance"
+DEFAULT_KEY = "default"
+
+_TABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]{0,62}\.)?[A-Za-z_][A-Za-z0-9_]{0,62}")
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
+_SECRET = re.compile(r"pass|pwd|secret|token|key", re.IGNORECASE)
+
+_SHARE_OF_THE_DATABASE = 0.8
+"""The part of a write's time for which the database may wait for locks; the rest is for its answer."""
+_SECONDS_TO_CLOSE = 0.5
+_CONNECTIONS_KEPT = 2
+
+_INSERT = "INSERT INTO {table} (name, revision, document, updated_at) VALUES (:name, :new, :content, CURRENT_TIMESTAMP)"
+_UPDATE = (
+    "UPDATE {table} SET revision = :new, document = :content, updated_at = CURRENT_TIMESTAMP "
+    "WHERE name = :name AND revision = :revision"
+)
+_SELECT = (
+    f"SELECT SUBSTR(document, 1, {MAX_BYTES + 1}) AS content, revision, {{clock}} AS clock FROM {{table}} "
+    "WHERE name = :name"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Family:
+    """The peculiarities of a family of databases."""
+
+    async_form: str
+    quote: str = '"'
+    text_type: str = "TEXT"
+    time_type: str = "TIMESTAMP"
+    table_options: str = ""
+    exists: str | None = None
+    """Asked before the table was seen, where the database would log a question for a row as an error."""
+    clock: str
+    """The milliseconds since 1970, when the expression is evaluated; NULL where the clock is the one of this host."""
+    limits: str | None = None
+    """Begins a transaction that gives up by itself; ``{ms}`` is the time that is left."""
+
+
+_FAMILIES = {
+    "postgresql": _Family(
+        async_form="postgresql+asyncpg",
+        time_type="TIMESTAMP WITH TIME ZONE",
+        exists="SELECT to_regclass('{table}') IS NOT NULL",
+        clock="CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
+        # The second ends a transaction whose COMMIT did not come in time, so that it can't come later.
+        limits="SELECT set_config('lock_timeout', '{ms}', true), "
+        "set_config('idle_in_transaction_session_timeout', '{ms}', true)",
+    ),
+    "mysql": _Family(
+        async_form="mysql+aiomysql",
+        quote="`",
+        text_type="LONGTEXT",
+        table_options=" ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
+        clock="TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000",
+    ),
+    "sqlite": _Family(async_form="sqlite+aiosqlite", clock="NULL"),
+}
+_FAMILIES["mariadb"] = _FAMILIES["mysql"]
+
+
+def ddl(dialect: str, table: str = DEFAULT_TABLE) -> str:
+    """Return the statement that makes the table: for ``postgresql``, ``mysql``, ``mariadb`` or ``sqlite``.
+
+    Raises:
+        InvalidConfiguration: No such dialect is supported, or the table's name can't be one.
+    """
+    if dialect not in _FAMILIES:
+        raise InvalidConfiguration(f"dialect {dialect!r} must be one of {', '.join(_FAMILIES)}")
+    family = _FAMILIES[dialect]
+    return (
+        f"CREATE TABLE IF NOT EXISTS {_quoted(_checked_table(table), family)} (\n"
+        "    name VARCHAR(100) NOT NULL PRIMARY KEY,\n"
+        "    revision VARCHAR(32) NOT NULL,\n"
+        f"    document {family.text_type} NOT NULL,\n"
+        f"    updated_at {family.time_type} NOT NULL\n"
+        f"){family.table_options}"
+    )
+
+
+class SQLAlchemyStore(DocumentStore):
+    """Documents in a table of a PostgreSQL, MySQL, MariaDB or SQLite database, by way of SQLAlchemy 2.
+
+    Args:
+        url: An async URL, such as ``postgresql+asyncpg://user:password@host/database``, or SQLAlchemy's ``URL``. Not
+            an engine, whose connections belong to your event loop: give ``engine.url``.
+        table: Its name, with its schema if need be: ``ops.maintenance``.
+        key: The row of the default switch. Other switches have rows of their own names, behind ``<key>:`` unless the
+            key is ``default``.
+        seconds: How long one statement may take, connecting included.
+
+    Raises:
+        MissingExtra: SQLAlchemy is not installed.
+        InvalidConfiguration: The URL or an option can't work, or its driver is not installed.
+    """
+
+    def __init__(
+        self, url: str | URL, table: str = DEFAULT_TABLE, key: str = DEFAULT_KEY, *, seconds: float = 1.0
+    ) -> None:
+        if not _KEY.fullmatch(key):
+            raise InvalidConfiguration(
+                f"key={key!r} must be the name of a row: up to 100 letters, digits, '_', '-', '.' and ':', "
+                "beginning with a letter or digit"
+            )
+        self.key = key
+        self.table = _checked_table(table)
+        self.url = _checked_url(url)
+        self.kind = self.url.get_backend_name()
+        self._seconds = seconds
+        self._family = _FAMILIES[self.kind]
+        self._quoted_table = _quoted(self.table, self._family)
+        self._table_seen = self._family.exists is None
+        self._engines = PerLoop(self._new_engine, _dispose)
+        self._clock: tuple[datetime, float] | None = None
+        """The database's time, and this process's monotonic time when it came."""
+        secrets = [self.url.password, *(str(self.url.query[name]) for name in self.url.query if _SECRET.search(name))]
+        self._secrets = {
+            form for secret in secrets if secret for form in (secret, quote(secret, ""), quote_plus(secret))
+        }
+
+    def row_of(self, switch: str) -> str:
+        """Return the name of a switch's row."""
+        if switch == "default":
+            return self.key
+        return switch if self.key == DEFAULT_KEY else f"{self.key}:{switch}"
+
+    def describe(self, key: str) -> str:
+        """Return the database and the row, without credentials."""
+        shown = self.url.set(query={}).render_as_string(hide_password=True)
+        return f"SQLAlchemyBackend({shown!r}, key={self.row_of(key)!r})"
+
+    async def read(self, key: str) -> Reading:
+        """Return the row of a switch, or none where there is no table."""
+        try:
+            return await self._unbroken(self._read(key))
+        except Exception as error:
+            raise BackendUnavailable(self.describe(key), self._redacted(error)) from None
+
+    async def replace(
+        self, key: str, content: bytes, revision: str | None, *, seconds: float, quiet: bool = False
+    ) -> Reading:
+        """Write the row if it still has this revision, and make the table before it if there is none."""
+        return await self._unbroken(self._replace(key, content, revision, seconds))
+
+    async def names(self) -> list[str]:
+        """Return the switches that have a row."""
+        if self._is_nowhere():
+            return []
+        try:
+            async with self._connected() as connection:
+                rows = (await _execute(connection, self._sql("SELECT name FROM {table}"))).scalars().all()
+        except Exception as error:
+            if _is_missing_table(error):
+                return []
+            raise BackendUnavailable(self.describe(DEFAULT_KEY), self._redacted(error)) from None
+        prefix = self.row_of("")
+        named = {name.removeprefix(prefix) for name in rows if name.startswith(prefix) and name != prefix}
+        return sorted(named | ({"default"} if self.key in rows else set()))
+
+    async def try_writing(self, key: str) -> str | None:
+        """Try to replace a revision that no row has; where that would make a table, nothing is tried."""
+        if (await self.read(key)).content is None and not (self._table_seen and self._family.exists):
+            return "nothing is stored yet; the first change makes the table, if there is none"
+        return await super().try_writing(key)
+
+    async def aclose(self) -> None:
+        """Close the connections; the next call opens them again."""
+        await self._engines.aclose()
+
+    async def _read(self, key: str) -> Reading:
+        if self._is_nowhere():
+            return Reading(None, None)
+        async with self._connected() as connection:
+            if not self._table_seen and not await _value(connection, self._sql(self._family.exists or "")):
+                return Reading(None, None)
+            try:
+                select = self._sql(_SELECT)
+                row = (await _execute(connection, select, name=self.row_of(key))).first()
+            except Exception as error:
+                if not _is_missing_table(error):
+                    raise
+                self._table_seen = self._family.exists is None
+                return Reading(None, None)
+        self._table_seen = True
+        if row is None:
+            return Reading(None, None)
+        if row.clock is not None:
+            self._clock = UNIX_EPOCH + timedelta(milliseconds=int(row.clock)), time.monotonic()
+        return Reading(row.content.encode(), row.revision, self._now())
+
+    async def _replace(self, key: str, content: bytes, revision: str | None, seconds: float) -> Reading:
+        values = {"name": self.row_of(key), "content": content.decode(), "new": uuid.uuid4().hex}
+        statement = self._sql(_INSERT if revision is None else _UPDATE)
+        if revision is not None:
+            values["revision"] = revision
+        try:
+            try:
+                rows = await self._write(key, statement, values, seconds)
+            except Exception as error:
+                if not _is_missing_table(error):
+                    raise
+                rows = 0 if revision is not None else await self._write_first(key, statement, values, seconds)
+        except OutcomeUnknown:
+            raise
+        except Exception as error:
+            if _is_conflict(error):
+                raise Conflict from None
+            raise BackendUnavailable(self.describe(key), self._redacted(error)) from None
+        if rows != 1:
+            raise Conflict
+        return Reading(content, values["new"], self._now())
+
+    async def _write_first(self, key: str, statement: str, values: dict[str, str], seconds: float) -> int:
+        """Make the table and write a row."""
+        refusal: Exception | None = None
+        try:
+            async with self._connected() as connection:
+                await connection.exec_driver_sql(ddl(self.kind, self.table))
+        except Exception as error:
+            if not _is_refusal(error):
+                raise
+            refusal = error  # others may just be making it
+        try:
+            return await self._write(key, statement, values, seconds)
+        except Exception as error:
+            if refusal is None or not _is_missing_table(error):
+                raise
+        way_out = f"a migration can make the table, see SQLAlchemyBackend.ddl({self.kind!r})"
+        raise BackendUnavailable(self.describe(key), f"{self._redacted(refusal)}; {way_out}")
+
+    async def _write(self, key: str, statement: str, values: dict[str, str], seconds: float) -> int:
+        """Write a row, and return how many rows that were."""
+        limits = self._family.limits
+        if limits is None:
+            async with self._connected() as connection:
+                with self._unknown_if_lost(key):
+                    return (await _execute(connection, statement, **values)).rowcount
+        async with self._connected(in_transaction=True) as connection:
+            milliseconds = max(int(seconds * _SHARE_OF_THE_DATABASE * 1000), 1)
+            await connection.exec_driver_sql(limits.format(ms=milliseconds))
+            rows = (await _execute(connection, statement, **values)).rowcount
+            with self._unknown_if_lost(key):
+                await connection.commit()
+            return rows
+
+    @contextlib.contextmanager
+    def _unknown_if_lost(self, key: str) -> Iterator[None]:
+        """Raise ``OutcomeUnknown`` where the connection breaks before the database has answered."""
+        try:
+            yield
+        except Exception as error:
+            if _is_refusal(error):
+                raise
+            raise OutcomeUnknown(self.describe(key), self._redacted(error)) from None
+
+    @contextlib.asynccontextmanager
+    async def _connected(self, *, in_transaction: bool = False) -> AsyncIterator[AsyncConnection]:
+        async with self._engines.get().connect() as connection:
+            yield connection if in_transaction else await connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    def _new_engine(self) -> AsyncEngine:
+        from sqlalchemy import NullPool  # noqa: PLC0415 - see _checked_url
+        from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415
+
+        if self.kind == "sqlite":
+            options = {"timeout": self._seconds * _SHARE_OF_THE_DATABASE}
+            return create_async_engine(self.url, poolclass=NullPool, connect_args=options)
+        return create_async_engine(
+            self.url,
+            pool_size=_CONNECTIONS_KEPT,
+            max_overflow=2,
+            pool_timeout=self._seconds,
+            pool_pre_ping=True,
+            pool_use_lifo=True,
+            isolation_level="READ COMMITTED",
+        )
+
+    def _is_nowhere(self) -> bool:
+        """Return whether there is no database to read, and connecting would create one."""
+        path = Path(self.url.database or "")
+        if self.kind != "sqlite" or str(path).startswith("file:"):
+            return False
+        # Without its directory it can't be made either: connecting says so.
+        return not path.exists() and path.parent.is_dir()
+
+    async def _unbroken(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do some work; where it would leave a lock behind, a cancellation waits for the statement to end.
+
+        SQLite runs in a thread. A statement whose caller has gone away ends there all the same, and keeps the file
+        locked until Python happens to collect its cursor. Statements take no longer than they may wait for locks, so
+        only a disk that does not answer is given up on.
+        """
+        if self.kind != "sqlite":
+            return await work
+        task = asyncio.create_task(work)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            until = time.monotonic() + self._seconds
+            while not task.done():
+                if time.monotonic() >= until:
+                    task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait({task}, timeout=self._seconds / 10)
+            if not task.cancelled():
+                task.exception()  # or asyncio would complain that nobody asked
+            raise
+
+    def _now(self) -> datetime | None:
+        """Return the database's time, ``None`` where that is the time of this host."""
+        if self._clock is None:
+            return None
+        return self._clock[0] + timedelta(seconds=time.monotonic() - self._clock[1])
+
+    def _sql(self, statement: str) -> str:
+        """Return a statement for this table, whose name was checked when it was given."""
+        return statement.format(table=self._quoted_table, clock=self._family.clock)
+
+    def _redacted(self, error: Exception) -> str:
+        """Return an error's first line without the credentials."""
+        cause: BaseException = getattr(error, "orig", None) or error
+        cause = cause.__cause__ or cause  # the driver's own, without SQLAlchemy's wrapping
+        line = (str(cause).strip().splitlines() or [""])[0]
+        for secret in self._secrets:
+            line = line.replace(secret, "***")
+        return f"{type(cause).__name__}: {line}"
+
+
+async def _dispose(engine: AsyncEngine) -> None:
+    """Close the idle connections, or give up on one that does not answer its farewell.
+
+    Goes on when it is cancelled, again and again as tasks are here: half closed would be a leak.
+    """
+    for _ in range(_CONNECTIONS_KEPT):
+        closing = asyncio.create_task(engine.dispose())
+        until = time.monotonic() + _SECONDS_TO_CLOSE
+        while not closing.done():
+            if time.monotonic() >= until:
+                closing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({closing}, timeout=_SECONDS_TO_CLOSE / 10)
+        if not closing.cancelled():
+            return
+
+
+async def _execute(connection: AsyncConnection, statement: str, **values: Any) -> CursorResult[Any]:
+    from sqlalchemy import text  # noqa: PLC0415 - see _checked_url
+
+    return await connection.execute(text(statement), values)
+
+
+async def _value(connection: AsyncConnection, statement: str) -> Any:
+    """Return the first value of the first row, or ``None`` if there is no row."""
+    row = (await _execute(connection, statement)).first()
+    return None if row is None else row[0]
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Return whether the database itself said no, on a connection that still stands."""
+    return not getattr(error, "connection_invalidated", True)
+
+
+def _says(error: Exception, *, sqlstates: tuple[str, ...], numbers: tuple[int, ...], words: str) -> bool:
+    """Return whether a database says one thing: PostgreSQL by state, MySQL by number, SQLite by words."""
+    told = getattr(error, "orig", None)
+    args = getattr(told, "args", ())
+    return getattr(told, "sqlstate", None) in sqlstates or (args and args[0]) in numbers or words in str(told)
+
+
+def _is_missing_table(error: Exception) -> bool:
+    return _says(error, sqlstates=("42P01",), numbers=(1146,), words="no such table")
+
+
+def _is_conflict(error: Exception) -> bool:
+    """Return whether others were first, or in the way: a duplicate row, a deadlock, a locked SQLite file."""
+    from sqlalchemy.exc import IntegrityError  # noqa: PLC0415 - see _checked_url
+
+    return isinstance(error, IntegrityError) or _says(
+        error, sqlstates=("40001", "40P01"), numbers=(1213,), words="database is locked"
+    )
+
+
+def _quoted(table: str, family: _Family) -> str:
+    return ".".join(f"{family.quote}{part}{family.quote}" for part in table.split("."))
+
+
+def _checked_table(table: str) -> str:
+    if not _TABLE.fullmatch(table):
+        raise InvalidConfiguration(
+            f"table={table!r}: up to 63 letters, digits and '_' are accepted, not beginning with a digit, "
+            "and a schema before it, such as 'ops.maintenance'"
+        )
+    return table
+
+
+def _checked_url(url: str | URL) -> URL:
+    """Return a URL that can work. SQLAlchemy is imported here and later, so that others need not have it.
+
+    No message has more of the URL than its scheme: a password may stand where it does not belong.
+    """
+    try:
+        import sqlalchemy.ext.asyncio  # noqa: PLC0415
+        from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
+    except ImportError:
+        raise MissingExtra("SQLAlchemyBackend", "sqlalchemy") from None
+    if find_spec("greenlet") is None:  # SQLAlchemy would miss it when it connects
+        raise MissingExtra("SQLAlchemyBackend", "sqlalchemy")
+    if not isinstance(url, str | sqlalchemy.URL):
+        raise InvalidConfiguration(
+            f"url: a URL is needed, not {type(url).__name__}; an engine's connections belong to its own event loop, "
+            "so give engine.url"
+        )
+    try:
+        url = sqlalchemy.make_url(url)
+    except (ArgumentError, ValueError):
+        raise InvalidConfiguration(
+            "url: it can't be read as dialect+driver://user:password@host:port/database; "
+            "'@', ':' and '/' in a password are written %40, %3A and %2F"
+        ) from None
+    if url.password == "***":  # noqa: S105 - what SQLAlchemy writes instead of one
+        raise InvalidConfiguration("url: its password is '***', which str(engine.url) gives; give engine.url itself")
+    _check_driver(url)
+    if url.get_backend_name() == "sqlite" and (url.host or url.username or url.password or url.port):
+        raise InvalidConfiguration(
+            f"url: {url.drivername}://... with two slashes names a host, and SQLite has none; accepted are "
+            f"{url.drivername}:///relative.db with three slashes and {url.drivername}:////absolute/path.db with four"
+        )
+    if url.get_backend_name() == "sqlite" and _is_in_memory(url):
+        raise InvalidConfiguration("url: an in-memory database is gone with its connection; use a file, or 'memory'")
+    return url
+
+
+def _check_driver(url: URL) -> None:
+    """Make sure that a URL means a supported database, and an async driver that is installed."""
+    from sqlalchemy.exc import NoSuchModuleError  # noqa: PLC0415 - see _checked_url
+
+    kind = url.get_backend_name()
+    if kind not in _FAMILIES:
+        raise InvalidConfiguration(f"url: {kind} is not supported; supported are {', '.join(_FAMILIES)}")
+    try:
+        dialect = url.get_dialect().get_async_dialect_cls(url)
+    except (NoSuchModuleError, ImportError):
+        dialect = None
+    # Without a driver the choice is SQLAlchemy's, and differs by its version.
+    if dialect is None or not dialect.is_async or "+" not in url.drivername:
+        raise InvalidConfiguration(
+            f"url: {url.drivername} names no async driver; accepted are such as {_FAMILIES[kind].async_form}://..."
+        )
+    try:
+        dialect.import_dbapi()
+    except ImportError as error:
+        raise InvalidConfiguration(f"url: {url.drivername} needs a driver: pip install {error.name}") from None
+
+
+def _is_in_memory(url: URL) -> bool:
+    path = url.database or ":memory:"
+    return ":memory:" in path or "mode=memory" in path or url.query.get("mode") == "memory"
