@@ -131,9 +131,12 @@ class SwitchIsHeld(ChangeRejected):
 class HoldLost(ChangeRejected):
     """A hold is gone: it expired, or an operator broke it."""
 
-    def __init__(self, ids: Iterable[str]) -> None:
+    def __init__(self, ids: Iterable[str], *, expired: bool = False) -> None:
         self.ids = tuple(ids)
-        super().__init__(f"hold {', '.join(self.ids)} is gone: it expired, or an operator broke it")
+        self.expired = expired
+        """Whether it expired; otherwise an operator broke it, or it expired long ago."""
+        why = "it expired" if expired else "it expired, or an operator broke it"
+        super().__init__(f"hold {', '.join(self.ids)} is gone: {why}")
 
 
 class UnknownWindow(ChangeRejected):

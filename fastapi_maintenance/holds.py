@@ -72,6 +72,9 @@ class _Lease:
         self._look_now = asyncio.Event()
         self._is_leaving = False
         self._is_lost = False
+        """Whether the block was told that its hold was gone, be it for a moment."""
+        self._is_gone = False
+        """Whether the store does not have the hold."""
 
     async def take(self) -> None:
         """Hold the switch, and look after the hold from now on."""
@@ -81,21 +84,21 @@ class _Lease:
             await self.view.apply(self._change(put_holds={self.id: self._hold}))
         except MaintenanceError as error:
             # Then the store has said that nothing was changed, so there is nothing to give back.
-            self._is_lost = self.view.has_leases and not isinstance(error, OutcomeUnknown)
+            self._is_gone = self.view.has_leases and not isinstance(error, OutcomeUnknown)
             raise
         if self.view.has_leases:
             self._heartbeat = background.submit(self._beat())
             self.view.watch(self.id, self._look)
         else:
-            self.view.watch(self.id, self._lose)
+            self.view.watch(self.id, self._lose_for_good)
             if self.id not in self.view.latest().holds:  # broken before it was watched
-                self._lose()
+                self._lose_for_good()
 
     async def renew(self) -> None:
-        """Let the hold live for another time to live; one that has expired comes alive again if it is still there.
+        """Let the hold live for another time to live.
 
         Raises:
-            HoldLost: It is not there any more.
+            HoldLost: It is not there any more, or has expired.
         """
         change = self._change(put_holds={self.id: self._hold}, required_holds=frozenset({self.id}), is_renewal=True)
         await self.view.apply(change)
@@ -106,7 +109,7 @@ class _Lease:
         Where the store fails, a hold that expires is left to do so, or to be dropped when the store is back. One that
         does not expire, or has ``fields``, stays, and whatever the store raised is raised.
         """
-        if self._is_lost:
+        if self._is_gone:
             self.abandon()
             return
         self._is_leaving = True
@@ -118,7 +121,7 @@ class _Lease:
             await self.view.apply(change)
         except HoldLost:
             self._is_leaving = False
-            self._lose()
+            self._lose_for_good()
         except Exception as error:
             if fields:
                 self._is_leaving = False
@@ -150,17 +153,23 @@ class _Lease:
     async def _beat(self) -> None:
         """Renew the hold until it is lost; on the background thread, so that its block may run blocking code."""
         interval = _SECONDS_BETWEEN_LOOKS if self._ttl is None else self._ttl.total_seconds() / 3
-        pause, is_failing = interval, False
+        pause, is_failing, has_expired = interval, False, False
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._look_now.wait()
             self._look_now.clear()
             try:
-                await self.renew()
-            except HoldLost:
-                self._lose()
-                return
+                if has_expired:  # so that the rest of the block is protected
+                    await self.view.apply(self._change(put_holds={self.id: self._hold}))
+                else:
+                    await self.renew()
+            except HoldLost as error:
+                if not error.expired:
+                    self._lose_for_good()
+                    return
+                self._lose("it expired, because this process stood still or the store was away; it is taken again")
+                has_expired, pause = True, 0.0
             except Exception as error:  # noqa: BLE001 - contained: a store may raise anything, and come back
                 if not is_failing:
                     logger.warning("a hold of %s can't be renewed at the moment: %s", self._hold.owner, error)
@@ -168,22 +177,23 @@ class _Lease:
             else:
                 if is_failing:
                     logger.warning("a hold of %s is renewed again", self._hold.owner)
-                is_failing, pause = False, interval
+                pause, is_failing, has_expired = interval, False, False
 
     def _look(self) -> None:
         """Ask the store at once: in the copy of this process, which may be an old one, the hold is missing."""
         self._look_now.set()
 
-    def _lose(self) -> None:
+    def _lose_for_good(self) -> None:
+        if not self._is_leaving:
+            self._is_gone = True
+            self.view.unwatch(self.id)
+            self._lose("its block runs without it: an operator broke it, or it expired long ago")
+
+    def _lose(self, reason: str) -> None:
         if self._is_leaving or self._is_lost:
             return
         self._is_lost = True
-        self.view.unwatch(self.id)
-        logger.warning(
-            "the hold of %s on %r is lost, its block runs without it: an operator broke it, or it expired",
-            self._hold.owner,
-            self.view.backend,
-        )
+        logger.warning("the hold of %s on %r is lost, %s", self._hold.owner, self.view.backend, reason)
         self._on_loss()
 
     async def _give_back_later(self, change: Change, ttl: timedelta) -> None:

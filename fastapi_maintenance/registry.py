@@ -17,7 +17,7 @@ from urllib.parse import unquote
 from starlette.types import Scope
 
 from . import background
-from .backends.base import BaseStateBackend
+from .backends.base import BaseStateBackend, FollowOptions
 from .backends.env import EnvVarBackend
 from .backends.file import LocalFileBackend
 from .backends.memory import MemoryBackend
@@ -361,8 +361,10 @@ def made_backend(name: str, backend: object, options: dict[str, Any]) -> BaseSta
 def _with_options(kind: str, options: dict[str, Any]) -> BaseStateBackend:
     make = _TYPES[kind]
     parameters = inspect.signature(make).parameters
-    accepted = list(parameters)
-    missing = [name for name, one in parameters.items() if one.default is one.empty and name not in options]
+    accepted = [name for name, one in parameters.items() if one.kind is not one.VAR_KEYWORD]
+    missing = [name for name in accepted if parameters[name].default is inspect.Parameter.empty and name not in options]
+    if len(accepted) < len(parameters):
+        accepted += FollowOptions.__annotations__
     unknown = sorted(set(options) - set(accepted))
     problems = [f"needs {', '.join(missing)}"] if missing else []
     problems += [f"has no option {', '.join(unknown)}"] if unknown else []

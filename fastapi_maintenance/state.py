@@ -9,7 +9,7 @@ import json
 import uuid
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -41,8 +41,11 @@ from .schedule import Occurrence, Outlook, Step, Timetable, Window
 MAX_BYTES = 64 * 1024
 """The largest document that is stored or read."""
 
-_MOST_RECENT_CHANGES = 64
+_MOST_RECENT_CHANGES = 32
 """How many changes a document remembers, so that none is made twice."""
+_EXPIRED_HOLDS_KEPT_FOR = timedelta(hours=1)
+"""So long a hold that has expired stays in the document: code that comes back from a long sleep finds it expired, and
+not broken by an operator."""
 
 _TIMETABLE = "_known_timetable"
 """Where a state keeps what it has worked out of its windows: beside the fields, so neither compared nor stored."""
@@ -111,6 +114,18 @@ class Hold(BaseModel):
     """Ids of the on-holds that an off-hold opens: those that enclose it in its own execution context."""
 
 
+class RecentChange(BaseModel):
+    """A change that the document remembers."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    id: str
+    by: str | None = None
+    at: Moment | None = None
+    what: str = ""
+    """For people."""
+
+
 class Explanation(NamedTuple):
     """What clients are told of a maintenance."""
 
@@ -151,8 +166,12 @@ class MaintenanceState(BaseModel):
     """The planned periods of maintenance, by their ids."""
     updated_by: str | None = None
     updated_at: Moment | None = None
-    recent_changes: tuple[str, ...] = ()
-    """Ids of the last changes, where the store has no better place for them."""
+    recent_changes: tuple[RecentChange, ...] = ()
+    """The last changes, renewals of holds apart; the last of them made this version."""
+    restored: bool = False
+    """Whether this document was put back into a store that had lost it, and nobody has changed it since."""
+    forgotten: bool = False
+    """Whether the switch was forgotten, and nobody has set it since."""
 
     @field_validator("windows")
     @classmethod
@@ -193,9 +212,9 @@ class MaintenanceState(BaseModel):
 
     def _mode_at(self, now: datetime, planned: MaintenanceMode, instead: bool | None = None) -> MaintenanceMode:
         """Return the mode that counts at ``now``, when windows make ``planned``."""
-        if self.holds and (live := self.holds_at(now)):
+        if self.holds:
             # Where no on-hold closes, there is an off-hold: alone, or masking the others.
-            return MaintenanceMode.ON if _closing(live) else MaintenanceMode.OFF
+            return MaintenanceMode.ON if _closing(self.holds) else MaintenanceMode.OFF
         if instead is not None:
             return MaintenanceMode.ON if instead else MaintenanceMode.OFF
         mode = self._stored_mode_at(now)
@@ -205,8 +224,26 @@ class MaintenanceState(BaseModel):
         return MaintenanceMode.OFF if self.until is not None and now >= self.until else self.mode
 
     def holds_at(self, now: datetime) -> dict[str, Hold]:
-        """Return the holds that have not expired at ``now``."""
+        """Return the holds that have not expired at ``now``, by the store's clock."""
         return {id_: hold for id_, hold in self.holds.items() if hold.expires_at is None or now < hold.expires_at}
+
+    def without_expired_holds(self, now: datetime) -> Self:
+        """Return the state without the holds that have expired at ``now``, by the store's clock.
+
+        A store's state is read so. From then on its holds apply until another reading says that they are gone: this
+        host's clock says nothing of a hold that is being renewed while this process stands still.
+        """
+        living = self.holds_at(now) if self.holds else self.holds
+        return self if len(living) == len(self.holds) else self.model_copy(update={"holds": living})
+
+    def remembers(self, change_id: str) -> bool:
+        """Return whether a change is one of the last that were made."""
+        return any(change.id == change_id for change in self.recent_changes)
+
+    def remembers_all_since(self, base: MaintenanceState) -> bool:
+        """Return whether every change that was made since ``base`` is still remembered."""
+        is_same = self.epoch == base.epoch or not base.epoch
+        return is_same and 0 <= self.version - base.version <= _MOST_RECENT_CHANGES
 
     def explanation_at(self, now: datetime, *, instead: bool | None = None) -> Explanation:
         """Return what to tell clients at ``now``.
@@ -214,7 +251,7 @@ class MaintenanceState(BaseModel):
         It belongs to what closes: while code holds the switch on, or ``instead`` closes, the end is not known. Of a
         stored mode and windows it is the end of all that follow each other without a gap.
         """
-        for hold in _closing(self.holds_at(now)) if self.holds else ():
+        for hold in _closing(self.holds) if self.holds else ():
             return Explanation(hold.reason or self.reason, None, self.retry_after)
         if instead is not None:
             return Explanation()
@@ -244,7 +281,7 @@ class MaintenanceState(BaseModel):
         ``None``: never, or that is not in sight.
         """
         outlook = self.timetable.outlook(now) if self.windows else _NOTHING_PLANNED
-        ends = [self.until, *(hold.expires_at for hold in self.holds.values()), *(step.since for step in outlook.steps)]
+        ends = [self.until, *(step.since for step in outlook.steps)]
         mode, rank, ahead = self.mode_at(now), outlook.steps[0].rank, deque(outlook.steps[1:])
         for moment in sorted({end for end in ends if end is not None and end > now}):
             if outlook.horizon is not None and moment >= outlook.horizon:
@@ -257,7 +294,7 @@ class MaintenanceState(BaseModel):
 
     def same_until(self, now: datetime) -> datetime | None:
         """Return until when mode and explanation stay what they are at ``now``; ``None``: for ever."""
-        ends = [self.until, *(hold.expires_at for hold in self.holds.values())]
+        ends = [self.until]
         if self.windows:
             ends.append(self.timetable.at(now).until)
         return min((end for end in ends if end is not None and end > now), default=None)
@@ -270,23 +307,6 @@ class MaintenanceState(BaseModel):
         """Return the windows that are not over at ``now``."""
         over = self.timetable.over(now)
         return [window for id_, window in self.windows.items() if id_ not in over]
-
-    def for_as_long_as_it_takes(self, now: datetime) -> Self:
-        """Return the state with the holds that are alive at ``now``, none of which expires any more."""
-        if not any(hold.expires_at for hold in self.holds.values()):
-            return self
-        holds = {id_: hold.model_copy(update={"expires_at": None}) for id_, hold in self.holds_at(now).items()}
-        return self.model_copy(update={"holds": holds})
-
-    def by_another_clock(self, ahead: timedelta) -> Self:
-        """Return the state with its holds' times by another clock, which is ``ahead`` of the one they are by."""
-        if not ahead or not any(hold.expires_at for hold in self.holds.values()):
-            return self
-        holds = {
-            id_: hold if hold.expires_at is None else hold.model_copy(update={"expires_at": hold.expires_at + ahead})
-            for id_, hold in self.holds.items()
-        }
-        return self.model_copy(update={"holds": holds})
 
     def to_json(self) -> bytes:
         """Return the document as it is stored.
@@ -353,20 +373,20 @@ class Change:
     """Drop all holds."""
     put_windows: Mapping[str, Window] = field(default_factory=dict)
     drop_windows: frozenset[str] = frozenset()
-    ended_windows: Mapping[str, datetime] = field(default_factory=dict)
-    """By the ids of windows that are there: up to which start their occurrences are over."""
     ends_windows_at: datetime | None = None
     """End the occurrences that go on then, by the clock of who asks: windows are judged by that, not by a store's."""
     expected_version: int | None = None
     """Refuse unless the state is at this version."""
     required_holds: frozenset[str] = frozenset()
-    """Refuse unless these holds are there, be it that they have expired and nobody has written since."""
+    """Refuse unless these holds are there; a renewal also where one of them has expired."""
     required_windows: frozenset[str] = frozenset()
     """Refuse unless these windows are there."""
     refuse_while_held: bool = False
     """Refuse while an on-hold is alive."""
     is_renewal: bool = False
     """Only prolongs holds: neither the next version nor news."""
+    forgets: bool = False
+    """Forget the switch: whatever the document has, it is off and says nothing more."""
     by: str | None = None
     """Who makes it, for people."""
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -379,6 +399,9 @@ class Change:
         lost = self.required_holds - state.holds.keys()
         if lost:
             raise HoldLost(sorted(lost))
+        expired = self.required_holds - state.holds_at(now).keys()
+        if expired and self.is_renewal:
+            raise HoldLost(sorted(expired), expired=True)
         unknown = self.required_windows - state.windows.keys()
         if unknown:
             raise UnknownWindow(sorted(unknown), sorted(state.windows))
@@ -395,94 +418,56 @@ class Change:
         expiry = {"expires_at": now + self.ttl}
         return {**kept, **{id_: hold.model_copy(update=expiry) for id_, hold in self.put_holds.items()}}
 
-    def resolved(self, state: MaintenanceState) -> Change:
-        """Return the change with ``ended_windows`` in place of ``ends_windows_at``.
-
-        For a store that carries out changes by itself and knows no recurrence: what goes on is worked out from the
-        state that it had just before. A window that comes in between was planned after this change was asked for.
-        """
-        if self.ends_windows_at is None:
-            return self
-        # The occurrence's own start is what is marked, so that a clock that is ahead ends nothing else.
-        ended = {active.window.id: active.start for active in state.timetable.all_at(self.ends_windows_at)}
-        return replace(self, ended_windows={**self.ended_windows, **ended}, ends_windows_at=None)
-
     def applied_to(self, state: MaintenanceState, now: datetime) -> MaintenanceState:
-        """Return the state that follows ``state``; expired holds are dropped.
+        """Return the state that follows ``state``.
 
         Raises:
-            VersionConflict, HoldLost, UnknownWindow, SwitchIsHeld: What the change requires isn't so.
+            VersionConflict, HoldLost, UnknownWindow, SwitchIsHeld: A requirement of the change isn't met.
         """
         self.check(state, now)
-        update: dict[str, Any] = {
-            "holds": self.holds_after(state.holds_at(now), now),
-            "windows": self._windows_after(state),
-        }
+        if self.forgets:
+            state = MaintenanceState(epoch=state.epoch, version=state.version, recent_changes=state.recent_changes)
+        holds = state.holds_at(now - _EXPIRED_HOLDS_KEPT_FOR)
+        update: dict[str, Any] = {"holds": self.holds_after(holds, now), "windows": self._windows_after(state)}
         if not self.is_renewal:
+            made = RecentChange(id=self.id, by=self.by, at=now, what=self.summary)
             update |= self.fields
             update |= {
                 "epoch": state.epoch or self.id,
                 "version": state.version + 1,
                 "updated_by": self.by,
                 "updated_at": now,
+                "recent_changes": (*state.recent_changes, made)[-_MOST_RECENT_CHANGES:],
+                "restored": False,
+                "forgotten": self.forgets,
             }
         return state.model_copy(update=update)
 
+    @property
+    def summary(self) -> str:
+        """The change in a few words, for people."""
+        parts = {
+            "forgotten": self.forgets,
+            str(self.fields.get("mode", "")): "mode" in self.fields,
+            "holds broken": self.break_holds,
+            "held": bool(self.put_holds),
+            "hold dropped": bool(self.drop_holds),
+            "window planned": bool(self.put_windows),
+            "window cancelled": bool(self.required_windows),
+        }
+        return ", ".join(part for part, applies in parts.items() if applies)
+
     def _windows_after(self, state: MaintenanceState) -> dict[str, Window]:
-        ended_windows = self.resolved(state).ended_windows
-        if not (self.put_windows or self.drop_windows or ended_windows):
+        ended = {}
+        if self.ends_windows_at is not None:
+            # The occurrence's own start is what is marked, so that a clock that is ahead ends nothing else.
+            ended = {active.window.id: active.start for active in state.timetable.all_at(self.ends_windows_at)}
+        if not (self.put_windows or self.drop_windows or ended):
             return state.windows
         windows = {
-            id_: _ended(window, ended_windows.get(id_))
-            for id_, window in state.windows.items()
-            if id_ not in self.drop_windows
+            id_: _ended(window, ended.get(id_)) for id_, window in state.windows.items() if id_ not in self.drop_windows
         }
         return {**windows, **self.put_windows}
-
-    def applied_once_to(self, state: MaintenanceState, now: datetime) -> MaintenanceState:
-        """Return the state that follows ``state``, which is ``state`` itself if this change is in it already.
-
-        For stores that remember changes in the document; raises what ``applied_to`` does.
-        """
-        if self.id in state.recent_changes:
-            return state
-        recent = (*state.recent_changes, self.id)[-_MOST_RECENT_CHANGES:]
-        return self.applied_to(state, now).model_copy(update={"recent_changes": recent})
-
-    def to_json(self) -> str:
-        """Return the change, ``resolved``, for a store that carries it out by itself, its values as in documents.
-
-        A field that is to be cleared is ``null``; a default value is not stored either way.
-        """
-        plain = MaintenanceState(**self.fields).model_dump(mode="json", by_alias=True, exclude_defaults=True)
-        return json.dumps(
-            {
-                "id": self.id,
-                "fields": {name: plain.get(name) for name in self.fields} | {"updated_by": self.by},
-                "put_holds": {
-                    id_: hold.model_dump(mode="json", exclude_defaults=True) for id_, hold in self.put_holds.items()
-                },
-                "ttl": None if self.ttl is None else self.ttl // timedelta(milliseconds=1),
-                "drop_holds": sorted(self.drop_holds),
-                "break_holds": self.break_holds,
-                "put_windows": {
-                    id_: window.model_dump(mode="json", exclude_defaults=True)
-                    for id_, window in self.put_windows.items()
-                },
-                "drop_windows": sorted(self.drop_windows),
-                "ended_windows": {
-                    id_: start.astimezone(UTC).isoformat().replace("+00:00", "Z")
-                    for id_, start in self.ended_windows.items()
-                },
-                "expected_version": self.expected_version,
-                "required_holds": sorted(self.required_holds),
-                "required_windows": sorted(self.required_windows),
-                "refuse_while_held": self.refuse_while_held,
-                "is_renewal": self.is_renewal,
-            },
-            ensure_ascii=False,
-            separators=(",", ":"),
-        )
 
 
 def _ended(window: Window, start: datetime | None) -> Window:

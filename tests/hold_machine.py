@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from fastapi_maintenance import HoldLost, MaintenanceBlock, SwitchIsHeld, maintenance_mode_off, maintenance_mode_on
-from fastapi_maintenance.backends.base import FollowedBackend
+from fastapi_maintenance.backends.base import StoreBackend
 from fastapi_maintenance.control import change_mode
 from fastapi_maintenance.snapshot import View, view_of
 from fastapi_maintenance.state import Change, MaintenanceMode
@@ -79,7 +79,7 @@ class HoldMachine(RuleBasedStateMachine):
         for entered in list(self.entered):
             self.leave_one(entered, entered.task)
         self.says_what_it_should()
-        if isinstance(self.backend, FollowedBackend):
+        if isinstance(self.backend, StoreBackend):
             self.run(self.backend.aclose())
         self.runner.close()
 
@@ -206,7 +206,7 @@ class HoldMachine(RuleBasedStateMachine):
 
     async def stored_state(self) -> Any:
         """Return the state as another process reads it."""
-        if not isinstance(self.backend, FollowedBackend):
+        if not isinstance(self.backend, StoreBackend):
             return await self.view.read()
         other = self.place.backend()
         try:

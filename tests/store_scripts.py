@@ -26,17 +26,17 @@ from fastapi_maintenance import (
     is_maintenance_on,
     set_maintenance_mode,
 )
-from fastapi_maintenance.backends.base import FollowedBackend
+from fastapi_maintenance.backends.base import StoreBackend
 from fastapi_maintenance.registry import backend_from_url
 
 from .asgi import status
 from .traffic import wait_until
 
 
-def patient(url: str) -> FollowedBackend:
+def patient(url: str) -> StoreBackend:
     """Return the backend of a URL, with time enough for busy machines: for what is not about time-outs."""
     backend = backend_from_url(url)
-    assert isinstance(backend, FollowedBackend)
+    assert isinstance(backend, StoreBackend)
     backend.timeout_seconds, backend.init_timeout = 10, 30
     return backend
 

@@ -24,7 +24,7 @@ from fastapi_maintenance import (
     snapshot,
 )
 from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, MemoryBackend
-from fastapi_maintenance.backends.base import FollowedBackend
+from fastapi_maintenance.backends.base import StoreBackend
 from fastapi_maintenance.state import Change, Hold, MaintenanceState, set_mode
 
 from .asgi import status
@@ -420,7 +420,7 @@ def app_with(backend: BaseStateBackend) -> FastAPI:
 # Followed
 
 
-class Cupboard(FollowedBackend):
+class Cupboard(StoreBackend):
     """The least that a followed backend needs."""
 
     stored: MaintenanceState | None = None

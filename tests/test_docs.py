@@ -20,7 +20,7 @@ from typer.main import get_command
 
 import fastapi_maintenance
 from fastapi_maintenance import admin, backends, background, exceptions, testing
-from fastapi_maintenance.backends.base import FollowedBackend
+from fastapi_maintenance.backends.base import StoreBackend
 from fastapi_maintenance.cli.commands import app as command_line
 from fastapi_maintenance.cli.values import duration
 from fastapi_maintenance.policy import PRECEDENCE, Rule
@@ -69,7 +69,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "shop").mkdir()
     yield tmp_path
     for _, backend in registry.in_use():
-        if isinstance(backend, FollowedBackend) and backend.stop_following is not None:
+        if isinstance(backend, StoreBackend) and backend.stop_following is not None:
             background.submit(backend.stop_following()).result(20)
 
 

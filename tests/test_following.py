@@ -29,7 +29,7 @@ from fastapi_maintenance import (
     snapshot,
 )
 from fastapi_maintenance.backends import BaseStateBackend, LocalFileBackend, MemoryBackend
-from fastapi_maintenance.backends.base import FollowedBackend
+from fastapi_maintenance.backends.base import StoreBackend
 
 from .asgi import call, running, scope_of, status
 from .places import Place, file_place, redis_place, sqlite_place
@@ -40,14 +40,14 @@ pytestmark = pytest.mark.anyio
 
 KINDS = ("file", "redis", "sqlite")
 every_store = pytest.mark.parametrize("kind", KINDS)
-Make = Callable[[str], FollowedBackend]
+Make = Callable[[str], StoreBackend]
 
 
 @pytest.fixture
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
     """Return what makes stores that are read seldom: so what is noticed at once was not found by reading."""
 
-    def make(kind: str) -> FollowedBackend:
+    def make(kind: str) -> StoreBackend:
         options: dict[str, Any] = {"poll_seconds": 3600, "timeout_seconds": 10, "init_timeout": 10}
         place: Place
         match kind:

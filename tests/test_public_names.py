@@ -14,7 +14,7 @@ import pytest
 
 import fastapi_maintenance
 from fastapi_maintenance import backends, exceptions
-from fastapi_maintenance.backends.base import FollowedBackend
+from fastapi_maintenance.backends.base import StoreBackend
 
 PROMISED = [
     "MaintenanceModeMiddleware",
@@ -107,7 +107,7 @@ def test_all_names_are_documented(module: ModuleType, name: str) -> None:
 @pytest.mark.parametrize("name", ["LocalFileBackend", "RedisBackend", "SQLAlchemyBackend"])
 def test_followed_backends_take_the_same_options(name: str) -> None:
     """By keyword, with the same meaning in each; only how often a store is read depends on what reading costs."""
-    shared = inspect.signature(FollowedBackend).parameters
+    shared = inspect.signature(StoreBackend).parameters
     own = inspect.signature(getattr(backends, name)).parameters
     assert set(shared) <= set(own)
     for option in set(shared) - {"poll_seconds"}:

@@ -34,7 +34,7 @@ from fastapi_maintenance.backends import (
     RedisBackend,
     SQLAlchemyBackend,
 )
-from fastapi_maintenance.backends.base import FollowedBackend
+from fastapi_maintenance.backends.base import StoreBackend
 from fastapi_maintenance.registry import (
     AppSwitch,
     Registry,
@@ -607,7 +607,7 @@ async def test_a_switch_that_can_not_be_set_says_so() -> None:
 def test_the_documentation_names_every_option_of_followed_backends() -> None:
     """An option that nobody can find is no option."""
     text = (Path(__file__).parent.parent / "docs" / "backends.md").read_text(encoding="utf-8")
-    options = list(inspect.signature(FollowedBackend.__init__).parameters)[1:]
+    options = list(inspect.signature(StoreBackend.__init__).parameters)[1:]
     assert [name for name in options if f"| `{name}` |" not in text] == []
 
 

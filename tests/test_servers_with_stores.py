@@ -27,7 +27,7 @@ import pytest
 from fastapi import FastAPI
 
 from fastapi_maintenance import MaintenanceModeMiddleware, set_maintenance_mode
-from fastapi_maintenance.backends.base import FollowedBackend
+from fastapi_maintenance.backends.base import StoreBackend
 
 from .proxies import BadNetwork
 from .scripts import ROOT, STRICT, complaints_in
@@ -112,7 +112,7 @@ SLOW_SECONDS = 0.2
 @pytest.fixture(params=["redis", "slow-redis", "file", "sqlite"])
 def store_that_says_on(
     request: pytest.FixtureRequest, tmp_path: Path, redis_server: RedisServer
-) -> Iterator[tuple[FollowedBackend, Callable[[bool], None]]]:
+) -> Iterator[tuple[StoreBackend, Callable[[bool], None]]]:
     """Make a backend whose store says "on" already, and give it to an operator; the backend knows nothing yet."""
     redis_server.run("FLUSHALL")
     with ExitStack() as at_end:
@@ -140,7 +140,7 @@ async def _nothing() -> dict[str, str]:
     ids=["uvicorn", "uvicorn-without-lifespan", "hypercorn"],
 )
 def test_a_server_that_starts_during_maintenance_lets_nothing_pass(
-    store_that_says_on: tuple[FollowedBackend, Callable[[bool], None]],
+    store_that_says_on: tuple[StoreBackend, Callable[[bool], None]],
     serve: Callable[[FastAPI], AbstractContextManager[Server]],
 ) -> None:
     """The first requests wait until the state is known, however long the store takes."""

@@ -29,7 +29,7 @@ from fastapi_maintenance import (
     snapshot,
 )
 from fastapi_maintenance.backends import MemoryBackend
-from fastapi_maintenance.backends.base import FollowedBackend
+from fastapi_maintenance.backends.base import StoreBackend
 from fastapi_maintenance.snapshot import BooleanView, FollowedView, MemoryView, View, view_of
 from fastapi_maintenance.state import Change, Hold, set_mode
 
@@ -82,7 +82,7 @@ async def test_a_whole_state_has_to_come_from_somewhere() -> None:
 # Followed stores
 
 
-class Store(FollowedBackend):
+class Store(StoreBackend):
     """A store that has and does what the test says, and pushes what the test pushes."""
 
     def __init__(

@@ -55,7 +55,7 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from fastapi_maintenance.backends import BaseStateBackend, MemoryBackend
-from fastapi_maintenance.backends.base import FollowedBackend
+from fastapi_maintenance.backends.base import StoreBackend
 from fastapi_maintenance.snapshot import view_of
 from fastapi_maintenance.state import MAX_BYTES, Change, Hold
 
@@ -117,7 +117,7 @@ class Store:
 
     def close(self) -> None:
         for backend in self._made:
-            if isinstance(backend, FollowedBackend):
+            if isinstance(backend, StoreBackend):
                 asyncio.run(backend.aclose())
 
 
@@ -148,7 +148,7 @@ def changed(backend: BaseStateBackend, change: Change) -> MaintenanceState:
 
 def stored(backend: BaseStateBackend) -> MaintenanceState:
     """Return the state that the store has now, whatever this process has a copy of."""
-    if isinstance(backend, FollowedBackend):
+    if isinstance(backend, StoreBackend):
         return done(backend.load()) or MaintenanceState()
     state = backend.peek()
     assert state is not None
@@ -964,7 +964,7 @@ def test_how_well_a_switch_is_known_is_told(store: Store) -> None:
     asyncio.run(get_maintenance_mode(backend))
     known = get_maintenance_status(backend)
     assert (known.knowledge, known.last_error) == (Knowledge.READY, None)
-    if isinstance(backend, (FollowedBackend, MemoryBackend)):
+    if isinstance(backend, (StoreBackend, MemoryBackend)):
         assert known.version == stored(backend).version
         assert known.age_seconds is not None
         assert known.age_seconds < 60

@@ -34,7 +34,7 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from fastapi_maintenance.backends import LocalFileBackend, RedisBackend, SQLAlchemyBackend
-from fastapi_maintenance.backends.base import FollowedBackend
+from fastapi_maintenance.backends.base import StoreBackend
 from fastapi_maintenance.state import Change, set_mode
 
 from .asgi import lifespan
@@ -69,9 +69,9 @@ def turned(mode: MaintenanceMode) -> Change:
 class Store:
     """A store that works, and can be made to fail."""
 
-    backend: FollowedBackend
+    backend: StoreBackend
     """By which the app follows it."""
-    operator: FollowedBackend
+    operator: StoreBackend
     """By which somebody else changes it."""
     fail: Callable[[], object]
     recover: Callable[[], object]
@@ -97,7 +97,7 @@ Scene = Callable[[Path], AbstractContextManager[Store]]
 
 
 @contextmanager
-def disconnected(*backends: FollowedBackend) -> Iterator[None]:
+def disconnected(*backends: StoreBackend) -> Iterator[None]:
     """Close backends at the end."""
     try:
         yield
@@ -287,7 +287,7 @@ def test_requests_do_not_notice_that_the_store_fails(
         report(healthy, during, afterwards, noticed=noticed, told_no_in=told_no_in, recovered=recovered, seen=visible)
 
 
-def refused_change(backend: FollowedBackend) -> float:
+def refused_change(backend: StoreBackend) -> float:
     """Set a mode, which has to fail; return for how many seconds the caller waited."""
     begin = time.monotonic()
     with pytest.raises(MaintenanceError) as failure:

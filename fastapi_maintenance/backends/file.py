@@ -34,5 +34,6 @@ class LocalFileBackend(StoreBackend):
     """
 
     def __init__(self, file_path: str | os.PathLike[str], **options: Unpack[FollowOptions]) -> None:
-        super().__init__(FileStore(file_path), **{"poll_seconds": 0.1, **options})
+        options.setdefault("poll_seconds", 0.1)
+        super().__init__(FileStore(file_path), **options)
         self.file_path = os.fspath(file_path)

@@ -38,7 +38,7 @@ class MemoryBackend(StateBackend):
         """Carry out one change and return the state after it."""
         with _changing:
             now = datetime.now(UTC)
-            state = change.applied_once_to(self._state, now)
+            state = change.applied_to(self._state, now)
             state.prepare(now, self._state)
             state.to_json()  # what is too large for every other store is refused here as well
             self._state = state

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from starlette.types import ASGIApp, Scope
 
 from .. import background
-from ..backends.base import BaseStateBackend, FollowedBackend
+from ..backends.base import BaseStateBackend, StoreBackend
 from ..exceptions import InvalidConfiguration, MaintenanceError
 from ..exemptions import Exemptions
 from ..guard import MaintenanceGuard
@@ -120,7 +120,7 @@ async def _looked_after(stores: Iterable[tuple[str, BaseStateBackend]]) -> tuple
 
 
 async def _writing_and_clock(store: BaseStateBackend) -> AsyncIterator[tuple[str, str, str]]:
-    if not isinstance(store, FollowedBackend):
+    if not isinstance(store, StoreBackend):
         try:
             check_writable(store)
         except MaintenanceError as error:

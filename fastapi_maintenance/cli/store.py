@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import background
-from ..backends.base import BaseStateBackend, FollowedBackend
+from ..backends.base import BaseStateBackend, StoreBackend
 from ..backends.env import EnvVarBackend
 from ..backends.memory import MemoryBackend
 from ..exceptions import InvalidConfiguration, MaintenanceError, ReadOnlyBackend
@@ -42,7 +42,7 @@ def store_of(
             "memory:// is the memory of one process, and this command is another one: "
             "it needs the store of the app, such as file:///path or redis://host"
         )
-    if isinstance(default, FollowedBackend):  # before it has siblings, which take over what it has
+    if isinstance(default, StoreBackend):  # before it has siblings, which take over what it has
         default.timeout_seconds = max(default.timeout_seconds, _PATIENCE_SECONDS)
     return registry.meant(default, name)
 
@@ -54,7 +54,7 @@ async def read(backend: BaseStateBackend) -> MaintenanceState:
         BackendUnavailable: It did not answer.
         CorruptState: It has something else.
     """
-    if isinstance(backend, FollowedBackend):
+    if isinstance(backend, StoreBackend):
         return await background.run(backend.load()) or MaintenanceState()
     known = backend.peek()
     return MaintenanceState(mode=as_mode(bool(await backend.get_value()))) if known is None else known
@@ -62,7 +62,7 @@ async def read(backend: BaseStateBackend) -> MaintenanceState:
 
 def seconds_until_seen(backend: BaseStateBackend) -> float:
     """Return how long it takes until all workers have seen a change, if they read the store as often as by default."""
-    reads_every = backend.poll_seconds if isinstance(backend, FollowedBackend) else backend.cache_seconds
+    reads_every = backend.poll_seconds if isinstance(backend, StoreBackend) else backend.cache_seconds
     return reads_every * _POLLS_UNTIL_SEEN
 
 

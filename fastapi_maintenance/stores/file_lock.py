@@ -5,7 +5,10 @@ from __future__ import annotations
 try:
     import fcntl
 except ImportError:
-    import msvcrt
+    import msvcrt as _msvcrt
+    from typing import Any
+
+    msvcrt: Any = _msvcrt
 
     def try_lock(fd: int) -> bool:
         """Lock a file that is open for writing; return ``False`` where another process has the lock."""

@@ -90,11 +90,11 @@ class RedisStore(DocumentStore):
         self._secrets: list[str] = []
         self._options, self.address = self._read_url(url)
         self._db = int(self._options.get("db") or 0)
-        self._clients = PerLoop(self._connect, _close)
+        self._clients = PerLoop(self._new_client, _close)
         self._clock: tuple[datetime, float] | None = None
         """The server's time, and the event loop's time when it came."""
         try:
-            self._connect()
+            _ = self._new_client()
         except Exception as error:  # noqa: BLE001 - redis-py refuses options with errors of many kinds
             raise _bad_url(self._redacted(error)) from None
 
@@ -170,7 +170,7 @@ class RedisStore(DocumentStore):
         except Exception as error:
             raise self._unavailable(error, key) from None
         finally:
-            await _quietly(subscription.aclose())
+            await _quietly(subscription.aclose())  # type: ignore[no-untyped-call]
         raise BackendUnavailable(self.describe(key), f"silent for {_SILENT_ROUNDS * self._seconds:g} s")
 
     async def try_writing(self, key: str) -> str | None:
@@ -188,7 +188,8 @@ class RedisStore(DocumentStore):
     async def _run(self, script: bytes, key: str, *arguments: Any) -> Any:
         from redis.exceptions import NoScriptError  # noqa: PLC0415 - an extra
 
-        client, redis_key = self._clients.get(), self.key_of(key)
+        client: Any = self._clients.get()
+        redis_key = self.key_of(key)
         digest = hashlib.sha1(script, usedforsecurity=False).hexdigest()
         try:
             return await client.execute_command("EVALSHA", digest, 1, redis_key, *arguments)
@@ -249,7 +250,7 @@ class RedisStore(DocumentStore):
         scheme = "rediss" if issubclass(options.get("connection_class", object), SSLConnection) else "redis"
         return options, f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/{db}"
 
-    def _connect(self) -> Redis:
+    def _new_client(self) -> Redis:
         from redis.asyncio import ConnectionPool, Redis  # noqa: PLC0415 - an extra
         from redis.asyncio.retry import Retry  # noqa: PLC0415
         from redis.backoff import NoBackoff  # noqa: PLC0415
@@ -265,7 +266,7 @@ class RedisStore(DocumentStore):
             "protocol": 2,  # version 3 mixes pushes with answers
         }
         pool = ConnectionPool(**options)
-        pool.make_connection()  # raises where an option can't work
+        pool.make_connection()  # type: ignore[no-untyped-call]  # raises where an option can't work
         return Redis(connection_pool=pool)
 
 

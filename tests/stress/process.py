@@ -17,7 +17,7 @@ import time
 from typing import Any
 
 from fastapi_maintenance import BackendUnavailable, CorruptState, DeadlinePassed, MaintenanceState, background
-from fastapi_maintenance.backends.base import FollowedBackend
+from fastapi_maintenance.backends.base import StoreBackend
 from fastapi_maintenance.snapshot import view_of
 from fastapi_maintenance.state import Change, Hold
 from tests.places import Place
@@ -39,7 +39,7 @@ def is_whole(state: MaintenanceState) -> bool:
     return state.version == sum(int(hold.owner) for hold in state.holds.values())
 
 
-async def _write(backend: FollowedBackend, writer: int, count: int) -> dict[str, Any]:
+async def _write(backend: StoreBackend, writer: int, count: int) -> dict[str, Any]:
     seconds, again = [], 0
     view = view_of(backend)
     for number in range(1, count + 1):
@@ -58,7 +58,7 @@ async def _write(backend: FollowedBackend, writer: int, count: int) -> dict[str,
     return {"seconds": seconds, "again": again}
 
 
-async def _read(backend: FollowedBackend, stop: threading.Event) -> dict[str, Any]:
+async def _read(backend: StoreBackend, stop: threading.Event) -> dict[str, Any]:
     """Read the store and what requests would see, again and again."""
     view, reads, torn, failed, latest, latest_shown = view_of(backend), 0, 0, 0, 0, 0
     view.start()

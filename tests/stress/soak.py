@@ -33,7 +33,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]  # it has no types, and its stubs are one more dependency
 
 from fastapi_maintenance import maintenance_mode_on, set_maintenance_mode
-from fastapi_maintenance.backends.base import FollowedBackend
+from fastapi_maintenance.backends.base import StoreBackend
 from tests.commands import environment
 from tests.store_scripts import patient
 from tests.stores import free_port
@@ -240,7 +240,7 @@ class _Switches:
         self.toggles = 0
         self._backend = patient(url)
         guarded = self._backend.sibling(_GUARDED)
-        assert isinstance(guarded, FollowedBackend)
+        assert isinstance(guarded, StoreBackend)
         self._guarded = guarded
 
     async def run(self) -> None:
