@@ -17,7 +17,7 @@ from urllib.parse import unquote
 from starlette.types import Scope
 
 from . import background
-from .backends.base import BaseStateBackend, FollowOptions
+from .backends.base import BaseStateBackend, FollowOptions, StoreBackend
 from .backends.env import EnvVarBackend
 from .backends.file import LocalFileBackend
 from .backends.memory import MemoryBackend
@@ -31,6 +31,7 @@ from .exceptions import (
     UnsupportedByBackend,
 )
 from .stores.contract import is_switch_name
+from .stores.urls import registered_store
 
 DEFAULT = "default"
 """The switch of the whole app."""
@@ -319,6 +320,9 @@ def backend_from_url(url: str) -> BaseStateBackend:
         raise InvalidConfiguration(
             f"backend URL {scheme}://...: an async driver is needed, write {' or '.join(_ASYNC_FORMS[scheme])}"
         )
+    store = registered_store(url) if ":" in url else None
+    if store is not None:
+        return StoreBackend(store)
     raise UnknownBackend(scheme if ":" in url else url, _KNOWN)
 
 

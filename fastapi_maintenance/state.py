@@ -148,7 +148,7 @@ class MaintenanceState(BaseModel):
     ``mode`` is the stored mode, what an operator set; ``mode_at(now)`` is what counts.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 
     schema_: Literal[1] = Field(default=1, validation_alias="schema", serialization_alias="schema")
     epoch: str = ""
