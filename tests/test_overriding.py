@@ -121,7 +121,7 @@ async def test_a_mark_applies_to_an_override_and_what_is_within(base: type[Any],
 
 @pytest.mark.parametrize("outer", [None, force_maintenance_mode_off])
 @pytest.mark.parametrize("on", [True, False])
-async def test_each_of_two_overrides_counts(outer: Callable[[Any], Any] | None, on: bool) -> None:
+async def test_each_of_two_overrides_is_judged(outer: Callable[[Any], Any] | None, on: bool) -> None:
     """A mark of the inner one is not one of the outer one, nor does it open what is forced on there."""
     inner = force_maintenance_mode_off(overriding(FastAPI, "__call__")(routes=routes()))
     middle = overriding(Starlette, "__call__")(routes=[Mount("/deep", inner)])
@@ -130,6 +130,16 @@ async def test_each_of_two_overrides_counts(outer: Callable[[Any], Any] | None, 
     assert await status(app, "/in/deep/items") == expected
     assert await status(app, "/in/deep/closed") == 503
     assert len(ran) == (3 if expected == 200 else 0)
+
+
+async def test_a_forced_on_override_within_an_opened_one_is_blocked() -> None:
+    """Nothing behind it opens it again."""
+    inner = force_maintenance_mode_on(overriding(FastAPI, "__call__")(routes=routes()))
+    outer = force_maintenance_mode_off(overriding(Starlette, "__call__")(routes=[Mount("/deep", inner)]))
+    app = await guarded(Mount("/in", outer), on=False)
+    assert [await status(app, f"/in/deep/{path}") for path in ("items", "open", "none")] == [503] * 3
+    assert await status(app, "/in/none") == 404
+    assert ran == ["override"]
 
 
 @pytest.mark.parametrize("method", ["app", "__call__"])
