@@ -126,9 +126,9 @@ def declared_path(scope: Scope) -> str | None:
 
 def wrap_innermost(router: Router, wrap: Callable[[ASGIApp], ASGIApp]) -> None:
     """Put something between a router's own middleware and the router, where that middleware lets us."""
-    for step in steps_of(router.middleware_stack):
-        inner = _wrapped(step)
-        if isinstance(inner, MethodType) and inner.__self__ is router:
+    for step in steps_of(router.middleware_stack, _kept):
+        inner = _kept(step)
+        if step is not router and isinstance(inner, MethodType) and inner.__self__ is router:
             if isinstance(step, FunctionType):
                 _cell_of_app(step).cell_contents = wrap(inner)
             else:
@@ -136,8 +136,11 @@ def wrap_innermost(router: Router, wrap: Callable[[ASGIApp], ASGIApp]) -> None:
             return
 
 
-def steps_of(app: Any) -> Iterator[Any]:
-    """Yield ``app`` and what it wraps, outermost first. A router or Starlette app ends the way."""
+def steps_of(app: Any, inner_of: Callable[[Any], Any] | None = None) -> Iterator[Any]:
+    """Yield ``app`` and what it wraps, outermost first. A router or Starlette app ends the way.
+
+    ``inner_of`` returns what one step wraps; by default what its code is seen to call.
+    """
     seen: set[int] = set()
     while app is not None and id(app) not in seen:
         seen.add(id(app))
@@ -145,17 +148,19 @@ def steps_of(app: Any) -> Iterator[Any]:
             # A router's own middleware ends at the bound method `router.app`.
             app = app.__self__
         yield app
-        app = _wrapped(app)
+        app = (inner_of or _wrapped)(app)
 
 
 def _wrapped(app: Any) -> Any:
-    """Return the ASGI app that a middleware calls: its ``.app``, or a closure's variable ``app``.
+    """Return the ASGI app that a middleware calls: an ``.app`` that its own code never reads is none."""
+    inner = _kept(app)
+    return inner if inner is not None and (isinstance(app, FunctionType) or reads_app(type(app))) else None
 
-    An ``.app`` that the object's own code never reads is not what it calls.
-    """
+
+def _kept(app: Any) -> Any:
+    """Return the ASGI app that a middleware keeps: its ``.app``, or a closure's variable ``app``."""
     if not isinstance(app, FunctionType):
-        inner = getattr(app, "app", None)
-        return inner if inner is not None and reads_app(type(app)) else None
+        return getattr(app, "app", None)
     try:
         return _cell_of_app(app).cell_contents
     except ValueError:  # no such variable, or none yet

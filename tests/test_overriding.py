@@ -208,6 +208,23 @@ async def test_an_override_may_rewrite_the_request() -> None:
     assert ran == ["open"]
 
 
+async def test_a_routers_middleware_that_cannot_be_read_may_rewrite_the_request() -> None:
+    """Behind it, the request is judged again: it keeps the router as its ``app``."""
+
+    class Unreadable:
+        def __init__(self, app: ASGIApp) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            path = scope["path"].replace("items", "closed")
+            await vars(self)["app"]({**scope, "path": path}, receive, send)
+
+    app = await guarded(Mount("/in", Router(routes(), middleware=[Middleware(Unreadable)])), on=False)
+    assert await status(app, "/in/open") == 200
+    assert await status(app, "/in/items") == 503
+    assert ran == ["open"]
+
+
 async def test_a_route_whose_matching_raises_behind_a_forced_on_override_is_blocked() -> None:
     """The override would run before."""
 
