@@ -39,9 +39,9 @@ class Server:
 
 @contextmanager
 def uvicorn_server(
-    app: ASGIApp, *, http: Any = "auto", ws: str = "auto", lifespan: Any = "off", access_log: bool = False
+    app: ASGIApp, *, http: str = "h11", ws: str = "auto", lifespan: Any = "off", access_log: bool = False
 ) -> Iterator[Server]:
-    """Serve ``app`` with uvicorn and its implementations of HTTP and websockets."""
+    """Serve ``app`` with uvicorn and its implementations ``http`` and ``ws``."""
     config = uvicorn.Config(
         app,
         http=http,
