@@ -15,11 +15,13 @@ import types
 import weakref
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
-_MOST_AHEAD = 5_000
+_MOST_AHEAD, _MOST_FURTHER_AHEAD = 1_000, 100_000
 """How many objects are looked at, at most, because others lead to them: one may be what holds those.
 
-A FastAPI app comes back to itself within 40 objects, whatever its size.
+A FastAPI app comes back to itself within 40 objects, whatever its size; but each of its routes holds it as well. One
+that can be reached is found out by the lower number.
 """
 _MOST_AT_ONCE = 10
 """For so many objects, ``gc.get_referrers`` is the faster way; it takes longer with each."""
@@ -50,8 +52,8 @@ def reachable(references: Sequence[weakref.ref[object]]) -> list[bool]:
             else:
                 verdicts[one] = bool(left)
                 undecided.discard(one)
-        looked_up |= unexplained
-        search.look_up(unexplained)
+        if unexplained:
+            looked_up |= search.look_up(unexplained)
     return [verdicts[one] for one in asked]
 
 
@@ -76,7 +78,16 @@ class _Search:
     def look_at(self, objects: Iterable[object]) -> None:
         """Look at objects, and at a number of those that they lead to."""
         queue = deque(objects)
-        room = len(queue) + _MOST_AHEAD
+        self._look_at(queue, len(queue) + _MOST_AHEAD)
+
+    def look_further(self) -> bool:
+        """Look at more of what all these objects lead to; return whether there was any."""
+        before = len(self._objects)
+        found = chain.from_iterable(map(self._led_to, list(self._objects.values())))
+        self._look_at(deque(found), _MOST_FURTHER_AHEAD)
+        return len(self._objects) > before
+
+    def _look_at(self, queue: deque[object], room: int) -> None:
         while queue and room:
             one = queue.popleft()
             if id(one) in self._objects or one is None:
@@ -84,18 +95,25 @@ class _Search:
             room -= 1
             self._objects[id(one)] = one
             for held in gc.get_referents(one):
-                if gc.is_tracked(held):
-                    self._holders[id(held)].append(id(one))
-                    if not isinstance(held, _HOLDS_NO_APP) and id(one) not in self._namespaces:
-                        queue.append(held)
+                self._holders[id(held)].append(id(one))
+            queue.extend(self._led_to(one))
 
-    def look_up(self, ids: set[int]) -> None:
-        """Look up what else holds objects, in all objects of the process."""
+    def _led_to(self, one: object) -> list[object]:
+        """Return what an object leads to, as far as it may hold an app."""
+        if id(one) in self._namespaces:
+            return []
+        return [held for held in gc.get_referents(one) if gc.is_tracked(held) and not isinstance(held, _HOLDS_NO_APP)]
+
+    def look_up(self, ids: set[int]) -> set[int]:
+        """Look up what else holds objects; return those for which everything is known then."""
+        if len(ids) > _MOST_AT_ONCE and self.look_further():
+            return set()
         if len(ids) <= _MOST_AT_ONCE:
             found = gc.get_referrers(*[self._objects[one] for one in ids])
         else:
             found = [one for one in gc.get_objects() if not ids.isdisjoint(map(id, gc.get_referents(one)))]
         self.look_at(one for one in found if one is not self._objects)
+        return ids
 
     def holding(self, asked: int) -> set[int]:
         """Return all that holds an object, itself included."""
