@@ -2,6 +2,9 @@
 
 Stores are read and written on this loop only. So their connections work whatever the server, however many event
 loops the app has, and under trio; and a heartbeat beats while the app's own code blocks.
+
+Everything on it runs in an empty context: a copy of the caller's would keep a request's scope, with its headers, for
+as long as the task runs.
 """
 
 from __future__ import annotations
@@ -10,9 +13,11 @@ import asyncio
 import atexit
 import concurrent.futures
 import contextlib
+import contextvars
 import os
 import random
 import threading
+import weakref
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
@@ -37,10 +42,10 @@ class _Background:
         self._loop.run_forever()
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        return contextvars.Context().run(asyncio.run_coroutine_threadsafe, coroutine, self._loop)
 
     def call_soon(self, function: Callable[[], None]) -> None:
-        self._loop.call_soon_threadsafe(function)
+        self._loop.call_soon_threadsafe(function, context=contextvars.Context())
 
     def stop(self) -> None:
         """Cancel what is running, and end the thread."""
@@ -91,6 +96,26 @@ def call_soon(function: Callable[[], None]) -> None:
         _running.call_soon(function)
 
 
+def call_later(seconds: float, method: Callable[[], None]) -> asyncio.TimerHandle:
+    """Call a method on this private loop after some time, unless its object is gone: this does not keep it."""
+    reference = weakref.WeakMethod(method)
+
+    def call() -> None:
+        found = reference()
+        if found is not None:
+            found()
+
+    return asyncio.get_running_loop().call_later(seconds, call)
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that is running here, or ``None`` if it is not asyncio's."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 async def run(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on the private loop and wait for its result in the caller's, asyncio or trio.
 
@@ -101,9 +126,7 @@ async def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 async def result_of(future: concurrent.futures.Future[T]) -> T:
     """Wait for a future in the caller's event loop, asyncio or trio; a cancelled caller cancels it."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if running_loop() is None:
         return await _result_under_trio(future)
     return await asyncio.wrap_future(future)
 
@@ -208,7 +231,8 @@ def caller_in_this_loop() -> Callable[[Callable[[], None]], None]:
 
     def call_there(function: Callable[[], None]) -> None:
         with contextlib.suppress(ended):
-            call(function)
+            # In an empty context: a task that waits for hours must not keep the caller's.
+            contextvars.Context().run(call, function)
 
     return call_there
 

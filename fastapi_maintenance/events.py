@@ -37,6 +37,7 @@ class Subscription:
         """Call the hook no longer, but for what it was not told of yet."""
         _subscriptions.discard(self)
         self._view.transitions.unsubscribe(self._tell)
+        self._view.leave(self)
         self._events.put(None)
 
     def _begin(self) -> None:
@@ -46,7 +47,7 @@ class Subscription:
         thread = threading.Thread(target=self._run, name="fastapi-maintenance-hook", daemon=True)
         thread.start()
         self._view.transitions.subscribe(self._tell, self._view.peek)
-        self._view.start()
+        self._view.start(self)
 
     def begin_anew(self) -> None:
         """Begin again in a forked child, which has none of its parent's threads."""

@@ -23,7 +23,7 @@ from .registry import DEFAULT, AppSwitch, registry
 from .responses import request_of
 from .route_index import method_of, route_path
 from .routes import Entry, Target, check_fastapi, resolve, root_of, wrap_innermost
-from .snapshot import View, view_of
+from .snapshot import View, leave, leave_all, view_for
 from .state import MaintenanceMode, MaintenanceState
 from .terms import Terms
 from .verdicts import PASSED_AT_ONCE, Verdict, Verdicts
@@ -148,10 +148,17 @@ class Gate:
         """Return the view of the app's default switch."""
         version = registry.version
         if self._view is None or self._registry_version != version:
-            self._view = view_of(registry.of_app(self.app))
+            former, self._view = self._view, view_for(self.app, registry.of_app(self.app))
+            if former is not None and former is not self._view:
+                leave(self.app, former)
             self._registry_version = version
             self._known_off = None
         return self._view
+
+    def leave(self) -> None:
+        """Have no store followed for the app any more; its next request begins anew."""
+        self._view = None
+        leave_all(self.app)
 
     def judge_at_once(self, start: ASGIApp, scope: Scope, view: View) -> Verdict | None:
         """Judge a request that arrives, where that takes neither I/O nor a user's handler; else return ``None``.
@@ -354,7 +361,7 @@ async def state_of(app: AppSwitch, switch: str, visit: Visit | None) -> Maintena
     """Return what a switch says to a request; the default one says what it said when the request came."""
     if switch == DEFAULT and visit is not None and visit.state is not None:
         return visit.state
-    view = view_of(registry.of_app(app, switch))
+    view = view_for(app, registry.of_app(app, switch))
     return view.peek() or await view.read()
 
 

@@ -35,12 +35,12 @@ from .terms import BYPASS, ExemptHandler, ResponseHandler, Terms
 
 _NO_APP = AppSwitch()
 _unguarded: WeakKeyDictionary[object, AppSwitch] = WeakKeyDictionary()
-"""Apps without the middleware whose switches are overridden: for tests of the app."""
+"""Apps without the middleware."""
 
 
 def unguarded_app(app: object) -> AppSwitch:
-    """Return what stands for an app without the middleware, to override its switches."""
-    return _unguarded.setdefault(app, AppSwitch())
+    """Return what stands for an app without the middleware."""
+    return _unguarded.get(app) or _unguarded.setdefault(app, AppSwitch())
 
 
 class MaintenanceGuard:
@@ -153,7 +153,7 @@ def _app(scope: Scope, visit: Visit | None) -> AppSwitch:
     """Return the app whose switches are asked."""
     if visit is not None:
         return visit.gate.app
-    return _unguarded.get(scope.get("app"), _NO_APP) if _unguarded else _NO_APP
+    return unguarded_app(scope["app"]) if "app" in scope else _NO_APP
 
 
 maintenance_guard = MaintenanceGuard()

@@ -75,7 +75,8 @@ class _Lease:
 
     async def take(self) -> None:
         """Hold the switch, and look after the hold from now on."""
-        self.view.start()  # before, so that the state after the change is known here, whatever becomes of the store
+        # Before, so that the state after the change is known here, whatever becomes of the store.
+        self.view.start(self)
         try:
             await self.view.apply(self._change(put_holds={self.id: self._hold}))
         except MaintenanceError as error:
@@ -106,6 +107,7 @@ class _Lease:
         does not expire, or has ``fields``, stays, and whatever the store raised is raised.
         """
         if self._is_lost:
+            self.abandon()
             return
         self._is_leaving = True
         mine = frozenset({self.id})
@@ -131,6 +133,7 @@ class _Lease:
     def abandon(self) -> None:
         """Look after the hold no longer: it stays until it expires."""
         self.view.unwatch(self.id)
+        self.view.leave(self)
         if self._heartbeat is not None:
             self._heartbeat.cancel()
 

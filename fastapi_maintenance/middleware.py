@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from functools import partial
 
 from starlette.middleware.base import BaseHTTPMiddleware, DispatchFunction, RequestResponseEndpoint
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from . import metrics
 from .answers import Answer
 from .backends.base import BaseStateBackend
+from .background import running_loop
 from .drain import Socket, leave
 from .exceptions import InvalidConfiguration, MaintenanceError
 from .exemptions import Exemptions
@@ -20,7 +22,7 @@ from .gate import Gate, Visit, answer_to_link, visit_of, watch_root
 from .registry import AppSwitch, answering, checked_backend, registry
 from .responses import request_of, with_fallback
 from .routes import check_fastapi
-from .snapshot import view_of
+from .snapshot import view_for
 from .terms import ExemptHandler, ResponseHandler, Terms
 
 
@@ -67,6 +69,7 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
         if enable_maintenance is not None and not isinstance(enable_maintenance, bool):
             raise InvalidConfiguration(f"enable_maintenance={enable_maintenance!r}: True, False or None is needed")
         switch = AppSwitch(None if backend is None else checked_backend(backend), enable_maintenance)
+        switch.owner = weakref.ref(self)
         registry.add_app(switch)
         self.gate = Gate(switch, Terms(exemptions, exempt_handler, response_handler, answer))
         self._bypass = self.gate.terms.exemptions.bypass
@@ -119,18 +122,28 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
                 leave(counts, scope)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what is no request. From the lifespan on, the stores of the switches are followed."""
-        if scope["type"] == "lifespan":
+        """Pass on what is no request. During the lifespan, the stores of the switches are followed."""
+        if scope["type"] != "lifespan":
+            await self.app(scope, receive, send)
+            return
+        gate, app = self.gate, self.gate.app
+        loop = running_loop()
+        app.lifespans.append(loop)
+        try:
             try:
-                self.gate.view().start()
+                gate.view()
                 for name in registry.guarded():
-                    view_of(registry.of_app(self.gate.app, name)).start()
+                    view_for(app, registry.of_app(app, name))
             except MaintenanceError as error:
                 # Raised alone, servers take it for an app that knows no lifespan, and start.
                 await receive()
                 await send({"type": "lifespan.startup.failed", "message": str(error)})
                 raise
-        await self.app(scope, receive, send)
+            await self.app(scope, receive, send)
+        finally:
+            app.lifespans.remove(loop)
+            if not app.lifespans:
+                gate.leave()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Judge a connection, then pass it on or refuse it."""

@@ -8,32 +8,32 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import contextvars
 import logging
 import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import anyio
 from pydantic import TypeAdapter
 from starlette.types import Scope
 
 from . import background
-from .backends.base import BaseStateBackend, FollowedBackend, StateBackend
+from .backends.base import VIEW, BaseStateBackend, FollowedBackend, StateBackend
 from .exceptions import BackendUnavailable, EmptiedStore, MaintenanceError, ReadOnlyBackend, UnsupportedByBackend
+from .registry import AppSwitch
 from .state import Change, Hold, MaintenanceMode, MaintenanceState, as_mode
 from .transitions import Transitions
 
 logger = logging.getLogger("fastapi_maintenance")
 
 _SECONDS_BETWEEN_TRIES = 0.001
-
-_ATTRIBUTE = "_fastapi_maintenance_view"
 
 
 class Knowledge(StrEnum):
@@ -125,17 +125,42 @@ class View(ABC):
     def status(self) -> SwitchStatus:
         """Return how well the switch is known."""
 
-    def start(self) -> None:  # noqa: B027 - most views have nothing to start
-        """Begin to follow the store, if that is what the view does."""
+    def start(self, user: object) -> None:  # noqa: B027 - most views have nothing to start
+        """Follow the store until ``user`` leaves or is gone, if that is what the view does."""
+
+    def leave(self, user: object) -> None:  # noqa: B027 - most views have nothing to stop
+        """Follow the store no longer for ``user``; without any other user, not at all."""
 
 
 def view_of(backend: BaseStateBackend) -> View:
     """Return this process's view of a backend, always the same one."""
-    view: View | None = vars(backend).get(_ATTRIBUTE)
+    view: View | None = vars(backend).get(VIEW)
     if view is None:
         # One call, so that threads that come together share one view.
-        view = vars(backend).setdefault(_ATTRIBUTE, _new_view(backend))
+        view = vars(backend).setdefault(VIEW, _new_view(backend))
     return view
+
+
+def view_for(app: AppSwitch, backend: BaseStateBackend) -> View:
+    """Return the view of a backend that an app uses, until ``leave_all`` or until the app is gone."""
+    view = view_of(backend)
+    if view not in app.views:
+        app.views.add(view)
+        view.start(app)
+    return view
+
+
+def leave(app: AppSwitch, view: View) -> None:
+    """Have an app use a view no longer."""
+    app.views.discard(view)
+    view.leave(app)
+
+
+def leave_all(app: AppSwitch) -> None:
+    """Have an app use none of its views any more; the next request begins anew."""
+    with contextlib.suppress(KeyError):  # empty
+        while True:
+            app.views.pop().leave(app)
 
 
 def _new_view(backend: BaseStateBackend) -> View:
@@ -189,6 +214,10 @@ class FollowedView(View):
 
     Requests read ``_shown``, which is swapped as a whole. What the store has comes in on the background thread only,
     so its parts never run at the same time.
+
+    The store is followed for as long as anything uses it: an app until its lifespan has ended, a hold, a subscription,
+    a running request; or a call that was made while nothing else did, until ``aclose()``. What follows it has weak
+    references only, so an app, a backend or a view that nobody has any more is collected.
     """
 
     has_leases = True
@@ -197,6 +226,8 @@ class FollowedView(View):
         super().__init__(backend)
         self._backend = backend
         self._lock = threading.Lock()
+        self._users: dict[int, weakref.ref[object]] = {}
+        """Everything that the store is followed for, by its ``id``; calls and running requests apart."""
         self._begin_anew()
         backend.stop_following = self._stop
         _followed.add(self)
@@ -209,8 +240,11 @@ class FollowedView(View):
         """What the store last had; ``None`` while it never had anything."""
         self._ready: concurrent.futures.Future[None] | None = None
         """Done once there is something to read; there as long as the store is followed."""
+        self._is_called = False
+        """Whether a call has asked while nothing used the store."""
         self._tasks: list[asyncio.Task[None]] = []
-        self._wake = asyncio.Event()
+        self._giving_up: asyncio.TimerHandle | None = None
+        self._wake = _Wake()
         self._states_accepted = 0
         self._failures = 0
         """How many attempts failed since the last that did not."""
@@ -224,13 +258,13 @@ class FollowedView(View):
     async def read(self) -> MaintenanceState:
         """Return the last copy; the first one is waited for, up to ``init_timeout``."""
         while (state := self._shown) is None:  # again where it was stopped meanwhile
-            await background.done(self._follow())
+            await background.done(self._follow_for_call())
         return state
 
     def read_blocking(self) -> MaintenanceState:
         """Return what ``read`` does, for code that is not on an event loop."""
         while (state := self._shown) is None:
-            self._follow().result()
+            self._follow_for_call().result()
         return state
 
     def latest(self) -> MaintenanceState:
@@ -257,9 +291,28 @@ class FollowedView(View):
             self._last_error,
         )
 
-    def start(self) -> None:
-        """Follow the store from now on."""
-        self._follow()
+    def start(self, user: object) -> None:
+        """Follow the store from now on, until ``user`` leaves or is gone."""
+        key = id(user)
+        if key not in self._users:
+            self._users[key] = weakref.ref(user, lambda _: self._forget_user(key))
+        if self._ready is None:
+            self._follow()
+
+    def leave(self, user: object) -> None:
+        """Follow the store no longer for ``user``; without any other user, not at all."""
+        self._forget_user(id(user))
+
+    def _forget_user(self, key: int) -> None:
+        """Forget a user; the garbage collector may call this anywhere, so it must take no lock."""
+        if self._users.pop(key, None) is not None and not self._users:
+            self._wake.set_from_anywhere()
+
+    def _follow_for_call(self) -> concurrent.futures.Future[None]:
+        """Follow the store for a call: until ``aclose()``, unless something else uses it."""
+        if not self._users:
+            self._is_called = True
+        return self._follow()
 
     def _follow(self) -> concurrent.futures.Future[None]:
         """Follow the store from now on; return a future that is done once there is something to read."""
@@ -270,42 +323,75 @@ class FollowedView(View):
             return self._ready
 
     async def _begin(self, ready: concurrent.futures.Future[None]) -> None:
-        if ready is self._ready:  # or it was stopped before it began
-            self._tasks = [asyncio.create_task(part()) for part in (self._poll, self._listen, self._give_up_waiting)]
+        if ready is not self._ready:  # it was stopped before it began
+            return
+        wake = self._wake
+        wake.loop = asyncio.get_running_loop()
+        self._giving_up = background.call_later(self._backend.init_timeout, self._give_up_waiting)
+        poll = weakref.WeakMethod(self._poll, lambda _: wake.set_from_anywhere())
+        listening = _listen(weakref.WeakMethod(self._listening), weakref.WeakMethod(self._heard), wake)
+        self._tasks.append(asyncio.create_task(_keep_polling(poll, wake, asyncio.create_task(listening))))
 
     async def _stop(self) -> None:
         """Follow the store no longer; whoever asks next begins anew."""
         with self._lock:
-            tasks, ready = self._tasks, self._ready
-            self._begin_anew()
+            tasks, ready = self._end()
         await background.cancelled(tasks)
         self.transitions.forget()
-        if ready is not None and not ready.done():
-            ready.set_result(None)
+        _let_go_on(ready)
+
+    def _stop_unless_used(self) -> bool:
+        """Follow the store no longer if nothing uses it, and return whether that is so."""
+        with self._lock:
+            if self._users or self._is_called or self.in_flight:
+                return False
+            _, ready = self._end()
+        self.transitions.forget()
+        _let_go_on(ready)
+        return True
+
+    def _end(self) -> tuple[list[asyncio.Task[None]], concurrent.futures.Future[None] | None]:
+        """Know nothing, and return what follows the store, and what others wait for."""
+        if self._giving_up is not None:
+            self._giving_up.cancel()
+        tasks, ready = self._tasks, self._ready
+        self._begin_anew()
+        return tasks, ready
 
     def reset_after_fork(self) -> None:
         """Forget what the parent knew: its thread does not follow for the child."""
         _forgotten.append(self._tasks)
+        self._wake.loop = None
         self._lock = threading.Lock()
         self._begin_anew()
         self.transitions.forget()
 
-    async def _poll(self) -> None:
-        """Read the store again and again: after ``poll_seconds``, or when woken, or after a failure."""
-        while True:
-            self._wake.clear()
-            states_accepted = self._states_accepted
-            try:
-                state = await background.bounded(self._backend.load(), 2 * self._backend.timeout_seconds)
-                self._loaded(state, is_latest=self._states_accepted == states_accepted)
-            except Exception as error:  # noqa: BLE001 - contained: whatever a store raises, requests never see it
-                self._failed(error)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._pause()):
-                    await self._wake.wait()
+    async def _poll(self) -> float | None:
+        """Read the store once; return after how many seconds to do so again, or ``None`` if nothing uses it."""
+        if self._stop_unless_used():
+            await self._disconnect()
+            return None
+        self._wake.clear()
+        states_accepted = self._states_accepted
+        try:
+            state = await background.bounded(self._backend.load(), 2 * self._backend.timeout_seconds)
+            self._loaded(state, is_latest=self._states_accepted == states_accepted)
+        except Exception as error:  # noqa: BLE001 - contained: whatever a store raises, requests never see it
+            self._failed(error)
+        return self._pause()
+
+    def _listening(self, heard: Callable[[MaintenanceState | None], None]) -> Coroutine[Any, Any, None]:
+        return self._backend.listen(heard)
+
+    def _give_up_waiting(self) -> None:
+        """Let the first requests go on without the store if it takes too long."""
+        if self._shown is None:
+            self._show(self._initial())
 
     def _pause(self) -> float:
         """Return how many seconds to wait before the store is read again."""
+        if not (self._users or self._is_called):
+            return min(self._backend.poll_seconds, _LONGEST_PAUSE)  # nothing wakes when the last request has ended
         if not self._failures:
             return self._backend.poll_seconds
         pause = min(_pause_after(self._failures), self._backend.poll_seconds)
@@ -315,32 +401,6 @@ class FollowedView(View):
         too_old_in = self._last_contact + max_stale - time.monotonic()
         return min(pause, too_old_in) if too_old_in > 0 else pause
 
-    async def _listen(self) -> None:
-        """Take what the store pushes, if it pushes anything; a lost subscription is made again."""
-        attempts = 0
-
-        def heard(state: MaintenanceState | None) -> None:
-            nonlocal attempts
-            attempts = 0
-            self._heard(state)
-
-        while True:
-            try:
-                await self._backend.listen(heard)
-            except Exception as error:  # noqa: BLE001 - contained: polling goes on meanwhile
-                logger.debug("%r pushes nothing at the moment: %s", self._backend, error)
-            else:
-                return
-            self._wake.set()  # what was pushed meanwhile is lost
-            attempts += 1
-            await asyncio.sleep(_pause_after(attempts))
-
-    async def _give_up_waiting(self) -> None:
-        """Let the first requests go on without the store if it takes too long."""
-        await asyncio.sleep(self._backend.init_timeout)
-        if self._shown is None:
-            self._show(self._initial())
-
     async def _apply(self, change: Change) -> MaintenanceState:
         state = await self._backend.apply(change)
         if self._ready is not None:
@@ -348,6 +408,13 @@ class FollowedView(View):
                 self._wake.set()  # which is newer, only reading can tell
             self._accept(state, unless_older=True)
         return state
+
+    async def _disconnect(self) -> None:
+        """Close the connections of a store that is followed no longer."""
+        try:
+            await self._backend.disconnect()
+        except Exception:
+            logger.exception("the connections of %r could not be closed", self._backend)
 
     def _heard(self, state: MaintenanceState | None) -> None:
         """Take a pushed state; whatever may be out of order is settled by reading."""
@@ -381,8 +448,7 @@ class FollowedView(View):
         """Have requests read ``state`` from the next one on."""
         state.prepare(datetime.now(UTC), self._shown)
         self._shown = state
-        if self._ready is not None and not self._ready.done():
-            self._ready.set_result(None)
+        _let_go_on(self._ready)
         self.transitions.heard(state)
         if self._watched:
             self._notice(state.holds)
@@ -413,6 +479,72 @@ class FollowedView(View):
         if shown is not None and (shown.mode, shown.holds, shown.windows, shown.until) != (mode, {}, {}, None):
             logger.warning("%r has failed for %g s: the switch counts as %s", self._backend, max_stale, policy)
             self._show(MaintenanceState(mode=mode))
+
+
+def _let_go_on(ready: concurrent.futures.Future[None] | None) -> None:
+    """Have those go on who wait for something to read."""
+    if ready is not None and not ready.done():
+        ready.set_result(None)
+
+
+class _Wake(asyncio.Event):
+    """Wakes what waits on the background thread."""
+
+    loop: asyncio.AbstractEventLoop | None = None
+
+    def set_from_anywhere(self) -> None:
+        """Set it without taking a lock, as the garbage collector must."""
+        if self.loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and all that waited there
+                self.loop.call_soon_threadsafe(self.set, context=contextvars.Context())
+
+
+# What follows a store has the view while it does something with it, and not while it waits.
+
+
+async def _keep_polling(
+    poll: weakref.WeakMethod[Callable[[], Coroutine[Any, Any, float | None]]],
+    wake: _Wake,
+    listening: asyncio.Task[None],
+) -> None:
+    """Read a store again and again, until nothing uses it or its view is gone."""
+    try:
+        while (method := poll()) is not None and (pause := await method()) is not None:
+            del method
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await wake.wait()
+    finally:
+        await background.cancelled([listening])
+
+
+async def _listen(
+    listening: weakref.WeakMethod[Callable[[Callable[[MaintenanceState | None], None]], Coroutine[Any, Any, None]]],
+    heard: weakref.WeakMethod[Callable[[MaintenanceState | None], None]],
+    wake: _Wake,
+) -> None:
+    """Take what the store pushes, if it pushes anything; a lost subscription is made again."""
+    attempts = 0
+
+    def pass_on(state: MaintenanceState | None) -> None:
+        nonlocal attempts
+        attempts = 0
+        hear = heard()
+        if hear is not None:
+            hear(state)
+
+    while (listen := listening()) is not None:
+        pushes = listen(pass_on)
+        del listen
+        try:
+            await pushes
+        except Exception as error:  # noqa: BLE001 - contained: polling goes on meanwhile
+            logger.debug("a store pushes nothing at the moment: %s", error)
+        else:
+            return
+        wake.set()  # what was pushed meanwhile is lost
+        attempts += 1
+        await asyncio.sleep(_pause_after(attempts))
 
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0

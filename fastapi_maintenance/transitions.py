@@ -49,6 +49,8 @@ class Transitions:
         self._state: MaintenanceState | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._next_look: Callable[[], MaintenanceState | None] | None = None
+        self._beginning = object()
+        """Another one each time that this begins anew: a state from before says nothing then."""
 
     @property
     def are_wanted(self) -> bool:
@@ -73,13 +75,15 @@ class Transitions:
 
     def heard(self, state: MaintenanceState) -> None:
         """Take note of a new state; from any thread."""
-        background.call_soon(lambda: self._look(state))
+        beginning = self._beginning
+        background.call_soon(lambda: self._look(state) if beginning is self._beginning else None)
 
     def forget(self) -> None:
         """Begin anew, as a forked child does: the first state is no transition."""
         if self._timer is not None:
             self._timer.cancel()
         self._mode = self._state = self._timer = None
+        self._beginning = object()
         if self._subscribers:
             background.call_soon(self._look_again)
 
@@ -104,7 +108,7 @@ class Transitions:
         seconds = None if due is None else min(max((due - now).total_seconds(), 0.0), _LONGEST_SLEEP)
         if self._subscribers and self._is_polled():
             seconds = min(seconds or 1.0, 1.0)
-        self._timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, self._look_again)
+        self._timer = None if seconds is None else background.call_later(seconds, self._look_again)
 
     def _is_polled(self) -> bool:
         """Return whether the state can change without anybody telling, as an environment variable does."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -163,6 +164,26 @@ async def handshake(
         scope["extensions"][DENIAL_EXTENSION] = {}
     incoming = [{"type": "websocket.receive", "text": text} for text in texts]
     return await call(app, scope, {"type": "websocket.connect"}, *incoming)
+
+
+@asynccontextmanager
+async def running(app: ASGIApp) -> AsyncIterator[None]:
+    """Start an app up, and shut it down after the block, as a server does; asyncio only."""
+    incoming: asyncio.Queue[Message] = asyncio.Queue()
+    sent: asyncio.Queue[Message] = asyncio.Queue()
+    await incoming.put({"type": "lifespan.startup"})
+    scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
+
+    async def run() -> None:
+        await app(scope, incoming.get, sent.put)
+
+    task = asyncio.create_task(run())
+    assert (await asyncio.wait_for(sent.get(), 20))["type"] == "lifespan.startup.complete"
+    try:
+        yield
+    finally:
+        await incoming.put({"type": "lifespan.shutdown"})
+        await asyncio.wait_for(task, 20)
 
 
 async def lifespan(app: ASGIApp) -> list[str]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import contextvars
 import gc
 import importlib.util
 import os
+import queue
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -79,6 +81,26 @@ def test_a_function_that_is_to_be_called_starts_the_thread_as_well() -> None:
     background.call_soon(call)
     assert called.wait(20)
     assert names == ["fastapi-maintenance"]
+
+
+@both_loops
+async def test_nothing_of_the_callers_context_comes_along() -> None:
+    """A task that lives as long as the process would keep a request's headers for as long."""
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="empty")
+    token = variable.set("a secret")
+    seen: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    async def look() -> None:
+        seen.put(variable.get())
+
+    await background.run(look())
+    background.call_soon(lambda: seen.put(variable.get()))
+    await background.run(background.bounded(look(), 5))
+    background.caller_in_this_loop()(lambda: seen.put(variable.get()))
+    background.starter_in_this_loop()(look)
+    found = [await anyio.to_thread.run_sync(lambda: seen.get(timeout=20)) for _ in range(5)]
+    assert found == ["empty"] * 5
+    variable.reset(token)
 
 
 def test_every_event_loop_of_a_process_is_served() -> None:

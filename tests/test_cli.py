@@ -83,6 +83,35 @@ def here(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
     return status, out, error
 
 
+def test_status_takes_the_options_of_the_former_version(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, file: Path
+) -> None:
+    """A type and its option; with a name, too, the place is the one that was given."""
+    monkeypatch.setenv("CLOSED", "on")
+    file.write_text("1")
+    for options in ("--backend", "env", "--var-name", "CLOSED"), ("--backend", "file", "--file-path", str(file)):
+        for names in (), ("billing",):
+            status, out, error = here(capsys, "status", *names, *options, "--exit-code", "--json")
+            assert (status, json.loads(out)["mode"], error) == (1, "on", "")
+    status, out, _ = here(capsys, "status", "--backend", "file", "--file-path", str(file.with_name("none")))
+    assert (status, out.split("\n")[0]) == (0, "default: OFF")
+    assert not file.with_name("none").exists()
+
+
+@pytest.mark.parametrize("backend", [(), ("--backend", "redis"), ("--backend", "{other}")])
+@pytest.mark.parametrize(
+    ("option", "kind", "other", "url"),
+    [("--var-name", "env", "file", "env://x"), ("--file-path", "file", "env", "file:x")],
+)
+def test_an_option_of_the_former_version_goes_with_its_type(
+    capsys: pytest.CaptureFixture[str], option: str, kind: str, other: str, url: str, backend: tuple[str, ...]
+) -> None:
+    """Else it would be passed over in silence."""
+    status, out, error = here(capsys, "status", option, "x", *(part.format(other=other) for part in backend))
+    assert (status, out) == (2, "")
+    assert f"{option} 'x': it must come with --backend {kind}; --backend {url} says the same" in error
+
+
 def test_a_day_of_an_operator(any_url: str) -> None:
     """On, with all options; seen; off; a named switch; each says what was before and at which version it is now."""
     env = {"FASTAPI_MAINTENANCE_BACKEND": any_url}

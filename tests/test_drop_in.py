@@ -112,6 +112,45 @@ async def test_a_file_says_it(tmp_path: Path) -> None:
         await backend.aclose()
 
 
+TRUE, FALSE = ("1", "yes", "y", "true", "t", "on"), ("0", "no", "n", "false", "f", "off", "")
+
+
+@pytest.mark.parametrize("write", [str, str.upper, str.title, "  {}\n".format])
+def test_its_helpers_for_texts_are_here(write: Any) -> None:
+    """Its documentation had backends call them."""
+    for words, value in (TRUE, True), (FALSE, False):
+        assert [BaseStateBackend._str_to_bool(write(word)) for word in words] == [value] * len(words)
+    assert [EnvVarBackend()._bool_to_str(value) for value in (True, False)] == ["1", "0"]
+
+
+@pytest.mark.parametrize("word", ["2", "maybe", "truth", "o n", "x" * 1000])
+def test_its_helpers_refuse_other_texts(word: str) -> None:
+    with pytest.raises(ValueError, match="no boolean: accepted are 1, yes, y, true, t, on; 0, no") as error:
+        BaseStateBackend._str_to_bool(word)
+    assert len(str(error.value)) < 200
+    with pytest.raises(ValueError, match="2 is no boolean"):
+        BaseStateBackend._bool_to_str(2)  # type: ignore[arg-type]
+
+
+async def test_a_backend_that_calls_its_helpers_works() -> None:
+    """As in the example of its documentation."""
+
+    class Texts(BaseStateBackend):
+        text = ""
+
+        async def get_value(self) -> bool:
+            return self._str_to_bool(self.text)
+
+        async def set_value(self, value: bool) -> None:
+            self.text = self._bool_to_str(value)
+
+    backend = Texts()
+    app = app_with(backend=backend)
+    assert await status(app, "/") == 200
+    await set_maintenance_mode(True, backend)
+    assert (backend.text, await status(app, "/")) == ("1", 503)
+
+
 async def test_handlers_may_be_sync_or_async(anyio_backend: str) -> None:
     def is_exempt(request: Request) -> bool:
         return request.headers.get("x-key") == "secret"

@@ -36,7 +36,7 @@ from fastapi_maintenance import (
 from fastapi_maintenance.backends import BaseStateBackend, MemoryBackend
 from fastapi_maintenance.policy import Rule
 
-from .asgi import BODY, PREFLIGHT, get, handshake, lifespan, request, status
+from .asgi import BODY, PREFLIGHT, get, handshake, lifespan, request, running, status
 from .traffic import until
 
 pytestmark = pytest.mark.anyio
@@ -790,9 +790,10 @@ async def test_the_switches_of_guards_are_followed_from_the_start_on(tmp_path: P
     app.get("/eu", dependencies=[Depends(MaintenanceGuard("eu")), Depends(maintenance_guard)])(lambda: None)
     app.build_middleware_stack()
     assert get_maintenance_status(name="eu").knowledge == "not_ready"
-    await lifespan(app)
-    await until(lambda: get_maintenance_status(name="eu").knowledge == "ready")
-    assert get_maintenance_status(name="us").knowledge == "not_ready"
+    async with running(app):
+        await until(lambda: get_maintenance_status(name="eu").knowledge == "ready")
+        assert get_maintenance_status(name="us").knowledge == "not_ready"
+    await until(lambda: get_maintenance_status(name="eu").knowledge == "not_ready")
 
 
 async def test_a_guards_store_that_can_not_be_one_stops_the_start() -> None:

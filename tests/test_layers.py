@@ -12,7 +12,7 @@ import fastapi_maintenance
 PACKAGE = Path(fastapi_maintenance.__file__).parent
 
 LAYERS = (
-    {"exceptions", "accept", "page", "route_index", "wrappers", "handlers"},
+    {"exceptions", "accept", "page", "reachability", "route_index", "wrappers", "handlers"},
     {"schedule"},
     {"state"},
     {"policy"},

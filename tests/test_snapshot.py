@@ -63,7 +63,8 @@ async def test_the_view_of_a_whole_state_adds_nothing() -> None:
     assert await view.read() is memory.peek()
     assert (await view.apply(store(OFF))) is memory.peek()
     assert view.read_blocking() is memory.peek()
-    view.start()
+    view.start(memory)
+    view.leave(memory)
     assert view.status() == SwitchStatus(Knowledge.READY, version=1, age_seconds=0.0)
 
 
@@ -236,7 +237,7 @@ async def test_a_store_is_left_alone_until_somebody_wants_to_know(make: Make) ->
     assert view.peek() is None
     assert view.status() == SwitchStatus(Knowledge.NOT_READY)
     assert (one.loads, one.listens) == (0, 0)
-    view.start()
+    view.start(one)
     await until(view.peek)
     assert (one.listens, one.stored) == (1, view.peek())
 
@@ -399,7 +400,7 @@ async def test_what_is_pushed_before_the_first_answer_is_settled_by_reading(make
     one = make(at(5, OFF))
     await there(one.may_load.clear)
     view = view_of(one)
-    view.start()
+    view.start(one)
     await until(lambda: one.loads)
     await one.push(at(4, ON))
     assert view.peek() is None
@@ -819,7 +820,7 @@ async def test_what_was_stopped_before_it_began_does_not_begin(make: Make) -> No
     view = view_of(one)
 
     async def start_and_stop() -> None:
-        view.start()
+        view.start(one)
         assert one.stop_following is not None
         await one.stop_following()
 

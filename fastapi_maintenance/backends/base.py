@@ -12,6 +12,9 @@ from .. import background
 from ..exceptions import InvalidConfiguration, VersionConflict
 from ..state import Change, MaintenanceMode, MaintenanceState, as_mode, set_mode
 
+VIEW = "_fastapi_maintenance_view"
+"""The attribute in which a backend has this process's view of it, once there is one."""
+
 
 class BaseStateBackend(ABC):
     """Where the state of one switch is kept.
@@ -40,6 +43,32 @@ class BaseStateBackend(ABC):
         Raises:
             ReadOnlyBackend: The store can't be written from here.
         """
+
+    @staticmethod
+    def _str_to_bool(value: str) -> bool:
+        """Return the boolean that a stored text means; an empty one is ``False``. For backends of your own.
+
+        Raises:
+            ValueError: It is none of ``1 yes y t true on``, ``0 no n f false off``, in any case.
+        """
+        word = value.strip().lower()
+        if word in _TRUE or word in _FALSE:
+            return word in _TRUE
+        msg = f"{value[:20]!r} is no boolean: accepted are 1, yes, y, true, t, on; 0, no, n, false, f, off, or nothing"
+        raise ValueError(msg)
+
+    @staticmethod
+    def _bool_to_str(value: bool) -> str:
+        """Return the text by which a backend of your own can store a boolean: ``"1"`` or ``"0"``.
+
+        Raises:
+            ValueError: It is no boolean, nor 1 or 0.
+        """
+        text = str(int(value))
+        if text in {"0", "1"}:
+            return text
+        msg = f"{value!r} is no boolean: True or False must be given"
+        raise ValueError(msg)
 
     def peek(self) -> MaintenanceState | None:
         """Return the stored state without any I/O, or ``None`` where it takes I/O to know it.
@@ -72,6 +101,19 @@ class StateBackend(BaseStateBackend):
             OutcomeUnknown: The store did not answer, and something may have been changed.
         """
 
+    async def set_value(self, value: bool) -> None:
+        """Store whether maintenance is on; requests of this process are judged by it from the next one on."""
+        change = set_mode(as_mode(value), now=datetime.now(UTC))
+        view = vars(self).get(VIEW)
+        await (self.apply_anywhere(change) if view is None else view.apply(change))
+
+    async def apply_anywhere(self, change: Change) -> MaintenanceState:
+        """Do what ``apply`` does, from any event loop."""
+        return await self.apply(change)
+
+
+_TRUE = frozenset({"1", "yes", "y", "true", "t", "on"})
+_FALSE = frozenset({"0", "no", "n", "false", "f", "off", ""})
 
 _LEAST_DIFFERENCE = timedelta(milliseconds=250)
 
@@ -196,7 +238,9 @@ class FollowedBackend(StateBackend):
     async def aclose(self) -> None:
         """Follow the store no longer, and close the connections that this backend opened; its siblings alike.
 
-        A request that needs the switch later begins anew.
+        Whoever asks later begins anew. An app's stores are followed until its lifespan has ended, so this is for code
+        without one: after a call such as ``is_maintenance_on()`` in a script or job worker, the store is followed
+        until ``aclose()`` or until the backend is gone.
         """
         for sibling in [one for one in self.siblings_made().values() if isinstance(one, FollowedBackend)]:
             await sibling.aclose()
@@ -209,6 +253,6 @@ class FollowedBackend(StateBackend):
         state = await background.run(self.load())
         return state is not None and state.mode_at(datetime.now(UTC)) is not MaintenanceMode.OFF
 
-    async def set_value(self, value: bool) -> None:
-        """Store whether maintenance is on."""
-        await background.run(self.apply(set_mode(as_mode(value), now=datetime.now(UTC))))
+    async def apply_anywhere(self, change: Change) -> MaintenanceState:
+        """Do what ``apply`` does, from any event loop."""
+        return await background.run(self.apply(change))

@@ -6,7 +6,7 @@ import threading
 from datetime import UTC, datetime
 
 from .. import background
-from ..state import Change, MaintenanceMode, MaintenanceState, as_mode, set_mode
+from ..state import Change, MaintenanceMode, MaintenanceState, as_mode
 from .base import StateBackend
 
 _changing = threading.Lock()
@@ -29,10 +29,6 @@ class MemoryBackend(StateBackend):
     async def get_value(self) -> bool:
         """Return whether anything is blocked now."""
         return self._state.mode_at(datetime.now(UTC)) is not MaintenanceMode.OFF
-
-    async def set_value(self, value: bool) -> None:
-        """Store whether maintenance is on."""
-        await self.apply(set_mode(as_mode(value), now=datetime.now(UTC)))
 
     def peek(self) -> MaintenanceState:
         """Return the state."""

@@ -7,7 +7,8 @@ import contextlib
 import hashlib
 import importlib.resources
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+import weakref
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -191,27 +192,23 @@ class RedisBackend(FollowedBackend):
             raise self._unavailable(self._connections.told(reply), sent=attempt.lost)
         return self._state_after(change, reply, replaceable)
 
-    async def listen(self, heard: Callable[[MaintenanceState | None], None]) -> None:
+    def listen(self, heard: Callable[[MaintenanceState | None], None]) -> Coroutine[Any, Any, None]:
         """Call ``heard`` with each state that the server pushes, on a connection of its own, until that is lost.
 
         Raises:
             BackendUnavailable: The connection could not be made, or was lost, or is silent.
         """
-        try:
-            async with (
-                asyncio.timeout(self.timeout_seconds) as until_confirmed,
-                self._connections.lent(new=True) as connection,
-            ):
-                [reply] = await self._connections.answers(connection, ("SUBSCRIBE", self._channel))
-                self._connections.check(reply)
-                until_confirmed.reschedule(None)
-                heard(None)
-                while True:
-                    heard(self._heard(await self._connections.pushed(connection, self.timeout_seconds)))
-        except TimeoutError:
-            raise self._unavailable(self._no_answer) from None
-        except _Lost as lost:
-            raise self._unavailable(lost) from None
+        # Not a method that waits for hours: a backend that nobody has any more is collected meanwhile.
+        parse = weakref.WeakMethod(self._heard)
+
+        def heard_document(document: bytes) -> None:
+            parsed = parse()
+            if parsed is not None:
+                heard(parsed(document))
+
+        return _listen(
+            self._connections, self._channel, self.timeout_seconds, repr(self), lambda: heard(None), heard_document
+        )
 
     async def store_time(self) -> datetime:
         """Return what time it is by the server's clock. One round trip.
@@ -345,11 +342,38 @@ class RedisBackend(FollowedBackend):
 
     @property
     def _no_answer(self) -> str:
-        return f"no answer within {self.timeout_seconds:g} s"
+        return _no_answer(self.timeout_seconds)
 
     @property
     def _where(self) -> str:
         return f"key {self.key} at {self._connections.shown}"
+
+
+async def _listen(  # noqa: PLR0917
+    connections: _Connections,
+    channel: str,
+    timeout_seconds: float,
+    where: str,
+    confirmed: Callable[[], None],
+    heard: Callable[[bytes], None],
+) -> None:
+    """Subscribe to a channel, and call ``heard`` with each document until the connection is lost."""
+    try:
+        async with asyncio.timeout(timeout_seconds) as until_confirmed, connections.lent(new=True) as connection:
+            [reply] = await connections.answers(connection, ("SUBSCRIBE", channel))
+            connections.check(reply)
+            until_confirmed.reschedule(None)
+            confirmed()
+            while True:
+                heard(await connections.pushed(connection, timeout_seconds))
+    except TimeoutError:
+        raise BackendUnavailable(where, _no_answer(timeout_seconds)) from None
+    except _Lost as lost:
+        raise BackendUnavailable(where, lost) from None
+
+
+def _no_answer(seconds: float) -> str:
+    return f"no answer within {seconds:g} s"
 
 
 class _Attempt:

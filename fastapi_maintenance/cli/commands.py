@@ -206,6 +206,12 @@ def status(
     exit_code: Annotated[
         bool, typer.Option("--exit-code", help="Exit with 0 for off, 1 for on or read-only, 2 for unknown.")
     ] = False,
+    var_name: Annotated[
+        str | None, typer.Option(metavar="VAR", help="With --backend env, as in 0.0.5: the same as env://VAR.")
+    ] = None,
+    file_path: Annotated[
+        str | None, typer.Option(metavar="PATH", help="With --backend file, as in 0.0.5: the same as file:PATH.")
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -217,7 +223,7 @@ def status(
     fastapi-maintenance status --exit-code --quiet || echo 'under maintenance, or unknown'
     """
     try:
-        store = store_of(backend, name)
+        store = store_of(backend, name, var_name=var_name, file_path=file_path)
         state = asyncio.run(read(store))
     except MaintenanceError as error:
         failed = complain(error)

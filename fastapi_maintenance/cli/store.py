@@ -7,7 +7,7 @@ from ..backends.base import BaseStateBackend, FollowedBackend
 from ..backends.env import EnvVarBackend
 from ..backends.memory import MemoryBackend
 from ..exceptions import InvalidConfiguration, MaintenanceError, ReadOnlyBackend
-from ..registry import BACKEND_VARIABLE, DEFAULT, backend_from_url, checked_name, registry
+from ..registry import BACKEND_VARIABLE, DEFAULT, backend_from_url, checked_name, made_backend, registry
 from ..state import MaintenanceState, as_mode
 
 _PATIENCE_SECONDS = 5.0
@@ -17,13 +17,25 @@ _POLLS_UNTIL_SEEN = 1.1
 count, as the connection for them may be dead."""
 
 
-def store_of(url: str | None, name: str = DEFAULT) -> BaseStateBackend:
+def store_of(
+    url: str | None, name: str = DEFAULT, *, var_name: str | None = None, file_path: str | None = None
+) -> BaseStateBackend:
     """Return the backend of a switch: in the store of a URL, or else in the configured one.
+
+    Version 0.0.5 had ``var_name`` beside ``env`` and ``file_path`` beside ``file``, which say where the switch is.
 
     Raises:
         UnknownBackend, InvalidConfiguration, InvalidSwitchName, MissingExtra: It can't be one.
     """
     checked_name(name)
+    for option, value, kind in ("var_name", var_name, "env"), ("file_path", file_path, "file"):
+        if value is not None:
+            if url != kind:
+                raise InvalidConfiguration(
+                    f"--{option.replace('_', '-')} {value!r}: it must come with --backend {kind}; "
+                    f"--backend {kind}:{'//' if kind == 'env' else ''}{value} says the same"
+                )
+            return made_backend(name, kind, {option: value})
     default = registry.meant() if url is None else backend_from_url(url.strip())
     if isinstance(default, MemoryBackend):
         raise InvalidConfiguration(
