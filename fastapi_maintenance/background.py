@@ -108,6 +108,14 @@ def call_later(seconds: float, method: Callable[[], None]) -> asyncio.TimerHandl
     return asyncio.get_running_loop().call_later(seconds, call)
 
 
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that is running here, or ``None`` if it is not asyncio's."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 async def run(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on the private loop and wait for its result in the caller's, asyncio or trio.
 
@@ -118,9 +126,7 @@ async def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 async def result_of(future: concurrent.futures.Future[T]) -> T:
     """Wait for a future in the caller's event loop, asyncio or trio; a cancelled caller cancels it."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if running_loop() is None:
         return await _result_under_trio(future)
     return await asyncio.wrap_future(future)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from functools import partial
 
 from starlette.middleware.base import BaseHTTPMiddleware, DispatchFunction, RequestResponseEndpoint
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from . import metrics
 from .answers import Answer
 from .backends.base import BaseStateBackend
+from .background import running_loop
 from .drain import Socket, leave
 from .exceptions import InvalidConfiguration, MaintenanceError
 from .exemptions import Exemptions
@@ -67,6 +69,7 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
         if enable_maintenance is not None and not isinstance(enable_maintenance, bool):
             raise InvalidConfiguration(f"enable_maintenance={enable_maintenance!r}: True, False or None is needed")
         switch = AppSwitch(None if backend is None else checked_backend(backend), enable_maintenance)
+        switch.owner = weakref.ref(self)
         registry.add_app(switch)
         self.gate = Gate(switch, Terms(exemptions, exempt_handler, response_handler, answer))
         self._bypass = self.gate.terms.exemptions.bypass
@@ -124,7 +127,8 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
             await self.app(scope, receive, send)
             return
         gate, app = self.gate, self.gate.app
-        app.lifespans += 1
+        loop = running_loop()
+        app.lifespans.append(loop)
         try:
             try:
                 gate.view()
@@ -137,7 +141,7 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
                 raise
             await self.app(scope, receive, send)
         finally:
-            app.lifespans -= 1
+            app.lifespans.remove(loop)
             if not app.lifespans:
                 gate.leave()
 

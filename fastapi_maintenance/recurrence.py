@@ -228,9 +228,7 @@ def _month_bits(month: int, *, leap: bool) -> int:
 def _bits_of_month_day(day: int, *, leap: bool) -> int:
     """Return the days of a year that have a number in their month, from its end if that is negative."""
     months = [_month(month, leap=leap) for month in range(1, 13)]
-    return sum(
-        1 << first + (day - 1 if day > 0 else length + day) for first, length in months if abs(day) <= length
-    )
+    return sum(1 << first + (day - 1 if day > 0 else length + day) for first, length in months if abs(day) <= length)
 
 
 def _bits_of_year_day(day: int, *, leap: bool) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gc
+import asyncio
 import inspect
 import os
 import re
@@ -30,6 +30,7 @@ from .exceptions import (
     UnknownBackend,
     UnsupportedByBackend,
 )
+from .reachability import reachable
 from .stores.contract import is_switch_name
 from .stores.urls import registered_store
 
@@ -51,10 +52,12 @@ class AppSwitch:
     """What stands in for the backends of switches, the last one first: for tests of the app."""
 
     def __post_init__(self) -> None:
+        self.owner: weakref.ref[object] = weakref.ref(self)
+        """What the app has and can be reached with it: its middleware."""
         self.views: weakref.WeakSet[Any] = weakref.WeakSet()
         """The views that the app uses, whose stores are followed for it."""
-        self.lifespans = 0
-        """How many servers are running the app's lifespan."""
+        self.lifespans: list[asyncio.AbstractEventLoop | None] = []
+        """The event loops in which the app's lifespan is running; ``None`` for one that is not asyncio's."""
         self.override()
 
     def override(self, *overrides: tuple[str, BaseStateBackend]) -> None:
@@ -62,6 +65,10 @@ class AppSwitch:
         self.overrides = overrides
         self.instead = None if DEFAULT in dict(overrides) else self.enable_maintenance
         """What stands in for the stored mode."""
+
+    def is_served(self) -> bool:
+        """Return whether a server is running the app's lifespan, so that the app can be reached."""
+        return any(loop is not None and loop.is_running() for loop in self.lifespans)
 
     def instead_of(self, switch: str) -> bool | None:
         """Return what stands in for the stored mode of a switch, which only the default one's has."""
@@ -177,10 +184,10 @@ class Registry:
         app = answering_app()
         if app is not None:
             return self.of_app(app, name)
+        own = () if name != DEFAULT and name in self._configured else self._own_backends()
         with self._lock:
             if name != DEFAULT and name in self._configured:
                 return self._configured[name]
-            own = self._own_backends()
             default = own[0] if own else self._default()
             return default if name == DEFAULT else self._named(name, default)
 
@@ -200,13 +207,21 @@ class Registry:
         return self._configured[DEFAULT]
 
     def _own_backends(self) -> list[BaseStateBackend]:
-        own = self._distinct_own_backends()
-        if len(own) > 1:
-            gc.collect()  # apps hold themselves alive in cycles: one that is only waiting to be freed doesn't count
-            own = self._distinct_own_backends()
+        """Return the backend that apps brought; of apps that can still be reached, collected or not.
+
+        Raises:
+            AmbiguousSwitch: There are several.
+        """
+        with self._lock:  # weak references only: a local variable would be another way to reach them
+            apps = [(app.owner, app.backend, app.is_served()) for app in self._apps if app.backend is not None]
+        own = {id(backend): backend for _, backend, is_served in apps if is_served}
+        unsure = [(owner, backend) for owner, backend, _ in apps if id(backend) not in own]
+        for (_, backend), is_alive in zip(unsure, reachable([owner for owner, _ in unsure]), strict=True):
+            if is_alive:
+                own[id(backend)] = backend
         if len(own) > 1:
             raise AmbiguousSwitch(len(own))
-        return own
+        return list(own.values())
 
     def _distinct_own_backends(self) -> list[BaseStateBackend]:
         return list({id(app.backend): app.backend for app in self._apps if app.backend is not None}.values())
@@ -366,7 +381,9 @@ def _with_options(kind: str, options: dict[str, Any]) -> BaseStateBackend:
     make = _TYPES[kind]
     parameters = inspect.signature(make).parameters
     accepted = [name for name, one in parameters.items() if one.kind is not one.VAR_KEYWORD]
-    missing = [name for name in accepted if parameters[name].default is inspect.Parameter.empty and name not in options]
+    missing = [
+        name for name in accepted if parameters[name].default is inspect.Parameter.empty and name not in options
+    ]
     if len(accepted) < len(parameters):
         accepted += FollowOptions.__annotations__
     unknown = sorted(set(options) - set(accepted))

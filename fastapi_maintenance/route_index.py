@@ -13,9 +13,10 @@ from enum import Enum, StrEnum
 from typing import Any, NamedTuple
 
 import fastapi.routing as fastapi_routing
-from fastapi import APIRouter
-from fastapi.routing import APIRoute, APIWebSocketRoute
+from fastapi.applications import FastAPI
+from fastapi.routing import APIRoute, APIRouter, APIWebSocketRoute
 from starlette._utils import get_route_path
+from starlette.applications import Starlette
 from starlette.convertors import FloatConvertor, IntegerConvertor, PathConvertor, StringConvertor
 from starlette.routing import Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.types import Scope
@@ -410,19 +411,37 @@ def is_like_stock(included: Any) -> bool:
 
 def has_stock_handle(route: Any) -> bool:
     """Return whether a route, or an included router, does with a request what Starlette's and FastAPI's own do."""
-    return _function_of(route, "handle") in _STOCK_HANDLES
+    return _is_of(_HANDLING, "handle", _function_of(route, "handle"))
+
+
+def has_stock_call(app: Starlette | Router) -> bool:
+    """Return whether an app or router does with a request what Starlette's and FastAPI's own do."""
+    called = type(app).__call__  # of a call, Python asks the class alone
+    if isinstance(app, Starlette):
+        return _is_of(_APPS, "__call__", called)
+    return _is_of(_ROUTERS, "__call__", called) and _is_of(_ROUTERS, "app", _function_of(app, "app"))
+
+
+def _is_of(classes: tuple[type[Any], ...], method: str, function: Any) -> bool:
+    """Return whether a function is the method that one of these classes has now.
+
+    Now, because instrumentation replaces methods of Starlette's and FastAPI's classes at any time, by wrappers.
+    """
+    for each in classes:  # noqa: SIM110 - `any` takes twice as long
+        if getattr(each, method) == function:
+            return True
+    return False
+
+
+_APPS = (FastAPI, Starlette)
+_ROUTERS = (APIRouter, Router)
+_HANDLING = (APIRoute, Route, Mount, Host, *([APIRouter] if hasattr(APIRouter, "handle") else []))  # FastAPI >= 0.137
 
 
 def _function_of(carrier: Any, method: str) -> Any:
     """Return the function behind a method, or ``None`` where something else was put in its place."""
     # Not `vars()`: Python 3.11 reads all attributes of an object more slowly once it was asked for its dict.
     return getattr(getattr(carrier, method, None), "__func__", None)
-
-
-_STOCK_HANDLES = {
-    *(Route.handle, APIRoute.handle, Mount.handle, Host.handle),
-    getattr(APIRouter, "handle", Route.handle),  # FastAPI >= 0.137 has it
-}
 
 
 def index_of(router: Router) -> RouteIndex:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import CellType, FunctionType, MethodType
 from typing import Any, NamedTuple
 
 import fastapi.routing as fastapi_routing
-from fastapi import APIRouter, FastAPI
-from fastapi.routing import APIRoute
+from fastapi.applications import FastAPI  # not `fastapi.FastAPI`, which instrumentation replaces by a subclass
+from fastapi.routing import APIRoute, APIRouter
 from starlette.applications import Starlette
 from starlette.convertors import FloatConvertor, IntegerConvertor, StringConvertor, UUIDConvertor
 from starlette.endpoints import HTTPEndpoint
@@ -26,7 +26,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from .decorators import mark_of
 from .exceptions import UnsupportedFastAPI
 from .policy import Mark
-from .route_index import UNSURE, has_stock_handle, index_of, is_included, is_like_stock, route_path
+from .route_index import (
+    UNSURE,
+    has_stock_call,
+    has_stock_handle,
+    index_of,
+    is_included,
+    is_like_stock,
+    route_path,
+)
+from .wrappers import reads_app
 
 # FastAPI >= 0.138 has frontends.
 _FrontendRouteGroup: type[Any] | None = getattr(fastapi_routing, "_FrontendRouteGroup", None)
@@ -79,11 +88,12 @@ def resolve(app: ASGIApp, scope: Scope, *, mark: Mark | None = None, with_depend
     """
     walk = _Walk(_private_copy(scope), mark, with_dependencies=with_dependencies)
     try:
-        return walk.app(app)
+        target = walk.app(app)
     except UnsupportedFastAPI:
         raise
     except Exception as error:  # noqa: BLE001 - it is the user's, and told in the answer
-        return Target(runs=True, entries=tuple(walk.entries), failure=error)
+        target = Target(runs=True, entries=tuple(walk.entries), failure=error)
+    return walk.with_overriding(target)
 
 
 def root_of(app: ASGIApp | None) -> Router | Starlette | None:
@@ -116,9 +126,9 @@ def declared_path(scope: Scope) -> str | None:
 
 def wrap_innermost(router: Router, wrap: Callable[[ASGIApp], ASGIApp]) -> None:
     """Put something between a router's own middleware and the router, where that middleware lets us."""
-    for step in steps_of(router.middleware_stack):
-        inner = _wrapped(step)
-        if isinstance(inner, MethodType) and inner.__self__ is router:
+    for step in steps_of(router.middleware_stack, _kept):
+        inner = _kept(step)
+        if step is not router and isinstance(inner, MethodType) and inner.__self__ is router:
             if isinstance(step, FunctionType):
                 _cell_of_app(step).cell_contents = wrap(inner)
             else:
@@ -126,20 +136,29 @@ def wrap_innermost(router: Router, wrap: Callable[[ASGIApp], ASGIApp]) -> None:
             return
 
 
-def steps_of(app: Any) -> Iterator[Any]:
-    """Yield ``app`` and what it wraps, outermost first. A router or Starlette app ends the way."""
+def steps_of(app: Any, inner_of: Callable[[Any], Any] | None = None) -> Iterator[Any]:
+    """Yield ``app`` and what it wraps, outermost first. A router or Starlette app ends the way.
+
+    ``inner_of`` returns what one step wraps; by default what its code is seen to call.
+    """
     seen: set[int] = set()
     while app is not None and id(app) not in seen:
         seen.add(id(app))
-        if isinstance(app, MethodType) and isinstance(app.__self__, Router):
+        if isinstance(app, MethodType) and isinstance(app.__self__, Router) and app.__name__ in ("app", "__call__"):
             # A router's own middleware ends at the bound method `router.app`.
             app = app.__self__
         yield app
-        app = _wrapped(app)
+        app = (inner_of or _wrapped)(app)
 
 
 def _wrapped(app: Any) -> Any:
-    """Return the ASGI app that a middleware calls: its ``.app``, or a closure's variable ``app``."""
+    """Return the ASGI app that a middleware calls: an ``.app`` that its own code never reads is none."""
+    inner = _kept(app)
+    return inner if inner is not None and (isinstance(app, FunctionType) or reads_app(type(app))) else None
+
+
+def _kept(app: Any) -> Any:
+    """Return the ASGI app that a middleware keeps: its ``.app``, or a closure's variable ``app``."""
     if not isinstance(app, FunctionType):
         return getattr(app, "app", None)
     try:
@@ -160,6 +179,8 @@ class _Walk:
         self.view = view
         self.with_dependencies = with_dependencies
         self.mark = mark
+        self.overriding: list[tuple[Any, Mark | None]] = []
+        """The apps and routers so far that do something else than Starlette's and FastAPI's own, with their marks."""
         self.entries: list[Entry] = []
         self.prefix = ""
         """The paths of the mounts so far."""
@@ -172,6 +193,7 @@ class _Walk:
                 if isinstance(step, FastAPI) and step.root_path:
                     self.view["root_path"] = step.root_path  # as FastAPI.__call__ does
                 self.view["app"] = step
+                self.note_overriding(step)
                 return self.router(router_of(step))
             if isinstance(step, Router):
                 return self.router(step)
@@ -179,6 +201,7 @@ class _Walk:
 
     def router(self, router: Router) -> Target:
         """Enter a router: the first full match, else the first partial one, else what is behind the routes."""
+        self.note_overriding(router)
         self.entries.append(Entry(router, self.view.get("root_path", ""), self.mark))
         matched = self.select(router)
         return self.behind(router) if matched is None else self.route(matched)
@@ -340,6 +363,21 @@ class _Walk:
     def note_mark(self, carrier: Any) -> None:
         """Take over the mark of something further in, if it has one."""
         self.mark = mark_of(carrier) or self.mark
+
+    def note_overriding(self, app: Starlette | Router) -> None:
+        """Take note of an app or router that may run anything before its routes, or in their place."""
+        if not has_stock_call(app):
+            self.note_mark(app)
+            self.overriding.append((app, self.mark))
+
+    def with_overriding(self, target: Target) -> Target:
+        """Return the target of a way on which overriding apps and routers run, too: their strictest mark applies."""
+        if not self.overriding:
+            return target
+        marks = [mark for _, mark in self.overriding] + ([target.mark] if target.runs else [])
+        mark = Mark.ON if Mark.ON in marks else None if None in marks else Mark.OFF
+        endpoint = target.endpoint if target.runs else self.overriding[-1][0]
+        return replace(target, runs=True, endpoint=endpoint, mark=mark, docs=False)
 
     def target(self, endpoint: Any, route: Any = None, *, docs: bool = False) -> Target:
         """Return the end of a way on which something runs."""
@@ -523,11 +561,14 @@ def has_stock_default(router: Router) -> bool:
 
 
 def _has_stock_dispatch(endpoint: type[HTTPEndpoint]) -> bool:
-    return (
-        endpoint.__init__ is HTTPEndpoint.__init__
-        and endpoint.dispatch is HTTPEndpoint.dispatch
-        and endpoint.method_not_allowed is HTTPEndpoint.method_not_allowed
+    return type(endpoint).__call__ is type.__call__ and all(
+        getattr(endpoint, name, None) is getattr(HTTPEndpoint, name, None) for name in _DECIDES_WHAT_AN_ENDPOINT_RUNS
     )
+
+
+_DECIDES_WHAT_AN_ENDPOINT_RUNS = (
+    *("__new__", "__init__", "__await__", "__getattribute__", "__getattr__", "dispatch", "method_not_allowed"),
+)
 
 
 class _EveryMethod(HTTPEndpoint):

@@ -67,6 +67,7 @@ _NEVER = datetime.max.replace(tzinfo=UTC)
 _SIGHT = timedelta(days=365 * (SIGHT_YEARS - 1))
 """For how long it is known at least that a rule occurs no more, or that it does."""
 
+
 def check_aware(moment: object, name: str) -> None:
     """Raise ``ValueError``, with the way out, unless it is a time with a time zone."""
     if not isinstance(moment, datetime):

@@ -26,7 +26,7 @@ from pydantic import TypeAdapter
 from starlette.types import Scope
 
 from . import background
-from .backends.base import VIEW, BaseStateBackend, StoreBackend, StateBackend
+from .backends.base import VIEW, BaseStateBackend, StateBackend, StoreBackend
 from .exceptions import BackendUnavailable, MaintenanceError, ReadOnlyBackend, UnsupportedByBackend
 from .registry import AppSwitch
 from .state import Change, Hold, MaintenanceMode, MaintenanceState, as_mode

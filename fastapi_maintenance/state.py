@@ -31,7 +31,6 @@ from .exceptions import (
     CorruptState,
     HoldLost,
     InvalidConfiguration,
-    MissingExtra,
     SwitchIsHeld,
     UnknownWindow,
     VersionConflict,
@@ -465,7 +464,9 @@ class Change:
         if not (self.put_windows or self.drop_windows or ended):
             return state.windows
         windows = {
-            id_: _ended(window, ended.get(id_)) for id_, window in state.windows.items() if id_ not in self.drop_windows
+            id_: _ended(window, ended.get(id_))
+            for id_, window in state.windows.items()
+            if id_ not in self.drop_windows
         }
         return {**windows, **self.put_windows}
 

@@ -173,7 +173,11 @@ async def running(app: ASGIApp) -> AsyncIterator[None]:
     sent: asyncio.Queue[Message] = asyncio.Queue()
     await incoming.put({"type": "lifespan.startup"})
     scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
-    task = asyncio.create_task(app(scope, incoming.get, sent.put))  # type: ignore[arg-type]
+
+    async def run() -> None:
+        await app(scope, incoming.get, sent.put)
+
+    task = asyncio.create_task(run())
     assert (await asyncio.wait_for(sent.get(), 20))["type"] == "lifespan.startup.complete"
     try:
         yield

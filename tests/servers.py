@@ -39,11 +39,12 @@ class Server:
 
 @contextmanager
 def uvicorn_server(
-    app: ASGIApp, *, ws: str = "auto", lifespan: Any = "off", access_log: bool = False
+    app: ASGIApp, *, http: str = "h11", ws: str = "auto", lifespan: Any = "off", access_log: bool = False
 ) -> Iterator[Server]:
-    """Serve ``app`` with uvicorn and its websocket implementation ``ws``."""
+    """Serve ``app`` with uvicorn and its implementations ``http`` and ``ws``."""
     config = uvicorn.Config(
         app,
+        http=http,
         ws=ws,
         lifespan=lifespan,
         access_log=access_log,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from abc import ABCMeta
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -341,7 +342,33 @@ def test_a_head_method_of_an_endpoint_class_counts_for_head() -> None:
     assert target(app, "/page").mark is None
 
 
-@pytest.mark.parametrize("method", ["dispatch", "method_not_allowed", "__init__"])
+@pytest.mark.parametrize("metaclass", [type, ABCMeta])
+def test_an_endpoint_class_that_overrides_nothing_answers_405_itself(metaclass: type) -> None:
+    """What it is made by matters only where that calls it in its own way."""
+    page = metaclass("Stock", (Page,), {})
+    app = FastAPI()
+    app.router.routes.append(Route("/page", page))
+    assert runs(app, "/page", "PUT") is None
+    assert runs(app, "/page") is page
+
+
+def test_an_endpoint_class_whose_class_is_called_in_its_own_way_runs_always() -> None:
+    """It may return anything."""
+
+    class Meta(type):
+        def __call__(cls, *arguments: Any) -> Any:
+            return opaque(*arguments)
+
+    page = Meta("Own", (Page,), {})
+    app = FastAPI()
+    app.router.routes.append(Route("/page", page))
+    assert runs(app, "/page", "PUT") is page
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["dispatch", "method_not_allowed", "__init__", "__new__", "__await__", "__getattr__", "__getattribute__"],
+)
 def test_an_endpoint_class_with_a_dispatch_of_its_own_runs_always(method: str) -> None:
     """What it does with a method that it has not is its own affair."""
 
@@ -768,7 +795,8 @@ def test_apps_that_wrap_each_other_lead_nowhere() -> None:
     class Wrapper:
         app: Any = None
 
-        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await self.app(scope, receive, send)
 
     one, other = Wrapper(), Wrapper()
     one.app, other.app = other, force_maintenance_mode_off(one)

@@ -117,7 +117,8 @@ def test_on_counts_before_read_only_and_then_the_one_that_ends_last() -> None:
     long = window(NOW + HOUR, NOW + 3 * HOUR, "long")
     table = Timetable([short, reading, long])
     names = [
-        (at := table.at(NOW + hour * HOUR)).occurrence and (at.occurrence.window.id, ends_of(table, NOW + hour * HOUR)) for hour in range(10)
+        (at := table.at(NOW + hour * HOUR)).occurrence and (at.occurrence.window.id, ends_of(table, NOW + hour * HOUR))
+        for hour in range(10)
     ]
     assert names == [
         ("reading", NOW + 9 * HOUR),
@@ -590,7 +591,8 @@ def rules(draw: st.DrawFn) -> str:
     if draw(st.booleans()):
         chosen = draw(st.lists(days, min_size=1, max_size=3, unique=True))
         parts.append(
-            "BYDAY=" + ",".join((draw(st.sampled_from(["1", "-1", "2", "5", "-5"])) if numbered else "") + d for d in chosen)
+            "BYDAY="
+            + ",".join((draw(st.sampled_from(["1", "-1", "2", "5", "-5"])) if numbered else "") + d for d in chosen)
         )
     if draw(st.booleans()):
         parts.append(f"WKST={draw(days)}")

@@ -325,9 +325,7 @@ def test_a_change_after_a_loss_is_made_on_the_restored_document() -> None:
         hold = {"h": Hold(kind="on", owner="migration")}
         await switch.change(Change(put_holds=hold, ttl=timedelta(seconds=60)))
         store.put(KEY, None)
-        renewal = Change(
-            put_holds=hold, ttl=timedelta(seconds=60), required_holds=frozenset({"h"}), is_renewal=True
-        )
+        renewal = Change(put_holds=hold, ttl=timedelta(seconds=60), required_holds=frozenset({"h"}), is_renewal=True)
         state = await switch.change(renewal)
         assert list(state.holds) == ["h"]
         assert stored(store)["restored"]

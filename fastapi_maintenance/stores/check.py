@@ -91,7 +91,9 @@ async def _is_replaced_by_revision(store: DocumentStore, key: str) -> None:
     back = await _write(store, key, _document("1"), second.revision, quiet=True)
     _must("give each write another revision, quiet or not", back.revision not in (None, second.revision))
     never = f"{key}-never"
-    _must("refuse to replace a missing document", await _conflicts(_write(store, never, _document("1"), first.revision)))
+    _must(
+        "refuse to replace a missing document", await _conflicts(_write(store, never, _document("1"), first.revision))
+    )
 
 
 async def _has_one_winner(stores: list[DocumentStore], key: str) -> None:

@@ -34,7 +34,7 @@ class Reading(NamedTuple):
     """The store's own time at that moment, aware; ``None``: the store's clock is the clock of this host."""
 
 
-class Conflict(Exception):  # noqa: N818 - no failure: the caller applies its change to the newer document
+class Conflict(Exception):
     """The document has another revision than the one that was to be replaced; nothing was written.
 
     Args:

@@ -314,7 +314,9 @@ def _document(content: bytes, file: os.stat_result, *, where: str) -> bytes:
         raise CorruptState(where, f"more than {MAX_BYTES} bytes")
     try:
         # PowerShell's echo writes UTF-16.
-        text = content.decode("utf-16") if content.startswith(_UTF16) else content.removeprefix(codecs.BOM_UTF8).decode()
+        text = (
+            content.decode("utf-16") if content.startswith(_UTF16) else content.removeprefix(codecs.BOM_UTF8).decode()
+        )
     except UnicodeDecodeError:
         raise CorruptState(where, "it is no text") from None
     text = text.strip()

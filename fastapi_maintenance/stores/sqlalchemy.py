@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, quote_plus
 
-from .. import background
 from ..exceptions import BackendUnavailable, InvalidConfiguration, MissingExtra, OutcomeUnknown
 from ..state import UNIX_EPOCH
 from .contract import MAX_BYTES, Conflict, DocumentStore, Reading
@@ -50,7 +49,9 @@ _SHARE_OF_THE_DATABASE = 0.8
 _SECONDS_TO_CLOSE = 0.5
 _CONNECTIONS_KEPT = 2
 
-_INSERT = "INSERT INTO {table} (name, revision, document, updated_at) VALUES (:name, :new, :content, CURRENT_TIMESTAMP)"
+_INSERT = (
+    "INSERT INTO {table} (name, revision, document, updated_at) VALUES (:name, :new, :content, CURRENT_TIMESTAMP)"
+)
 _UPDATE = (
     "UPDATE {table} SET revision = :new, document = :content, updated_at = CURRENT_TIMESTAMP "
     "WHERE name = :name AND revision = :revision"

@@ -6,7 +6,7 @@ import atexit
 import functools
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ class Builder:
         ours = [maintenance] if maintenance is not None else []
         outer = [StarletteMiddleware(around, plan=plan) for plan in scenario.outer]
         if scenario.placement == "around":
-            app: ASGIApp = self.app(scenario.app, 0)
+            app: ASGIApp = self.app(scenario.app, 0, is_around=True)
             for middleware in reversed([*outer, *ours]):
                 app = middleware.cls(app, *middleware.args, **middleware.kwargs)
             return app
@@ -136,9 +136,11 @@ class Builder:
         *,
         above: Sequence[StarletteMiddleware] = (),
         in_constructor: bool = False,
+        is_around: bool = False,
     ) -> Any:
         """Build an app."""
         middlewares = [*above, *self.middlewares(plan.middlewares, depth)]
+        own = self.overriding(plan, depth) if depth or is_around else lambda kind: kind
         app: Any
         if plan.kind == "opaque":
             return Opaque("opaque", plan.id)
@@ -146,7 +148,7 @@ class Builder:
             return Opaque("opaque", plan.id).function()
         if plan.kind == "fastapi":
             docs: dict[str, Any] = plan.docs
-            app = FastAPI(
+            app = own(FastAPI)(
                 redirect_slashes=plan.redirect_slashes,
                 root_path_in_servers=False,  # or FastAPI 0.115's schema depends on the requests before
                 dependencies=[*self.app_guards, *self.depends(plan.dependencies)],
@@ -156,16 +158,19 @@ class Builder:
             app.root_path = plan.root_path  # as an argument it is deprecated, and does the same
             record_docs(app, plan.id)
         elif plan.kind == "starlette":
-            app = Starlette()
+            app = own(Starlette)()
             app.router.redirect_slashes = plan.redirect_slashes
         elif plan.kind == "api_router":
-            app = APIRouter(redirect_slashes=plan.redirect_slashes, dependencies=self.depends(plan.dependencies))
+            app = own(APIRouter)(redirect_slashes=plan.redirect_slashes, dependencies=self.depends(plan.dependencies))
         else:
-            app = Router(redirect_slashes=plan.redirect_slashes, middleware=middlewares)
+            app = own(Router)(redirect_slashes=plan.redirect_slashes, middleware=middlewares)
         if isinstance(app, Starlette) and not in_constructor:
             for middleware in reversed(middlewares):
                 app.add_middleware(middleware.cls, *middleware.args, **middleware.kwargs)
         router = app.router if isinstance(app, Starlette) else app
+        if router is not app and plan.override is not None and plan.override.method.startswith("router."):
+            router.__class__ = self.overriding(plan, depth)(type(router))
+            router.middleware_stack = router.app
         if plan.default is not None:
             default = Opaque("default", plan.default.id)
             router.default = default.function() if plan.default.shape == "function" else default
@@ -173,9 +178,26 @@ class Builder:
         self.fill(router, plan.router, depth)
         return app
 
+    def overriding(self, plan: AppPlan, depth: int) -> Callable[[type[Any]], type[Any]]:
+        """Return what makes of a class the one that overrides what the plan says, if it is the class to do that."""
+
+        def own(kind: type[Any]) -> type[Any]:
+            override = plan.override
+            of_router = override is not None and override.method.startswith("router.")
+            if override is None or of_router == issubclass(kind, Starlette):
+                return kind
+            does = Middleware("none", "asgi") if self.leaves_out(depth) else override.does
+            return overriding(kind, override.method.removeprefix("router."), plan.id, does)
+
+        return own
+
+    def leaves_out(self, depth: int) -> bool:
+        """Return whether the middlewares of a place are left out."""
+        return self.level is not None and depth >= self.level
+
     def middlewares(self, plans: Sequence[Middleware], depth: int) -> list[StarletteMiddleware]:
         """Build the middlewares of one place, unless they are left out."""
-        if self.level is not None and depth >= self.level:
+        if self.leaves_out(depth):
             return []
         return [StarletteMiddleware(around, plan=plan) for plan in plans]
 
@@ -277,7 +299,7 @@ class Builder:
             route = WebSocketRoute(leaf.path, endpoint, middleware=middleware)
         else:
             middleware = [StarletteMiddleware(around, plan=Middleware("none", "closure"))] if leaf.middleware else None
-            if spec.shape in ("class", "dispatch"):
+            if spec.shape in ("class", *RECORDED):
                 endpoint = self.marked(self.http_class(spec), spec.id, spec.mark)
             elif spec.shape == "asgi":
                 endpoint = self.marked(Opaque("endpoint", spec.id), spec.id, spec.mark)
@@ -313,7 +335,7 @@ class Builder:
         methods: dict[str, AnyFunction] = {}
         for name, mark in spec.methods.items():
             methods[name] = self.marked(http_method(spec, name), f"{spec.id}.{name}", mark)
-        base = RecordedDispatch if spec.shape == "dispatch" else HTTPEndpoint
+        base = RECORDED.get(spec.shape, HTTPEndpoint)
         return type(f"Endpoint_{spec.id}", (base,), {**methods, "test_id": spec.id})
 
     def depends(self, plans: Sequence[Dependency]) -> list[Any]:
@@ -433,6 +455,19 @@ class RecordedDispatch(HTTPEndpoint):
     async def dispatch(self) -> None:
         write("handle", self.test_id, subject_within(type(self), self.scope), self.scope)
         await super().dispatch()
+
+
+class RecordedAwait(HTTPEndpoint):
+    """An endpoint class that does something before it dispatches."""
+
+    test_id: str
+
+    def __await__(self) -> Generator[Any, None, None]:
+        write("handle", self.test_id, subject_within(type(self), self.scope), self.scope)
+        return super().__await__()
+
+
+RECORDED: dict[str, type[HTTPEndpoint]] = {"dispatch": RecordedDispatch, "await": RecordedAwait}
 
 
 def subject_within(endpoint: Any, scope: Scope) -> str:
@@ -808,9 +843,28 @@ def hidden(app: ASGIApp, name: str) -> ASGIApp:
     return opaque
 
 
+def overriding(kind: type[Any], method: str, name: str, plan: Middleware) -> type[Any]:
+    """Return a subclass of an app's or router's class that does something, and then what it overrides."""
+
+    async def override(self: Any, scope: Scope, receive: Receive, send: Send) -> None:
+        write("override", name, name, scope)
+        await pass_on(functools.partial(getattr(kind, method), self), plan, scope, receive, send)
+
+    return type(f"Own{kind.__name__}", (kind,), {method: override})
+
+
+class Facade(Opaque):
+    """An opaque ASGI app that keeps another one, and never calls it."""
+
+    def __init__(self, app: ASGIApp, name: str) -> None:
+        super().__init__("opaque", name)
+        self.app = app
+
+
 WRAPPERS: dict[str, Callable[[ASGIApp, str], ASGIApp]] = {
     "class": lambda app, _: PlainMiddleware(app, Middleware("none", "asgi")),
     "closure": lambda app, _: closure_around(app, Middleware("none", "closure")),
     "hidden": hidden,
+    "facade": Facade,
 }
 """What an app can be wrapped in before it is mounted."""

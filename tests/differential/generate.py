@@ -23,6 +23,7 @@ from .plan import (
     Mark,
     Middleware,
     Node,
+    Override,
     Rearrange,
     Remark,
     RouterPlan,
@@ -127,7 +128,8 @@ class _Grower:
             app.mark = None
             self.unmarkable.add(app.id)
         if depth and kind != "routes" and self.chance(0.3):
-            app.wrapper = rng.choice(("class", "closure") if self.guard else ("class", "closure", "hidden"))
+            wrappers = ("class", "closure") if self.guard else ("class", "closure", "hidden", "facade")
+            app.wrapper = rng.choice(wrappers)
             app.wrapper_mark = self.mark()
         if kind in ("opaque", "function"):
             return app
@@ -148,8 +150,24 @@ class _Grower:
             if kind == "router" and any(middleware.style == "hidden" for middleware in app.middlewares):
                 # What a router's own middleware hides can't be guarded: it stands behind the router's entrance.
                 app.middlewares = []
+        if kind != "routes" and not self.guard and self.chance(0.25 if depth else 0.1):
+            app.override = self.override(app)
         app.router.children = self.nodes(depth, of_fastapi=kind in ("fastapi", "api_router"))
         return app
+
+    def override(self, app: AppPlan) -> Override:
+        """Return how an app overrides how it is called; no middleware may rewrite what comes to it."""
+        of_app = app.kind in ("fastapi", "starlette")
+        method = self.rng.choice(("__call__", "router.__call__", "router.app") if of_app else ("__call__", "app"))
+        effects = [*INNOCENT, *INNOCENT, "answer"]
+        # What `app` rewrites has come past the entrance of its own router.
+        if not method.endswith("app") and not any(each.interferes for each in app.middlewares):
+            # At its entrance, a router's `__call__` is judged again: by another method it might have been blocked.
+            effects += REWRITES if of_app and method == "__call__" else [each for each in REWRITES if each != "method"]
+        override = Override(method, Middleware(self.rng.choice(effects), self.rng.choice(("asgi", "copy"))))
+        if override.does.interferes or method == "router.__call__":
+            app.middlewares = [each for each in app.middlewares if not each.interferes]
+        return override
 
     def middlewares(self, probability: float, effects: Sequence[str]) -> list[Middleware]:
         """Return one or two middlewares, or none."""
@@ -242,7 +260,7 @@ class _Grower:
         if not self.guard:
             # One place per mount, so that a request is judged at the one router behind it. Nothing is judged behind
             # a middleware in front of an opaque app: it must not change what "safe" is judged by.
-            opaque = app.kind in ("opaque", "function") or app.wrapper == "hidden"
+            opaque = app.kind in ("opaque", "function") or app.wrapper in ("hidden", "facade") or app.override
             effects = INNOCENT if opaque or app.middlewares else (*INNOCENT, "answer", *REWRITES)
             branch.middlewares = self.middlewares(0.2, effects)
         if self.chance(0.05) and app.kind != "routes" and not self.guard:
@@ -254,7 +272,7 @@ class _Grower:
         rng = self.rng
         shapes: dict[str, tuple[str, ...]] = {
             "api": ("async", "async", "sync", "typed", "partial", "instance", "bound"),
-            "plain": ("async", "sync", "partial", "bound", "class", "class", "class", "dispatch", "asgi"),
+            "plain": ("async", "sync", "partial", "bound", "class", "class", "class", "dispatch", "await", "asgi"),
             "socket": ("async", "partial", "bound"),
             "plain_socket": ("async", "class", "partial", "bound"),
             "custom": ("asgi", "anonymous"),
@@ -270,8 +288,9 @@ class _Grower:
         places = ["below", "above"]
         if endpoint.shape in ("partial", "instance", "bound"):
             places.append("inside")
-        endpoint.mark_place = rng.choice(places) if endpoint.shape not in ("class", "dispatch", "asgi") else "below"
-        if kind == "plain" and endpoint.shape in ("class", "dispatch"):
+        is_function = endpoint.shape not in ("class", "dispatch", "await", "asgi")
+        endpoint.mark_place = rng.choice(places) if is_function else "below"
+        if kind == "plain" and endpoint.shape in ("class", "dispatch", "await"):
             names = rng.sample(("get", "post", "delete", "head", "options", "purge"), rng.randint(1, 3))
             endpoint.methods = {name: self.mark() for name in names}
         else:

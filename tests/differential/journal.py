@@ -17,8 +17,9 @@ class Ran:
     """One piece of the application that ran, and the request as it saw it."""
 
     what: str
-    """``endpoint``, ``dependency``, ``handle``, ``docs``, ``frontend``, ``default``, ``opaque``; or what the
-    router did when it raised: ``matching``, or ``redirecting`` (matching the path with or without its last slash)."""
+    """``endpoint``, ``dependency``, ``handle``, ``docs``, ``frontend``, ``default``, ``opaque``; ``override`` (how an
+    app or router is called, before its routes); or what the router did when it raised: ``matching``, ``redirecting``
+    (matching the path with or without its last slash)."""
     name: str
     subject: str | None
     """What was about to answer: the endpoint, also for its dependencies; ``None`` when nothing is known of it."""

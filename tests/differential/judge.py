@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 from fastapi import Depends
@@ -58,10 +59,17 @@ def expected(looks: Sequence[Sequence[Ran]], state: str, known: Survey, story: S
 
 
 def _blocks(ran: Sequence[Ran], state: str, known: Survey, story: Scenario) -> bool:
-    """Apply the rules, in their order, to what would run."""
+    """Apply the rules to what would run: to each override on the way, and to the endpoint."""
+    overrides = list(takewhile(lambda each: each.what == "override", ran))
+    rest = ran[len(overrides) :]
     # Dependencies run first, but the mark is that of the endpoint that they run for.
-    about = next((each for each in ran if each.what != "dependency"), ran[0] if ran else None)
-    if about is None or about.what == "redirecting":
+    about = next((each for each in rest if each.what not in ("dependency", "override")), rest[0] if rest else None)
+    return any(_blocks_one(each, state, known, story) for each in (*overrides, *([about] if about else [])))
+
+
+def _blocks_one(about: Ran, state: str, known: Survey, story: Scenario) -> bool:
+    """Apply the rules, in their order, to one thing that would run."""
+    if about.what == "redirecting":
         return False  # 404, 405, a redirect: nothing of the application would run
     mark = known.mark_of(about.subject)
     if mark is not None:
@@ -73,18 +81,15 @@ def _blocks(ran: Sequence[Ran], state: str, known: Survey, story: Scenario) -> b
     return state == "on" or (state == "read_only" and about.method not in SAFE)
 
 
-def difference(verdict: str, ask: Ask, answer: Answer, oracle: Answer, *, of_routes: bool = False) -> str:
-    """Return how an answer differs from what it must be, or nothing.
-
-    With ``of_routes`` the guard is the last dependency but those of the route, so others have run before it.
-    """
+def difference(verdict: str, ask: Ask, answer: Answer, oracle: Answer, may_run: Sequence[str] = ()) -> str:
+    """Return how an answer differs from what it must be, or nothing; ``may_run`` is what may be run before a block."""
     if verdict == "either":
-        return difference("pass", ask, answer, oracle) and difference("block", ask, answer, oracle)
+        return difference("pass", ask, answer, oracle) and difference("block", ask, answer, oracle, may_run)
     if verdict == "pass":
         if answer.code() != oracle.code():
             return "passed, but other code ran"
         return "" if answer.outside() == oracle.outside() else "passed, but the answer is another"
-    if any(ran.what != "dependency" or not of_routes for ran in answer.code()):
+    if any(ran.what not in may_run for ran in answer.code()):
         return "blocked, but code of the application ran"
     if answer.error:
         return "blocked, but an exception came out"
@@ -103,7 +108,7 @@ def difference(verdict: str, ask: Ask, answer: Answer, oracle: Answer, *, of_rou
 def _is_default_body(body: bytes, ask: Ask) -> bool:
     """Return whether a body is that of the default answer: JSON, unless a page was asked for, and none for HEAD."""
     if not body:
-        return ask.method == "HEAD"
+        return "HEAD" in (ask.method, dict(ask.headers).get(REWRITERS["method"]))  # rewritten in front of the gate
     if ("accept", "text/html") in ask.headers and body.startswith(b"<!doctype html>"):
         return DEFAULT_BODY["detail"].encode() in body
     content: object = json.loads(body)
@@ -237,7 +242,11 @@ async def judge(story: Scenario, *, until_first: bool = False, oracle_only: bool
             for state in _rotated(subject.states, number):
                 answer = await subject.answer(step, state)
                 verdict = expected(looks, state, known, story)
-                problem = difference(verdict, step, answer, oracle, of_routes=subject.of_routes)
+                # A guard is the last dependency but those of its route. An override that has let the request in, as it
+                # came, has run when another judgement, further in, blocks what it has become.
+                may_run = ["dependency"] if subject.of_routes else []
+                may_run += [] if _blocks(looks[0], state, known, story) else ["override"]
+                problem = difference(verdict, step, answer, oracle, may_run)
                 if problem:
                     found = Disagreement(story, number, state, verdict, problem, step, answer, oracle)
                     report.disagreements.append(found)
@@ -260,7 +269,8 @@ def features(
 ) -> set[str]:
     """Return what is special about a request."""
     ran = looks[-1]
-    about = next((each for each in ran if each.what != "dependency"), None)
+    about = next((each for each in ran if each.what not in ("dependency", "override")), None)
+    about = about or next((each for each in ran if each.what == "override"), None)
     headers = {name for name, _ in ask.headers}
     seen = {f"state {state}", f"placement {story.placement}", f"status {oracle.status}"}
     if story.app_per_state:

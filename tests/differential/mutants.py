@@ -234,7 +234,64 @@ def the_stock_handle_is_assumed(monkeypatch: pytest.MonkeyPatch) -> None:
     _replace(monkeypatch, Walk, "http_route", http_route)
 
 
+@mutant
+def an_app_calls_its_routes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def has_stock_call(original: Any, app: Any) -> bool:
+        return isinstance(app, Starlette) or bool(original(app))
+
+    _replace(monkeypatch, routes, "has_stock_call", has_stock_call)
+
+
+@mutant
+def a_router_is_called_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def has_stock_call(original: Any, app: Any) -> bool:
+        return bool(original(app)) or (isinstance(app, Router) and type(app).__call__ is not Router.__call__)
+
+    _replace(monkeypatch, routes, "has_stock_call", has_stock_call)
+
+
+@mutant
+def a_router_looks_into_its_routes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def has_stock_call(original: Any, app: Any) -> bool:
+        return bool(original(app)) or (isinstance(app, Router) and type(app).__call__ is Router.__call__)
+
+    _replace(monkeypatch, routes, "has_stock_call", has_stock_call)
+
+
+@mutant
+def an_endpoint_class_only_dispatches(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [name for name in routes._DECIDES_WHAT_AN_ENDPOINT_RUNS if name != "__await__"]
+    monkeypatch.setattr(routes, "_DECIDES_WHAT_AN_ENDPOINT_RUNS", names)
+
+
+@mutant
+def whatever_is_called_app_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "reads_app", lambda kind: True)
+
+
+@mutant
+def no_middleware_calls_its_app(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "reads_app", lambda kind: False)
+
+
 # What is said about it.
+
+
+@mutant
+def a_mark_inside_applies_to_an_override(monkeypatch: pytest.MonkeyPatch) -> None:
+    def with_overriding(original: Any, walk: Any, target: Any) -> Any:
+        overriding = original(walk, target)
+        return dataclasses.replace(overriding, mark=target.mark) if target.runs else overriding
+
+    _replace(monkeypatch, Walk, "with_overriding", with_overriding)
+
+
+@mutant
+def nothing_is_forced_on_behind_an_override(monkeypatch: pytest.MonkeyPatch) -> None:
+    def with_overriding(original: Any, walk: Any, target: Any) -> Any:
+        return original(walk, target if not walk.overriding else dataclasses.replace(target, runs=False))
+
+    _replace(monkeypatch, Walk, "with_overriding", with_overriding)
 
 
 @mutant

@@ -113,6 +113,16 @@ class Middleware:
 
 
 @dataclass
+class Override:
+    """How a subclass calls what it overrides."""
+
+    method: str
+    """``__call__`` or ``app``; ``router.__call__`` or ``router.app`` where it is the app's router that overrides."""
+    does: Middleware
+    """What it does before: the same as a middleware."""
+
+
+@dataclass
 class AppPlan:
     """An ASGI app: one with a router, or an opaque one."""
 
@@ -127,8 +137,11 @@ class AppPlan:
     default: Endpoint | None = None
     dependencies: list[Dependency] = field(default_factory=list)
     middlewares: list[Middleware] = field(default_factory=list)
+    override: Override | None = None
+    """How it overrides how it is called, if it does; the whole app's own ``__call__`` only around the middleware."""
     wrapper: str = ""
-    """What the app is wrapped in before it is mounted: ``class``, ``closure``, ``hidden`` (opaque), or nothing."""
+    """What the app is wrapped in before it is mounted: ``class``, ``closure``, ``hidden`` (opaque), ``facade`` (calls
+    something else), or nothing."""
     wrapper_mark: Mark | None = None
 
     @property
@@ -277,6 +290,9 @@ def _survey_app(found: Survey, app: AppPlan, place: Place) -> None:
         found.places[app.wrapper_id] = place
     found.marks[app.id] = app.mark
     place = _inner(place, app.id, *([f"in mounted {app.kind}"] if place.depth else []))
+    if app.override is not None:
+        _survey_middlewares(found, [app.override.does], place.depth)
+        place = replace(place, tags=place.tags | {f"override: {app.override.method}"})
     found.places[app.id] = place
     if app.kind in ("opaque", "function"):
         found.goals.append(Goal(app.id, f"{place.prefix}/any/thing", place.host, ("GET", "POST", "WEBSOCKET")))

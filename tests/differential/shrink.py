@@ -19,6 +19,7 @@ SIMPLE: dict[str, Any] = {
     "mark_place": "below",
     "middleware": False,
     "outcome": "ok",
+    "override": None,
     "placement": "added",
     "preflight_exempt": True,
     "prefix": "",

@@ -61,7 +61,7 @@ async def _write(backend: StoreBackend, writer: int, count: int) -> dict[str, An
 async def _read(backend: StoreBackend, stop: threading.Event) -> dict[str, Any]:
     """Read the store and what requests would see, again and again."""
     view, reads, torn, failed, latest, latest_shown = view_of(backend), 0, 0, 0, 0, 0
-    view.start()
+    view.start(backend)
     while not stop.is_set():
         await asyncio.sleep(_SECONDS_BETWEEN_READINGS)
         try:
