@@ -6,6 +6,7 @@ a change exists once, in Python, for all of them.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -95,7 +96,7 @@ class DocumentStore(ABC):
         """Return the names of the switches that have a document; ``None``: this store can't list them."""
         return None
 
-    async def watch(self, key: str, changed: Callable[[], None]) -> None:
+    async def watch(self, key: str, changed: Callable[[], None]) -> None:  # noqa: B027 - optional
         """Call ``changed`` after each write that is not quiet, and once the store has confirmed the subscription.
 
         Returns when the store pushes nothing, which is the default. Only the call is used: the document is then read,
@@ -113,15 +114,13 @@ class DocumentStore(ABC):
         Raises:
             BackendUnavailable: It may not, and why.
         """
-        try:
+        with contextlib.suppress(Conflict):
             await self.replace(key, b"0", "no revision", seconds=1)
-        except Conflict:
-            pass
         return None
 
     def describe(self, key: str) -> str:
         """Return what logs and errors call this document: where it is, without credentials."""
         return f"<{type(self).__name__} of switch {key!r}>"
 
-    async def aclose(self) -> None:
+    async def aclose(self) -> None:  # noqa: B027 - optional
         """Close the connections; the next call opens them again."""

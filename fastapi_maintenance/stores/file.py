@@ -169,7 +169,7 @@ class FileStore(DocumentStore):
     def _names(self) -> list[str]:
         path = self._default
         try:
-            entries = os.listdir(path.parent)
+            entries = [entry.name for entry in path.parent.iterdir()]
         except OSError as error:
             raise BackendUnavailable(self.describe("default"), _explained(error, path)) from error
         found = {"default"} if path.name in entries else set()

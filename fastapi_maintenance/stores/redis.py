@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -21,17 +21,17 @@ from ..exceptions import (
     MissingExtra,
     OutcomeUnknown,
 )
-from .contract import MAX_BYTES, Conflict, DocumentStore, Reading
+from .contract import MAX_BYTES, Conflict, DocumentStore, Reading, is_switch_name
 from .per_loop import PerLoop
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+    from redis.asyncio.client import PubSub
 
 DEFAULT_KEY = "fastapi-maintenance:{default}"
 """In braces, so that a cluster keeps everything of one switch in one place."""
 
 _NAME = "{default}"
-_MARK = "0mark0"
 _SECONDS_TO_CLOSE = 0.5
 _SHARE_FOR_THE_ANSWER = 0.2
 """Of the time that a write has: the part that remains for the answer after the deadline that the server checks."""
@@ -110,10 +110,8 @@ class RedisStore(DocumentStore):
 
     async def read(self, key: str) -> Reading:
         """Return the document of a switch. One round trip."""
-        try:
+        with self._errors(key):
             time, content = await self._run(_READ, key, MAX_BYTES)
-        except Exception as error:
-            raise self._unavailable(error, key) from None
         return _reading(content, self._now(time))
 
     async def replace(
@@ -123,12 +121,10 @@ class RedisStore(DocumentStore):
         deadline = self._server_time() + timedelta(seconds=seconds * (1 - _SHARE_FOR_THE_ANSWER))
         milliseconds = int(deadline.timestamp() * 1000)
         channel = b"" if quiet else self._channel(key)
-        try:
+        with self._errors(key, sent=True):
             answer, *details = await self._run(
                 _REPLACE, key, revision or "", content, milliseconds, MAX_BYTES, channel
             )
-        except Exception as error:
-            raise self._unavailable(error, key, sent=True) from None
         if answer == b"late":
             raise DeadlinePassed
         now = self._now(details[0])
@@ -138,47 +134,51 @@ class RedisStore(DocumentStore):
 
     async def names(self) -> list[str]:
         """Return the switches that have a key, by SCAN."""
-        before, _, after = self.key_of(_MARK).partition(_MARK)
-        pattern = f"{_escaped(before)}*{_escaped(after)}"
-        found = {"default"} if await self._clients.get().exists(self.key) else set()
-        async for raw in self._clients.get().scan_iter(match=pattern):
-            name = raw.decode(errors="replace")[len(before) : len(raw.decode(errors="replace")) - len(after)]
-            if self.key_of(name).encode() == raw:
-                found.add(name)
-        return sorted(found)
+        before, _, after = self.key_of("\0").partition("\0")
+        names = set()
+        with self._errors("default"):
+            client = self._clients.get()
+            if await client.exists(self.key):
+                names.add("default")
+            async for key in client.scan_iter(match=f"{_escaped(before)}*{_escaped(after)}", count=1000):
+                name = key.decode(errors="replace").removeprefix(before).removesuffix(after)
+                if is_switch_name(name) and self.key_of(name).encode() == key:
+                    names.add(name)
+        return sorted(names)
 
     async def watch(self, key: str, changed: Callable[[], None]) -> None:
         """Call ``changed`` with each push, on a connection of its own, until that is lost."""
         subscription = self._clients.get().pubsub()
-        silent_rounds = 0
         try:
-            await background.bounded(subscription.subscribe(self._channel(key)), self._seconds)
-            while silent_rounds < _SILENT_ROUNDS:
-                try:
-                    async with asyncio.timeout(self._seconds):
-                        if silent_rounds == 1:
-                            await subscription.ping()
-                        # Without a time-out of its own, with which redis-py takes the kernel's ETIMEDOUT for a quiet
-                        # moment, again and again.
-                        message = await subscription.get_message(timeout=None)
-                except TimeoutError:
-                    silent_rounds += 1
-                    continue
-                silent_rounds = 0
-                if message is not None and message["type"] in ("subscribe", "message"):
-                    changed()
-        except Exception as error:
-            raise self._unavailable(error, key) from None
+            with self._errors(key):
+                await background.bounded(subscription.subscribe(self._channel(key)), self._seconds)
+                await self._pass_on(subscription, changed)
         finally:
             await _quietly(subscription.aclose())  # type: ignore[no-untyped-call]
         raise BackendUnavailable(self.describe(key), f"silent for {_SILENT_ROUNDS * self._seconds:g} s")
 
+    async def _pass_on(self, subscription: PubSub, changed: Callable[[], None]) -> None:
+        """Call ``changed`` with each push, until the server is silent."""
+        silent_rounds = 0
+        while silent_rounds < _SILENT_ROUNDS:
+            try:
+                async with asyncio.timeout(self._seconds):
+                    if silent_rounds == 1:
+                        await subscription.ping()
+                    # Without a time-out of its own, with which redis-py takes the kernel's ETIMEDOUT for a quiet
+                    # moment, again and again.
+                    message = await subscription.get_message(timeout=None)
+            except TimeoutError:
+                silent_rounds += 1
+                continue
+            silent_rounds = 0
+            if message is not None and message["type"] in ("subscribe", "message"):
+                changed()
+
     async def try_writing(self, key: str) -> str | None:
         """Write a key that is gone at once, ``<key>:tried``."""
-        try:
+        with self._errors(key):
             await self._clients.get().set(f"{self.key_of(key)}:tried", "", px=1)
-        except Exception as error:
-            raise self._unavailable(error, key) from None
         return None
 
     async def aclose(self) -> None:
@@ -209,8 +209,17 @@ class RedisStore(DocumentStore):
             return datetime.now(UTC)
         return self._clock[0] + timedelta(seconds=asyncio.get_running_loop().time() - self._clock[1])
 
-    def _unavailable(self, error: Exception, key: str, *, sent: bool = False) -> MaintenanceError:
-        """Return the error to raise in place of one of redis-py's."""
+    @contextlib.contextmanager
+    def _errors(self, key: str, *, sent: bool = False) -> Iterator[None]:
+        """Raise this package's errors in place of redis-py's."""
+        try:
+            yield
+        except MaintenanceError:
+            raise
+        except Exception as error:  # noqa: BLE001 - up to a server that speaks something else
+            raise self._explained(error, key, sent=sent) from None
+
+    def _explained(self, error: Exception, key: str, *, sent: bool) -> MaintenanceError:
         from redis.exceptions import AuthenticationError, BusyLoadingError, ResponseError  # noqa: PLC0415 - an extra
 
         if "WRONGTYPE" in str(error):

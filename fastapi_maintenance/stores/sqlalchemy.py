@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, quote_plus
 
-from ..exceptions import BackendUnavailable, InvalidConfiguration, MissingExtra, OutcomeUnknown
+from ..exceptions import BackendUnavailable, InvalidConfiguration, MaintenanceError, MissingExtra, OutcomeUnknown
 from ..state import UNIX_EPOCH
 from .contract import MAX_BYTES, Conflict, DocumentStore, Reading
 from .per_loop import PerLoop
@@ -56,7 +56,7 @@ _UPDATE = (
     "UPDATE {table} SET revision = :new, document = :content, updated_at = CURRENT_TIMESTAMP "
     "WHERE name = :name AND revision = :revision"
 )
-_SELECT = (
+_SELECT = (  # noqa: S608 - of constants
     f"SELECT SUBSTR(document, 1, {MAX_BYTES + 1}) AS content, revision, {{clock}} AS clock FROM {{table}} "
     "WHERE name = :name"
 )
@@ -173,10 +173,8 @@ class SQLAlchemyStore(DocumentStore):
 
     async def read(self, key: str) -> Reading:
         """Return the row of a switch, or none where there is no table."""
-        try:
+        with self._errors(key):
             return await self._unbroken(self._read(key))
-        except Exception as error:
-            raise BackendUnavailable(self.describe(key), self._redacted(error)) from None
 
     async def replace(
         self, key: str, content: bytes, revision: str | None, *, seconds: float, quiet: bool = False
@@ -188,13 +186,8 @@ class SQLAlchemyStore(DocumentStore):
         """Return the switches that have a row."""
         if self._is_nowhere():
             return []
-        try:
-            async with self._connected() as connection:
-                rows = (await _execute(connection, self._sql("SELECT name FROM {table}"))).scalars().all()
-        except Exception as error:
-            if _is_missing_table(error):
-                return []
-            raise BackendUnavailable(self.describe(DEFAULT_KEY), self._redacted(error)) from None
+        with self._errors("default"):
+            rows = await self._unbroken(self._names())
         prefix = self.row_of("")
         named = {name.removeprefix(prefix) for name in rows if name.startswith(prefix) and name != prefix}
         return sorted(named | ({"default"} if self.key in rows else set()))
@@ -230,24 +223,27 @@ class SQLAlchemyStore(DocumentStore):
             self._clock = UNIX_EPOCH + timedelta(milliseconds=int(row.clock)), time.monotonic()
         return Reading(row.content.encode(), row.revision, self._now())
 
+    async def _names(self) -> list[str]:
+        try:
+            async with self._connected() as connection:
+                return list((await _execute(connection, self._sql("SELECT name FROM {table}"))).scalars())
+        except Exception as error:
+            if _is_missing_table(error):
+                return []
+            raise
+
     async def _replace(self, key: str, content: bytes, revision: str | None, seconds: float) -> Reading:
         values = {"name": self.row_of(key), "content": content.decode(), "new": uuid.uuid4().hex}
         statement = self._sql(_INSERT if revision is None else _UPDATE)
         if revision is not None:
             values["revision"] = revision
-        try:
+        with self._errors(key):
             try:
                 rows = await self._write(key, statement, values, seconds)
             except Exception as error:
-                if not _is_missing_table(error):
+                if revision is not None or not _is_missing_table(error):
                     raise
-                rows = 0 if revision is not None else await self._write_first(key, statement, values, seconds)
-        except OutcomeUnknown:
-            raise
-        except Exception as error:
-            if _is_conflict(error):
-                raise Conflict from None
-            raise BackendUnavailable(self.describe(key), self._redacted(error)) from None
+                rows = await self._write_first(key, statement, values, seconds)
         if rows != 1:
             raise Conflict
         return Reading(content, values["new"], self._now())
@@ -284,6 +280,18 @@ class SQLAlchemyStore(DocumentStore):
             with self._unknown_if_lost(key):
                 await connection.commit()
             return rows
+
+    @contextlib.contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        """Raise this package's errors in place of a driver's."""
+        try:
+            yield
+        except MaintenanceError:
+            raise
+        except Exception as error:  # noqa: BLE001 - drivers raise what they like
+            if _is_conflict(error):
+                raise Conflict from None
+            raise BackendUnavailable(self.describe(key), self._redacted(error)) from None
 
     @contextlib.contextmanager
     def _unknown_if_lost(self, key: str) -> Iterator[None]:

@@ -69,7 +69,7 @@ class StoredSwitch:
         self.clock_ahead = timedelta()
         """How far this host's clock is ahead of the store's."""
         self._restores = on_emptied == "restore"
-        self._begin_anew()
+        self.begin_anew()
         _switches.add(self)
 
     @property
@@ -84,7 +84,8 @@ class StoredSwitch:
         self._parsed: tuple[str | None, MaintenanceState] | None = None
         self._warned_of_loss = False
 
-    def _begin_anew(self) -> None:
+    def begin_anew(self) -> None:
+        """Know nothing, as in a forked child."""
         self.forget()
         self._one_message = asyncio.Lock()
         self._one_change = asyncio.Lock()
@@ -130,35 +131,37 @@ class StoredSwitch:
 
     async def _change(self, change: Change, end: float) -> MaintenanceState:
         """Read, apply, replace; the same again after a conflict or a lost answer."""
-        found: _Found | None = None
+        before: _Found | None = None
         unknown: _Unknown | None = None
-        while True:
-            if _time() >= end:
-                raise self._unavailable("others changed it all the time") if unknown is None else unknown.error
+        while _time() < end:
             try:
-                if found is None:
-                    found = await self._read(end, replaces_anything=change.forgets)
-                if found.state is not None and found.state.remembers(change.id):
-                    return found.living or found.state
+                before = await self._base(change, before, end)
+                if before.state is not None and before.state.remembers(change.id):
+                    return before.living or before.state
                 if unknown is not None:
-                    unknown = unknown.after(found, change)
-                lost = self._lost(found)
-                if lost is not None and self._restores and not change.forgets:
-                    found = await self._restore(lost, found, end)
-                before = found
+                    unknown = unknown.after(before, change)
                 after = change.applied_to(before.state or MaintenanceState(), before.now)
-                found = await self._replace(after, before.revision, end, quiet=change.is_renewal)
+                written = await self._replace(after, before.revision, end, quiet=change.is_renewal)
+                return written.living or after
             except _Overtaken as overtaken:
-                found = overtaken.found
+                before = overtaken.found
             except OutcomeUnknown as error:
-                found, unknown = None, unknown or _Unknown(error, before.state, before.revision)
+                before, unknown = None, unknown or _Unknown(error, before)
             except MaintenanceError:
-                if unknown is not None:
-                    raise unknown.error from None
-                raise
-            else:
-                return found.living or after
+                if unknown is None:
+                    raise
+                break
             await asyncio.sleep(_random.uniform(0, _LONGEST_PAUSE))
+        raise self._unavailable("others changed it all the time") if unknown is None else unknown.error
+
+    async def _base(self, change: Change, found: _Found | None, end: float) -> _Found:
+        """Return the document to which a change is to be applied: the one that was found, unless the store lost it."""
+        if found is None:
+            found = await self._read(end, replaces_anything=change.forgets)
+        lost = self._lost(found)
+        if lost is None or not self._restores or change.forgets:
+            return found
+        return await self._restore(lost, found, end)
 
     def _lost(self, found: _Found) -> MaintenanceState | None:
         """Return the document that the store has lost, if this process has seen a newer one.
@@ -268,26 +271,27 @@ _switches: weakref.WeakSet[StoredSwitch] = weakref.WeakSet()
 def _begin_anew_in_child() -> None:
     """Renew the locks: tasks that have them are in the parent."""
     for switch in _switches:
-        switch._begin_anew()
+        switch.begin_anew()
 
 
 class _Unknown(NamedTuple):
     """An attempt to write of which nobody knows whether it was made."""
 
     error: OutcomeUnknown
-    base: MaintenanceState | None
-    revision: str | None
+    base: _Found | None
+    """The document that it was to replace."""
 
     def after(self, found: _Found, change: Change) -> _Unknown | None:
-        """Return what is still unknown once a document without the change was found.
+        """Return this if the attempt may still be made, once a document without the change was found.
 
         Raises:
             OutcomeUnknown: The change may have been made, and be forgotten since.
         """
-        if found.revision == self.revision:
-            return self  # it may still come; then the next attempt meets a conflict
-        base = self.base or MaintenanceState()
-        if change.is_renewal or (found.state is not None and found.state.remembers_all_since(base)):
+        base = self.base or found
+        if found.revision == base.revision:
+            return self  # if it comes now, the next attempt meets a conflict
+        state = base.state or MaintenanceState()
+        if change.is_renewal or (found.state is not None and found.state.remembers_all_since(state)):
             return None
         raise self.error
 

@@ -38,7 +38,7 @@ def register_store(scheme: str, factory: StoreFactory) -> None:
     """
     if not _SCHEME.fullmatch(scheme):
         raise InvalidConfiguration(
-            f"scheme={scheme!r} must be lower-case letters, digits, '.' and '-', beginning with a letter, such as 'nats'"
+            f"scheme={scheme!r} must be lower-case letters, digits, '.' and '-', with a letter first"
         )
     if scheme in BUILT_IN:
         raise InvalidConfiguration(f"scheme={scheme!r} is one of this package's own; give your store another one")
