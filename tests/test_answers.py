@@ -183,6 +183,7 @@ async def test_the_answer_is_of_the_preferred_kind_whatever_the_method(client: s
     sent = await call(app_with(), scope_of("/page", method, headers=headers))
     assert (sent.status, kind_of(sent.headers)) == (503, expected)
     assert (sent.headers["retry-after"], sent.headers["cache-control"]) == ("3600", "no-store")
+    assert sent.headers["x-content-type-options"] == "nosniff"
     assert sent.headers["vary"] == "Accept"
     assert int(sent.headers["content-length"]) > 0
     if method == "HEAD":
