@@ -380,6 +380,18 @@ def test_a_lock_of_another_group_is_not_for_the_group(
     assert stat.S_IMODE(lock.stat().st_mode) == 0o660
 
 
+def test_a_lock_of_another_user_is_left_as_it_is(
+    backend: LocalFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its owner says who may open it."""
+    lock = path.with_name("switch.lock")
+    lock.touch()
+    lock.chmod(0o640)
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    done(backend.apply(setting(ON)))
+    assert stat.S_IMODE(lock.stat().st_mode) == 0o640
+
+
 def test_a_lock_that_is_a_link_is_refused(backend: LocalFileBackend, path: Path) -> None:
     lock = path.with_name("switch.lock")
     lock.symlink_to("elsewhere")
