@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import contextlib
+import errno
 import os
 import stat
 import tempfile
@@ -29,6 +30,11 @@ _BARE = "bare "
 
 _SECONDS_BETWEEN_TRIES = 0.004
 
+# Without O_NONBLOCK, a pipe that nobody writes to would block for ever. Windows has none of these.
+_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+_MAX_LINKS = 40
+"""As many as Linux follows."""
+
 
 class LocalFileBackend(FollowedBackend):
     """Maintenance by a file: ``echo 1 > file`` switches on, ``echo 0 > file`` or ``rm file`` switches off.
@@ -43,8 +49,12 @@ class LocalFileBackend(FollowedBackend):
 
     Changes are made under ``flock``, one after the other, each by a new file that replaces the former one: readers
     see the old one or the new one, and a full disk leaves the old one. The file keeps its permissions, and its owner
-    where the system lets it. A symbolic link stays, and its target is replaced. The directory must be writable, and
-    on one host: locks and replacing mean little on a network share. Windows can read only.
+    where the system lets it; a new one is never writable by everybody. A symbolic link stays, and its target is
+    replaced. The directory must be writable, and on one host: locks and replacing mean little on a network share.
+    Whoever may write in the directory may take the lock, and nobody else. Windows can read only.
+
+    In a directory that everybody may write in, such as ``/tmp``, links and files are refused unless they belong to
+    this process's user, to root, or to the directory's owner.
 
     Args:
         file_path: The file; a relative one counts from the working directory of now.
@@ -103,10 +113,10 @@ class LocalFileBackend(FollowedBackend):
         be the same after a change.
 
         Raises:
-            BackendUnavailable: The file can't be read.
+            BackendUnavailable: The file can't be read, or might be anybody's.
             CorruptState: It is no regular file, is empty, too large, or has something else.
         """
-        return self._read(self._path)[0]
+        return self._read(self._behind_links())[0]
 
     async def apply(self, change: Change) -> MaintenanceState:
         """Carry out one change and return the state after it.
@@ -118,7 +128,7 @@ class LocalFileBackend(FollowedBackend):
             ReadOnlyBackend: On Windows.
         """
         deadline = time.monotonic() + self.timeout_seconds
-        path = _behind_links(self._path)
+        path = self._behind_links()
         try:
             async with self._locked(path, deadline) as lock:
                 # No await from here on: neither a cancellation nor another task comes between.
@@ -135,7 +145,7 @@ class LocalFileBackend(FollowedBackend):
             BackendUnavailable: It can't be written.
             CorruptState: The file has something that no change replaces.
         """
-        path = _behind_links(self._path)
+        path = self._behind_links()
         self._read(path)
         try:
             with tempfile.TemporaryFile(dir=path.parent) as file:
@@ -146,17 +156,27 @@ class LocalFileBackend(FollowedBackend):
             raise BackendUnavailable(repr(self), _explained(error, path)) from error
         return None
 
+    def _behind_links(self) -> Path:
+        """Return the path without links in it.
+
+        They are followed here and not by the system, since that would follow those of strangers as well.
+        """
+        try:
+            return _resolve(self._path)
+        except OSError as error:
+            raise BackendUnavailable(repr(self), error.strerror) from error
+
     def _read(self, path: Path) -> tuple[MaintenanceState, os.stat_result | None]:
         """Return the state of a file, ready to be changed, and what the system knows of the file."""
         try:
-            # Without O_NONBLOCK, a pipe that nobody writes to would block for ever.
-            fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
+            fd = os.open(path, os.O_RDONLY | _FLAGS)
         except FileNotFoundError:
             return MaintenanceState(), None
         except OSError as error:
             raise BackendUnavailable(repr(self), error.strerror) from error
         try:
             file = os.fstat(fd)
+            _refuse_stranger(path, file)
             if not stat.S_ISREG(file.st_mode):
                 raise CorruptState(str(path), "it is no regular file")
             return _parsed(_content(fd), file, where=str(path)), file
@@ -227,8 +247,47 @@ class LocalFileBackend(FollowedBackend):
             os.close(lock)
 
 
-def _behind_links(path: Path) -> Path:
-    return Path(os.path.realpath(path))  # Path.resolve() raises RuntimeError where links go in circles
+class _OfStrangerError(OSError):
+    """Something might be anybody's."""
+
+
+def _resolve(path: Path) -> Path:
+    """Return a path without links in it, up to the first name that does not exist.
+
+    Raises:
+        OSError: There are too many links, or one that might be anybody's.
+    """
+    at, rest, links = Path(path.anchor), list(path.parts[:0:-1]), 0
+    while rest:
+        name = rest.pop()
+        entry = at.parent if name == ".." else at / name
+        try:
+            found = entry.lstat()
+        except FileNotFoundError:
+            return entry.joinpath(*reversed(rest))
+        _refuse_stranger(entry, found)
+        if not stat.S_ISLNK(found.st_mode):
+            at = entry
+            continue
+        links += 1
+        if links > _MAX_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+        target = entry.readlink()
+        rest += target.parts[:0:-1] if target.anchor else target.parts[::-1]
+        at = Path(target.anchor) if target.anchor else at
+    return at
+
+
+def _refuse_stranger(path: Path, found: os.stat_result) -> None:
+    """Refuse to use what anybody may have put where it is."""
+    directory = path.parent.stat()
+    trusted = (0, directory.st_uid, os.geteuid() if hasattr(os, "geteuid") else 0)
+    if directory.st_mode & stat.S_IWOTH and found.st_uid not in trusted:
+        raise _OfStrangerError(
+            errno.EACCES,
+            f"{path} belongs to user {found.st_uid}, in a directory that everybody may write in: it could be a trap; "
+            "remove it, or use a directory that only this service and its operators may write in",
+        )
 
 
 def _content(fd: int) -> bytes:
@@ -287,12 +346,10 @@ def _bare(state: MaintenanceState) -> bytes | None:
 def _write_new(new: Path, content: bytes, former: os.stat_result | None) -> os.stat_result:
     """Create a file to replace a former one, with its owner and permissions where the system lets us."""
     # O_EXCL: what was put there by others, such as a link, is not followed.
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if former is None else 0o600)
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o664 if former is None else 0o600)
     with open(fd, "wb") as stream:  # noqa: PTH123 - a descriptor
         if former is not None:
-            for user, group in (-1, former.st_gid), (former.st_uid, -1):
-                with contextlib.suppress(PermissionError):
-                    os.fchown(fd, user, group)
+            _give(fd, former)
             os.fchmod(fd, former.st_mode & 0o777)
         stream.write(content)
         stream.flush()
@@ -303,23 +360,49 @@ def _write_new(new: Path, content: bytes, former: os.stat_result | None) -> os.s
         return os.fstat(fd)
 
 
+def _give(fd: int, to: os.stat_result) -> None:
+    """Give a file to the group and the owner of another one, as far as the system lets us."""
+    for user, group in (-1, to.st_gid), (to.st_uid, -1):
+        with contextlib.suppress(OSError):  # EPERM, or EINVAL for users whom this container does not have
+            os.fchown(fd, user, group)
+
+
 def _lock_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.lock")
 
 
 def _opened(lock: Path) -> int:
-    """Open a lock file for reading, which is enough for a lock: another user may have created it."""
+    """Open a lock file, or create one that exactly those can open who may write in its directory.
+
+    Whoever can open it, even for reading only, can hold the lock for ever.
+    """
     try:
         # Without O_CREAT first: in directories such as /tmp, Linux refuses that for a file of another user.
-        return os.open(lock, os.O_RDONLY | os.O_NONBLOCK)
+        fd = os.open(lock, os.O_RDWR | _FLAGS)
     except FileNotFoundError:
-        return os.open(lock, os.O_RDONLY | os.O_NONBLOCK | os.O_CREAT, 0o666)
+        fd = os.open(lock, os.O_RDWR | _FLAGS | os.O_CREAT, 0o600)
+    try:
+        found, directory = os.fstat(fd), lock.parent.stat()
+        _refuse_stranger(lock, found)
+        if found.st_uid == os.geteuid():
+            _admit_writers_of(directory, fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _admit_writers_of(directory: os.stat_result, fd: int) -> None:
+    """Let those open a file who may write in a directory, as far as the system lets us, and nobody else."""
+    _give(fd, directory)
+    is_for_group = directory.st_mode & stat.S_IWGRP and os.fstat(fd).st_gid == directory.st_gid
+    os.fchmod(fd, 0o660 if is_for_group else 0o600)
 
 
 def _is_at(fd: int, path: Path) -> bool:
     """Return whether an open file is the one at a path."""
     try:
-        return os.path.samestat(os.fstat(fd), path.stat())
+        return os.path.samestat(os.fstat(fd), path.lstat())
     except FileNotFoundError:
         return False
 
@@ -340,6 +423,10 @@ def _flush_directory(directory: Path) -> None:
 def _explained(error: OSError, path: Path) -> str:
     if isinstance(error, FileNotFoundError):
         return f"there is no directory {path.parent}: create it, and let this process write in it"
+    if isinstance(error, _OfStrangerError):
+        return str(error.strerror)
+    if error.errno == errno.ELOOP:
+        return f"{error.filename} is a symbolic link: remove it"
     if isinstance(error, PermissionError):
         return f"{error.strerror}: {error.filename}; this process must be able to write in {path.parent}"
     return f"{error.strerror}, while it was written"
