@@ -22,7 +22,8 @@ from fastapi_maintenance.admin import maintenance_admin
 
 def only_operators(credentials: Annotated[HTTPBasicCredentials, Depends(HTTPBasic())]) -> None:
     """Refuse everybody who does not know the password."""
-    if not compare_digest(credentials.password.encode(), os.environ["OPERATORS_PASSWORD"].encode()):
+    password = os.environ["OPERATORS_PASSWORD"]
+    if not password or not compare_digest(credentials.password.encode(), password.encode()):
         raise HTTPException(status.HTTP_401_UNAUTHORIZED, headers={"WWW-Authenticate": "Basic"})
 
 

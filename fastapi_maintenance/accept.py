@@ -15,9 +15,9 @@ _MEDIA_RANGE = re.compile(rf"[ \t]*+(\*/\*(?!{_WORD})|(?!\*/){_WORD}/{_WORD})")
 _PARAMETER = re.compile(rf"[ \t]*+;[ \t]*+(?:({_WORD})=({_WORD}|{_QUOTED}))?")
 _WEIGHT = re.compile(r"0(?:\.\d{0,3})?|1(?:\.0{0,3})?", re.ASCII)
 
-
-_LONGEST_KEPT = 512
-"""Characters of a header whose answer is worth keeping: browsers send about 150, and few different ones."""
+_MAX_BYTES = 1024
+_MAX_RANGES = 32
+"""Limits of the headers that are read. Browsers send about 150 bytes and eight ranges; clients can send megabytes."""
 
 
 class _Range(NamedTuple):
@@ -48,14 +48,15 @@ def preferred(accept: str | None, offered: Sequence[str]) -> str:
     An element that is no media range with a weight as the RFC spells them is left out, and so is one with parameters
     (``text/html;level=1``), because nothing offered has any; ``charset=utf-8`` fits all of them.
 
+    A header of more than 1,024 bytes or 32 ranges is ignored as a whole.
+
     Args:
         accept: The header's value; several headers of one request are joined by commas.
         offered: Lower-case media types without parameters, the server's favourite first.
     """
-    if not accept or accept == "*/*":
+    if not accept or accept == "*/*" or len(accept) > _MAX_BYTES:
         return offered[0]
-    choose = _preferred if len(accept) <= _LONGEST_KEPT else _preferred.__wrapped__
-    return choose(accept, tuple(offered))
+    return _preferred(accept, tuple(offered))
 
 
 @functools.lru_cache(maxsize=128)
@@ -78,7 +79,8 @@ def _rank(media_type: str, ranges: Sequence[_Range]) -> tuple[float, int]:
 
 def _ranges(accept: str) -> Iterator[_Range]:
     """Yield the well-formed media ranges of a header that could have something offered."""
-    for element in _ELEMENT.findall(accept):
+    elements = _ELEMENT.findall(accept)
+    for element in elements if len(elements) <= _MAX_RANGES else ():
         start = _MEDIA_RANGE.match(element)
         if start is None:
             continue

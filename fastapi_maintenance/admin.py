@@ -9,9 +9,11 @@ import hashlib
 import importlib
 import importlib.resources
 import logging
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Path, Request, Response
@@ -67,6 +69,9 @@ logger = logging.getLogger("fastapi_maintenance")
 _COOKIE = "maintenance_admin"
 _SHOWN_IN_FLIGHT = 20
 _LONGEST_TEXT = 500
+_LONGEST_REASON = 2000
+_MOST_ETAGS = 32
+"""How many of ``If-Match`` are compared."""
 
 User = Callable[[Request], str | Awaitable[str]]
 SwitchName = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=100)]
@@ -124,7 +129,7 @@ class ModeChange(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     mode: MaintenanceMode
-    reason: str | None = Field(default=None, max_length=_LONGEST_TEXT)
+    reason: str | None = Field(default=None, max_length=_LONGEST_REASON)
     until: AwareDatetime | None = None
     retry_after: int | None = Field(default=None, ge=0, le=10**9)
     break_holds: bool = False
@@ -138,7 +143,7 @@ class WindowPlan(BaseModel):
     start: AwareDatetime
     end: AwareDatetime
     mode: Literal["on", "read_only"] = "on"
-    reason: str | None = Field(default=None, max_length=_LONGEST_TEXT)
+    reason: str | None = Field(default=None, max_length=_LONGEST_REASON)
     rrule: str | None = Field(default=None, max_length=_LONGEST_TEXT)
     zone: str | None = Field(default=None, max_length=100)
 
@@ -165,7 +170,9 @@ def maintenance_admin(
         names: The switches to show; by default all that this process knows, and those of the app's guards.
         user: Takes the request and returns who makes a change, for colleagues; sync or async. If it fails, that is
             logged, and nobody is named.
-        insecure: Whether to do without ``dependencies``, on a developer's own machine.
+        insecure: Whether to do without ``dependencies``, on a developer's own machine: only clients with a loopback
+            address that ask for ``localhost`` or such an address are answered, and Starlette's ``TestClient``. What
+            comes through a proxy or a unix socket is refused, since anybody may have sent it.
 
     Raises:
         InvalidConfiguration: Nothing would keep strangers out, or an option has a value that can't work.
@@ -183,12 +190,15 @@ def maintenance_admin(
             "such as lambda request: request.user.display_name"
         )
     if not keeping_out:
-        logger.warning("maintenance_admin(insecure=True): whoever reaches this service can switch it off")
+        logger.warning("maintenance_admin(insecure=True): everybody on this machine can switch the service off")
+        keeping_out = [Depends(_own_machine)]
     page = _Page(
         known=None if names is None else [checked_name(name) for name in items_of("names", names)],
         user=user if user is not None else lambda _: "admin",
     )
-    router = APIRouter(dependencies=[*keeping_out, Depends(_same_site)], tags=["maintenance"])
+    router = APIRouter(
+        dependencies=[*keeping_out, Depends(_same_site), Depends(_keep_out_of_caches)], tags=["maintenance"]
+    )
     _add_api(router, page)
     _add_page(router, page)
     return router
@@ -226,7 +236,7 @@ class _Page:
     def checked(self, request: Request, name: str) -> str:
         """Return a switch's name, or raise 404."""
         if name not in self.names(request):
-            raise HTTPException(HTTP_404_NOT_FOUND, f"there is no switch {name!r}")
+            raise _refusal(HTTP_404_NOT_FOUND, f"there is no switch {name!r}")
         return name
 
     async def user(self, request: Request) -> str | None:
@@ -250,7 +260,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": description}
     for status, description in {
         HTTP_400_BAD_REQUEST: "The body can't be read",
-        HTTP_403_FORBIDDEN: "A request from another site",
+        HTTP_403_FORBIDDEN: "A request from another site, or from another machine where that may not ask",
         HTTP_404_NOT_FOUND: "No such switch, window or hold",
         HTTP_409_CONFLICT: "Code holds the switch, or its store can't keep that",
         HTTP_412_PRECONDITION_FAILED: "Somebody else changed it meanwhile",
@@ -384,7 +394,7 @@ async def _expected(name: str, if_match: str | None) -> int | None:
     if if_match is None or if_match.strip() == "*":
         return None
     state = await get_maintenance_state(name=name)
-    if _etag(state) not in [tag.strip() for tag in if_match.split(",")]:
+    if _etag(state) not in [tag.strip() for tag in if_match.split(",", _MOST_ETAGS)[:_MOST_ETAGS]]:
         raise VersionConflict(-1, state.version)
     return state.version
 
@@ -412,11 +422,53 @@ def _refusals() -> Iterator[None]:
     except MaintenanceError as error:
         status = next(status for kind, status in _STATUSES if isinstance(error, kind))
         if isinstance(error, VersionConflict):
-            raise HTTPException(status, "somebody else changed the switch meanwhile; look again and decide") from None
-        raise HTTPException(status, str(error)) from None
+            raise _refusal(status, "somebody else changed the switch meanwhile; look again and decide") from None
+        raise _refusal(status, str(error)) from None
 
 
-# Against other sites
+def _refusal(status: int, detail: str) -> HTTPException:
+    """Return an answer that no cache keeps: some would keep a 404 or a 501."""
+    return HTTPException(status, detail, _NOT_KEPT)
+
+
+_NOT_KEPT = {"Cache-Control": "no-store"}
+
+
+def _keep_out_of_caches(response: Response) -> None:
+    """Have no cache keep what the API answers."""
+    response.headers.update(_NOT_KEPT)
+
+
+# Against other machines and sites
+
+
+_HOST = re.compile(r"(?:(localhost)|\[([0-9a-f:.]++)\]|([0-9.]++))(?::[0-9]*+)?", re.IGNORECASE)
+_OF_PROXIES = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+
+
+def _own_machine(request: Request) -> None:
+    """Refuse clients on other machines, and pages of other sites whose names lead here (DNS rebinding)."""
+    client, hosts = request.client, request.headers.getlist("host")
+    if client is not None and len(hosts) == 1 and not any(name in request.headers for name in _OF_PROXIES):
+        is_test = client.host == "testclient"
+        name = _HOST.fullmatch(hosts[0])
+        is_local = name is not None and (name[1] or _is_loopback(name[2] or name[3]))
+        if (is_test or _is_loopback(client.host)) and (is_local or (is_test and hosts == ["testserver"])):
+            return
+    raise _refusal(
+        HTTP_403_FORBIDDEN,
+        "maintenance_admin(insecure=True) answers only clients on this machine that ask for localhost, with no proxy "
+        f"or unix socket in between, not {None if client is None else client.host!r} asking for {hosts!r}; anywhere "
+        "else, replace insecure=True by dependencies=[Depends(...)] with what lets operators in",
+    )
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return False
+    return (getattr(found, "ipv4_mapped", None) or found).is_loopback
 
 
 def _same_site(request: Request) -> None:
@@ -427,14 +479,14 @@ def _same_site(request: Request) -> None:
     foreign = site is not None and site not in ("same-origin", "none")
     # Only the host is compared: a proxy that ends TLS changes the scheme.
     if foreign or (origin is not None and origin.partition("://")[2] != request.headers.get("host")):
-        raise HTTPException(HTTP_403_FORBIDDEN, "this request comes from another site")
+        raise _refusal(HTTP_403_FORBIDDEN, "this request comes from another site")
 
 
 def _json_only(request: Request) -> None:
     """Refuse bodies that a form of another site can send: only JSON needs the site's consent (CORS)."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise HTTPException(HTTP_415_UNSUPPORTED_MEDIA_TYPE, f"Content-Type {kind!r}: application/json is needed")
+        raise _refusal(HTTP_415_UNSUPPORTED_MEDIA_TYPE, f"Content-Type {kind!r}: application/json is needed")
 
 
 # The page
@@ -454,7 +506,7 @@ def _add_page(router: APIRouter, page: _Page) -> None:
         form = {name: value for name, value in (await request.form()).items() if isinstance(value, str)}
         token = request.cookies.get(_COOKIE, "")
         if not token or not secrets.compare_digest(token.encode(), form.get("token", "").encode()):
-            raise HTTPException(HTTP_403_FORBIDDEN, "this form is too old, or from another site: load the page again")
+            raise _refusal(HTTP_403_FORBIDDEN, "this form is too old, or from another site: load the page again")
         name = page.checked(request, form.get("name", DEFAULT))
         try:
             await _carried_out(form, name, await page.user(request))
@@ -462,7 +514,11 @@ def _add_page(router: APIRouter, page: _Page) -> None:
             return await _shown(page, request, _changed_meanwhile(name), HTTP_412_PRECONDITION_FAILED)
         except (MaintenanceError, ValueError) as error:
             return await _shown(page, request, f"{name}: {error}", HTTP_409_CONFLICT)
-        return RedirectResponse(request.url.path, HTTP_303_SEE_OTHER)
+        return RedirectResponse(_HERE, HTTP_303_SEE_OTHER)
+
+
+_HERE = "./"
+"""The page, as a reference from itself: a URL made of the request follows ``Host`` on old Starlette."""
 
 
 def _changed_meanwhile(name: str) -> str:
@@ -481,6 +537,8 @@ async def _carried_out(form: dict[str, str], name: str, by: str | None) -> None:
     # What the operator saw must still be so; the change itself requires the version, so nothing slips in between.
     version = await _expected(name, form.get("etag", ""))
     reason = form.get("reason", "").strip() or None
+    if reason is not None and len(reason) > _LONGEST_REASON:
+        raise InvalidConfiguration(f"the reason must have at most {_LONGEST_REASON} characters, not {len(reason)}")
     match form.get("action"):
         case "set":
             mode = MaintenanceMode(form.get("mode", ""))
@@ -535,12 +593,12 @@ async def _shown(page: _Page, request: Request, problem: str | None = None, stat
         token=token,
         style=_file("admin.css"),
         script=_file("admin.js"),
-        here=request.url.path,
+        here=_HERE,
     )
     response = HTMLResponse(html, status, _headers())
-    response.set_cookie(
-        _COOKIE, token, path=request.url.path, httponly=True, samesite="strict", secure=request.url.scheme == "https"
-    )
+    # Without a path it is for the page's directory, as the browser knows it (RFC 6265, section 5.1.4).
+    is_secure = request.scope.get("scheme") == "https"
+    response.set_cookie(_COOKIE, token, path=None, httponly=True, samesite="strict", secure=is_secure)
     return response
 
 

@@ -39,6 +39,7 @@ _LONGEST_RELOAD_SECONDS = 2_000_000
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
+_DEFAULT_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _OUR_HEADERS = {
     "retry-after": "it is told by retry_after=, or by the end of the maintenance",
     "content-type": "it follows from what the client prefers",
@@ -180,9 +181,8 @@ class Answer:
 def preferred_by(scope: Scope) -> str:
     """Return the media type, out of those offered, that the client of a request prefers."""
     # RFC 9110, section 5.3, lets a client split the header up.
-    return preferred(
-        ", ".join([value.decode("latin-1") for name, value in scope["headers"] if name == b"accept"]), OFFERED
-    )
+    accept = b", ".join([value for name, value in scope["headers"] if name == b"accept"])
+    return preferred(accept.decode("latin-1"), OFFERED)
 
 
 def _facts(decision: Decision) -> dict[str, str]:
@@ -247,8 +247,7 @@ def _with_defaults(headers: Mapping[str, str]) -> Mapping[str, str]:
     """Return the headers that don't depend on the decision."""
     names = {name.lower(): name for name in headers}
     merged = dict(headers)
-    if "cache-control" not in names:
-        merged["Cache-Control"] = "no-store"
+    merged |= {name: value for name, value in _DEFAULT_HEADERS.items() if name.lower() not in names}
     vary = merged.pop(names["vary"]) if "vary" in names else ""
     listed = [name.strip() for name in vary.split(",") if name.strip()]
     if not {"accept", "*"} & {name.lower() for name in listed}:

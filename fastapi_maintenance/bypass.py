@@ -9,11 +9,12 @@ import hashlib
 import logging
 import math
 import re
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, InitVar, dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict
@@ -37,13 +38,22 @@ MAX_LIFETIME = timedelta(days=30)
 _LEAST_SECRET_BYTES = 16
 _MOST_TOKEN_CHARACTERS = 2048
 """What fits into a cookie, with room for others."""
-_MOST_TOKENS = 8
-"""How many tokens of one request are looked at."""
+_MAX_TOKENS = 32
+"""How many tokens of one request are verified for one switch."""
+_MAX_COOKIE_BYTES = 65_536
+"""How much of the cookies is read: servers and proxies with limits accept no more."""
+
+_HOST_PREFIX = "__Host-"
+"""Makes browsers refuse the cookie from anybody but this very host, by https (RFC 6265bis)."""
+
+_URL_ATTRIBUTES = ("url.query", "url.full", "http.url", "http.target")
+"""The attributes of a span that have the query, by both semantic conventions of OpenTelemetry."""
 
 _SCOPE_KEY = "fastapi_maintenance.bypass"
 """Where the scope of a request keeps what was taken out of its query."""
 
-_TOKEN = re.compile(r"[A-Za-z0-9_-]+\.([A-Za-z0-9_-]{43})")
+_FORM = r"[A-Za-z0-9_-]+\.([A-Za-z0-9_-]{43})"
+_TOKEN = re.compile(_FORM)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -123,6 +133,7 @@ class Bypass:
     cookie: str = "maintenance_bypass"
     revoked: Revoked | None = None
     _in_query: re.Pattern[bytes] = field(init=False, repr=False)
+    _in_cookies: re.Pattern[str] = field(init=False, repr=False)
     _signer: Signer = field(init=False, repr=False)
 
     def __post_init__(self, secret: str | bytes | Iterable[str | bytes]) -> None:
@@ -148,7 +159,9 @@ class Bypass:
         object.__setattr__(self, "_signer", signer)
         # One search, as it is done for every request that has a query: each letter as it is, or encoded.
         letters = "".join(f"(?:{letter}|(?i:%{ord(letter):02x}))" for letter in self.parameter)
-        object.__setattr__(self, "_in_query", re.compile(rf"(?:^|&){letters}(?=[=&]|\Z)".encode()))
+        object.__setattr__(self, "_in_query", re.compile(rf"(?:^|&){letters}(?:=([^&]*+))?(?=&|\Z)".encode()))
+        cookie = rf"(?:^|;)[ \t]*+({_HOST_PREFIX})?{self.cookie}\.([^;=]++)=({_FORM})[ \t]*+(?=;|\Z)"
+        object.__setattr__(self, "_in_cookies", re.compile(cookie))
 
     async def token(
         self,
@@ -231,7 +244,7 @@ class Bypass:
 
     async def admits(self, scope: Scope, switch: str, state: MaintenanceState, now: datetime) -> bool:
         """Return whether a request has a token that opens ``switch`` while it is in ``state``."""
-        for token in islice(self._presented(scope), _MOST_TOKENS):
+        for token in islice(self._presented(scope, switch), _MAX_TOKENS):
             claims = self.claims_of(token, now)
             if claims is not None and claims.admit(switch, state, now) and not await self._is_revoked(claims):
                 return True
@@ -244,10 +257,35 @@ class Bypass:
         """
         query = scope.get("query_string", b"")
         if query and self._in_query.search(query):
-            kept, tokens = self._parted(query)
+            kept, token = self._parted(query)
             scope["query_string"] = kept
-            scope.setdefault(_SCOPE_KEY, _Taken()).tokens.setdefault(self.parameter, tokens[0])
+            scope.setdefault(_SCOPE_KEY, _Taken()).tokens.setdefault(self.parameter, token)
+            self._redact_spans(scope)
         return self._taken(scope) is not None
+
+    def _redact_spans(self, scope: Scope) -> None:
+        """Take the token out of the spans of a request that were begun before us.
+
+        FastAPI's own span is outside of every middleware, and another one may be the current one by now.
+        """
+        trace: Any = sys.modules.get("opentelemetry.trace")
+        if trace is None:
+            return
+        spans: tuple[Any, Any] = trace.get_current_span(), getattr(scope.get("fastapi.telemetry"), "span", None)
+        for span in spans:
+            attributes = getattr(span, "attributes", None)
+            if not isinstance(attributes, Mapping) or not span.is_recording():  # only an SDK's span can be read
+                continue
+            for name in _URL_ATTRIBUTES:
+                value = attributes.get(name)
+                if isinstance(value, str):
+                    span.set_attribute(name, self._redact(value, is_query=name == "url.query"))
+
+    def _redact(self, url: str, *, is_query: bool) -> str:
+        """Return a URL or a query without our parameter."""
+        place, mark, query = ("", "", url) if is_query else url.partition("?")
+        kept = self._parted(query.encode(errors="surrogatepass"))[0].decode(errors="surrogatepass")
+        return f"{place}{mark}{kept}" if kept else place
 
     async def answer_to_link(
         self, scope: Scope, blocking: Callable[[str], Awaitable[MaintenanceState | None]], now: datetime
@@ -301,42 +339,34 @@ class Bypass:
             logger.exception("bypass: revoked() failed, so the token of %r is refused", claims.holder)
             return True
 
-    def _parted(self, query: bytes) -> tuple[bytes, list[str]]:
-        """Return a query without our parameter, and the parameter's values."""
-        kept: list[bytes] = []
-        tokens: list[str] = []
-        for pair in query.split(b"&"):
-            if self._in_query.match(pair):
-                tokens.append(unquote(pair.partition(b"=")[2].decode("latin-1")))
-            else:
-                kept.append(pair)
-        return b"&".join(kept), tokens
+    def _parted(self, query: bytes) -> tuple[bytes, str]:
+        """Return a query without our parameter, and the parameter's first value."""
+        query = b"&" + query
+        first = self._in_query.search(query)
+        # A longer value is no token, even if all of its characters are encoded, and its beginning is too long for one.
+        value = first[1][: 4 * _MOST_TOKEN_CHARACTERS] if first and first[1] else b""
+        return self._in_query.sub(b"", query)[1:], unquote(value.decode("latin-1"))
 
     def _taken(self, scope: Scope) -> str | None:
         taken: _Taken | None = scope.get(_SCOPE_KEY)
         return None if taken is None else taken.tokens.get(self.parameter)
 
-    def _presented(self, scope: Scope) -> Iterator[str]:
-        """Yield the tokens that a request came with."""
+    def _presented(self, scope: Scope, switch: str) -> Iterator[str]:
+        """Yield the tokens for a switch that a request came with, those first that nobody else can have put there."""
         token = self._taken(scope)
         if token is not None:
             yield token
-        header = self.header.lower().encode()
+        header, cookies = self.header.lower().encode(), []
         for name, value in scope["headers"]:
             if name.lower() == header:
                 yield value.decode("latin-1").strip()
             elif name.lower() == b"cookie":
-                yield from self._of_cookies(value.decode("latin-1"))
-
-    def _of_cookies(self, header: str) -> Iterator[str]:
-        for cookie in header.split(";"):
-            name, _, value = cookie.strip().partition("=")
-            if name.removeprefix(_HOST_PREFIX).startswith(f"{self.cookie}."):
-                yield value
-
-
-_HOST_PREFIX = "__Host-"
-"""Makes browsers refuse the cookie from anybody but this very host, by https (RFC 6265bis)."""
+                cookies.append(value)
+        found = self._in_cookies.findall(b";".join(cookies)[:_MAX_COOKIE_BYTES].decode("latin-1"))
+        # Neighbouring hosts can set cookies for this one, except those with the prefix.
+        for _, switches, token, _ in sorted(found, key=lambda cookie: not cookie[0]):
+            if switch in switches.split("."):
+                yield token
 
 
 class _Taken:

@@ -23,8 +23,8 @@ class Exemptions:
         paths: Paths as the app's routes spell them, without ``root_path``: ``/health`` is that path alone,
             ``*`` stands for anything within one segment, ``**`` for any number of whole segments, none included
             (``/internal/**`` is ``/internal`` and all below it). Upper and lower case differ, one slash at the end
-            does not count. A request's path with empty, ``.`` or ``..`` segments or control characters is never
-            exempt by its path.
+            does not count. A request's path with empty, ``.`` or ``..`` segments or control characters, or with dots,
+            slashes and the like that are still encoded, is never exempt by its path.
         networks: Where clients are let in from, such as ``10.0.0.0/8``, ``2001:db8::/32`` or the one address
             ``192.0.2.7``. Judged by ``scope["client"]`` alone, which is the neighbour on the wire unless the server
             was told to trust a proxy: behind one that it wasn't told of, every client has the proxy's address. An
@@ -99,8 +99,8 @@ def items_of(option: str, value: object) -> tuple[Any, ...]:
     return tuple(value)
 
 
-_ODD = re.compile(r"//|/\.{1,2}(?:[/;]|$)|[\x00-\x1f\x7f\\]")
-"""Paths that a router and a proxy or file system may read differently."""
+_ODD = re.compile(r"//|/\.{1,2}(?:[/;]|$)|[\x00-\x1f\x7f\\]|%(?:[01][0-9a-f]|25|2e|2f|3b|5c|7f)", re.IGNORECASE)
+"""Paths that a router and a proxy or file system may read differently, also if they decode them once more."""
 
 
 def _pattern(path: object) -> str:

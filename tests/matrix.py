@@ -25,7 +25,7 @@ HOME = ROOT / ".matrix"
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 FASTAPIS: Mapping[str, tuple[str, ...]] = {
     # With what was current beside it, as in the dependency group "oldest".
-    "0.115": ("fastapi==0.115.0", "starlette==0.38.6", "anyio<4.13", "python-multipart<0.0.13"),
+    "0.115": ("fastapi==0.115.0", "starlette==0.38.6", "anyio<4.13"),
     # Its Starlette's test client warns of what newer anyio calls otherwise.
     "0.128": ("fastapi==0.128.*", "anyio<4.13"),
     "0.136": ("fastapi==0.136.*",),

@@ -7,7 +7,7 @@ import socket
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -61,6 +61,19 @@ def uvicorn_server(
 
     with _listening() as listener, _thread(partial(server.run, [listener]), stop):
         yield Server(listener.getsockname()[1])
+
+
+def exchange(port: int, request: str | bytes) -> bytes:
+    """Return all that a server answers to a request in raw bytes, until it closes the connection."""
+    with socket.create_connection(("127.0.0.1", port), timeout=STOP_SECONDS) as connection:
+        # Who refuses a request answers before it was sent as a whole, and then reads no more of it.
+        with suppress(ConnectionError):
+            connection.sendall(request.encode("latin-1") if isinstance(request, str) else request)
+        answer = b""
+        with suppress(ConnectionError):
+            while part := connection.recv(65536):
+                answer += part
+        return answer
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,6 +13,7 @@ import anyio
 import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request, Security
+from fastapi.testclient import TestClient
 
 from fastapi_maintenance import (
     InvalidConfiguration,
@@ -29,11 +31,13 @@ from fastapi_maintenance import (
 from fastapi_maintenance.admin import maintenance_admin
 from fastapi_maintenance.backends import LocalFileBackend, MemoryBackend
 
+from .asgi import Answer, call, scope_of
 from .places import TwoMethods
+from .servers import exchange, uvicorn_server
 
 pytestmark = pytest.mark.anyio
 
-HOST = "http://admin.example"
+HOST = "http://localhost"
 API = "/admin/api/switches"
 MARKUP = "<script>alert(1)</script>\"'&"
 
@@ -86,7 +90,106 @@ def test_without_anything_that_keeps_strangers_out_it_is_refused(caplog: pytest.
     with pytest.raises(InvalidConfiguration, match=r"pass dependencies=\[Depends"):
         maintenance_admin()
     maintenance_admin(insecure=True)
-    assert "whoever reaches this service can switch it off" in caplog.text
+    assert "everybody on this machine can switch the service off" in caplog.text
+
+
+DOORS = [("GET", "/admin/"), ("POST", "/admin/"), ("GET", API), ("PUT", f"{API}/default/mode")]
+
+
+async def asked(
+    method: str, path: str, client: tuple[str, int] | None, *headers: tuple[str, str], app: FastAPI | None = None
+) -> Answer:
+    """Return the answer to a request with exactly these headers."""
+    scope = scope_of(path, method, client=client)
+    scope["headers"] = [(name.encode(), value.encode()) for name, value in headers]
+    return await call(app or app_with(), scope)
+
+
+@pytest.mark.parametrize(
+    ("client", "host"),
+    [
+        ("127.0.0.1", "localhost"),
+        ("127.0.0.1", "LocalHost:8000"),
+        ("127.8.7.6", "127.0.0.2:80"),
+        ("::1", "[::1]:8000"),
+        ("::ffff:127.0.0.1", "[::1]"),
+        ("testclient", "testserver"),
+        ("testclient", "localhost"),
+    ],
+)
+async def test_without_dependencies_this_machine_is_answered(client: str, host: str) -> None:
+    assert (await asked("GET", "/admin/", (client, 50000), ("host", host))).status == 200
+    assert (await asked("GET", API, (client, 50000), ("host", host))).status == 200
+
+
+HERE = ("127.0.0.1", 50000)
+
+
+@pytest.mark.parametrize(
+    ("client", "headers"),
+    [
+        (("192.0.2.7", 50000), [("host", "localhost")]),
+        (("2001:db8::1", 50000), [("host", "[::1]")]),
+        (("localhost", 50000), [("host", "localhost")]),
+        (("192.0.2.7", 50000), [("host", "testserver")]),
+        (None, [("host", "localhost")]),
+        (HERE, [("host", "rebound.example")]),
+        (HERE, [("host", "rebound.example:8000")]),
+        (HERE, [("host", "localhost.rebound.example")]),
+        (HERE, [("host", "rebound.example@localhost")]),
+        (HERE, [("host", "127.0.0.1.rebound.example")]),
+        (HERE, [("host", "192.0.2.7")]),
+        (HERE, [("host", "0.0.0.0")]),
+        (HERE, [("host", "[2001:db8::1]:80")]),
+        (HERE, [("host", "[::1")]),
+        (HERE, [("host", "testserver")]),
+        (HERE, [("host", "localhost"), ("host", "rebound.example")]),
+        (HERE, [("host", "")]),
+        (HERE, []),
+        (HERE, [("host", "localhost"), ("x-forwarded-for", "127.0.0.1")]),
+        (HERE, [("host", "localhost"), ("forwarded", "for=192.0.2.7")]),
+        (HERE, [("host", "localhost"), ("x-forwarded-host", "rebound.example")]),
+        (("testclient", 50000), [("host", "rebound.example")]),
+    ],
+)
+async def test_without_dependencies_nobody_else_is_answered(
+    client: tuple[str, int] | None, headers: list[tuple[str, str]]
+) -> None:
+    """Neither other machines, nor pages of other sites whose names lead here, nor what a proxy passes on."""
+    for method, path in DOORS:
+        answer = await asked(method, path, client, *headers, ("content-type", "application/json"))
+        assert answer.status == 403, (method, path)
+        assert b"replace insecure=True by dependencies=[Depends(...)]" in answer.body
+    assert await get_maintenance_mode() is False
+
+
+async def test_with_dependencies_any_machine_is_answered() -> None:
+    app = app_with(dependencies=[Depends(lambda: None)])
+    answer = await asked("GET", "/admin/", ("192.0.2.7", 50000), ("host", "admin.example"), app=app)
+    assert answer.status == 200
+
+
+def test_starlettes_test_client_is_answered() -> None:
+    with TestClient(app_with()) as client:
+        assert client.get("/admin/").status_code == 200
+        assert client.put(f"{API}/default/mode", json={"mode": "on"}).json()["mode"] == "on"
+
+
+@pytest.mark.parametrize("http", ["httptools", "h11"])
+def test_raw_requests_by_other_names_are_refused(http: str) -> None:
+    """Bytes on the wire: a rebound name, an absolute target, no name, and a client that claims to be a proxy."""
+    with uvicorn_server(app_with(), http=http) as server:
+
+        def status_of(*lines: str) -> bytes:
+            return exchange(server.port, "\r\n".join([*lines, "Connection: close", "", ""])).split(b" ")[1]
+
+        request = f"GET {API} HTTP/1.1"
+        assert status_of(request, f"Host: localhost:{server.port}") == b"200"
+        assert status_of(request, f"Host: 127.0.0.1:{server.port}") == b"200"
+        assert status_of(request, f"Host: rebound.example:{server.port}") == b"403"
+        assert status_of(f"GET http://localhost{API} HTTP/1.1", "Host: rebound.example") in (b"403", b"404")
+        assert status_of(f"GET {API} HTTP/1.0") == b"403"
+        assert status_of(request, "Host: localhost", "X-Forwarded-For: 127.0.0.1") == b"403"
 
 
 async def only_operators() -> None:
@@ -309,7 +412,7 @@ async def test_what_a_store_can_not_do_is_told(client: httpx.AsyncClient, tmp_pa
     [
         {"origin": "https://evil.example"},
         {"origin": "null"},
-        {"origin": "http://admin.example.evil.example"},
+        {"origin": "http://localhost.evil.example"},
         {"sec-fetch-site": "cross-site", "origin": HOST},
         {"sec-fetch-site": "same-site"},
     ],
@@ -353,6 +456,40 @@ async def test_nothing_is_changed_by_get(client: httpx.AsyncClient) -> None:
     assert await get_maintenance_mode() is False
 
 
+async def test_no_cache_keeps_what_the_api_answers(client: httpx.AsyncClient) -> None:
+    """Neither what there is nor, as some would, that there is nothing."""
+    start = datetime.now(UTC) + timedelta(hours=1)
+    window = {"start": start.isoformat(), "end": (start + timedelta(hours=1)).isoformat()}
+    planned = await client.post(f"{API}/default/windows", json=window)
+    answers = [
+        planned,
+        await client.get(API),
+        await client.get(f"{API}/default"),
+        await client.put(f"{API}/default/mode", json={"mode": "on"}),
+        await client.delete(f"{API}/default/windows/{planned.json()['id']}"),
+        await client.get(f"{API}/unknown"),
+        await client.delete(f"{API}/default/holds/unknown"),
+        await client.put(f"{API}/default/mode", content=b'{"mode":"on"}', headers={"content-type": "text/plain"}),
+        await client.put(f"{API}/default/mode", json={"mode": "on"}, headers={"if-match": '"other"'}),
+        await client.put(f"{API}/default/mode", json={"mode": "on"}, headers={"origin": "http://evil.example"}),
+        await client.post("/admin/", data={}),
+    ]
+    assert [answer.status_code for answer in answers] == [201, 200, 200, 200, 204, 404, 404, 415, 412, 403, 403]
+    assert {answer.headers["cache-control"] for answer in answers} == {"no-store"}
+
+
+async def test_only_so_many_etags_are_compared(client: httpx.AsyncClient) -> None:
+    """A header of a megabyte takes no time."""
+    etag = (await client.get(f"{API}/default")).headers["etag"]
+    started = time.thread_time()
+    for etags, status in (['"a"'] * 31 + [etag], 200), (['"a"'] * 32 + [etag], 412), (['"a"'] * 250_000, 412):
+        change = {"mode": "off", "reason": None}
+        headers = {"if-match": ",".join(etags)}
+        assert (await client.put(f"{API}/default/mode", json=change, headers=headers)).status_code == status
+        etag = (await client.get(f"{API}/default")).headers["etag"]
+    assert time.thread_time() - started < 1
+
+
 # The page
 
 
@@ -367,10 +504,43 @@ async def test_the_page_is_closed_to_everything_but_itself(client: httpx.AsyncCl
     assert "HttpOnly" in cookie
     assert "SameSite=strict" in cookie
     assert "Secure" not in cookie
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(app_with()), base_url="https://admin.example"
-    ) as by_https:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app_with()), base_url="https://localhost") as by_https:
         assert "Secure" in (await by_https.get("/admin/")).headers["set-cookie"]
+
+
+@pytest.mark.parametrize("host", ["localhost/evil", "localhost/../evil", "evil.example#", "[", "a b", "evil.example?"])
+async def test_the_page_does_not_follow_the_host(host: str) -> None:
+    """Old Starlette makes URLs of whatever stands in the header."""
+    app = app_with(dependencies=[Depends(lambda: None)])
+    answer = await asked("GET", "/admin/", HERE, ("host", host), app=app)
+    assert answer.status == 200
+    page = answer.body.decode()
+    assert set(re.findall(r'(?:action|href|data-api)="([^"]*)"', page)) == {"./", "./api/switches"}
+    assert "evil" not in page
+    assert "path" not in answer.headers["set-cookie"].lower()
+
+
+async def test_the_cookie_is_for_the_page_alone(client: httpx.AsyncClient) -> None:
+    """By its default path, the directory that the browser asked for (RFC 6265, section 5.1.4)."""
+    await client.get("/admin/")
+    assert [cookie.path for cookie in client.cookies.jar] == ["/admin"]
+
+
+@pytest.mark.parametrize("action", ["set", "plan"])
+async def test_a_reason_has_a_limit_in_forms_and_in_the_api(client: httpx.AsyncClient, action: str) -> None:
+    """The same one, of which the browser knows."""
+    page = (await client.get("/admin/")).text
+    assert set(re.findall(r'name="reason" maxlength="(\d+)"', page)) == {"2000"}
+    start = datetime.now(UTC) + timedelta(hours=1)
+    times = {"start": start.isoformat(), "end": (start + timedelta(hours=1)).isoformat()}
+    method, path = ("PUT", "mode") if action == "set" else ("POST", "windows")
+    more = {} if action == "set" else times
+    for length, statuses in (2001, (422, 409)), (2000, (200 if action == "set" else 201, 303)):
+        body = {"mode": "on", "reason": "r" * length, **more}
+        by_api = (await client.request(method, f"{API}/default/{path}", json=body)).status_code
+        fields = fields_of((await client.get("/admin/")).text, action)
+        by_form = (await post(client, {**fields, **body})).status_code
+        assert (by_api, by_form) == statuses
 
 
 async def test_what_others_wrote_is_escaped(client: httpx.AsyncClient) -> None:
@@ -390,7 +560,7 @@ async def test_a_switch_is_switched_by_plain_forms(client: httpx.AsyncClient) ->
     answer = await post(
         client, fields_of(page, "set", "billing"), mode="read_only", reason=" disks ", until="2999-01-31T22:00"
     )
-    assert (answer.status_code, answer.headers["location"]) == (303, "/admin/")
+    assert (answer.status_code, answer.headers["location"]) == (303, "./")
     state = await get_maintenance_state(name="billing")
     assert (state.mode, state.reason, state.updated_by) == ("read_only", "disks", "ops")
     assert state.until == datetime(2999, 1, 31, 22, tzinfo=UTC)
@@ -509,8 +679,7 @@ async def test_an_app_that_is_not_of_fastapi_can_have_it_as_well() -> None:
     outer = Starlette(routes=[Mount("/ops", inner)])
     async with httpx.AsyncClient(transport=httpx.ASGITransport(outer), base_url=HOST) as client:
         page = (await client.get("/ops/")).text
-        assert 'action="/ops/"' in page
-        assert 'data-api="/ops/api/switches"' in page
+        assert set(re.findall(r'(?:action|href|data-api)="([^"]*)"', page)) == {"./", "./api/switches"}
         fields = fields_of(page, "set")
         assert (await client.post("/ops/", data={**fields, "mode": "on"})).status_code == 303
     assert await get_maintenance_mode() is True

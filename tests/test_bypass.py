@@ -8,11 +8,12 @@ import re
 import secrets
 import string
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 from http.cookies import SimpleCookie
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl, quote, urljoin, urlsplit
 
 import httpx
@@ -20,6 +21,10 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request, WebSocket
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -51,7 +56,7 @@ from fastapi_maintenance.bypass import MAX_LIFETIME, Claims, _same_place, mainte
 from fastapi_maintenance.state import Hold
 
 from .asgi import call, client, get, handshake, request, scope_of, status
-from .servers import uvicorn_server
+from .servers import exchange, uvicorn_server
 
 pytestmark = pytest.mark.anyio
 
@@ -572,23 +577,119 @@ async def test_what_does_not_exist_stays_so_for_a_token(backend: BaseStateBacken
     assert answer.url.query == b"a=1"
 
 
-async def test_only_so_many_tokens_are_looked_at(backend: BaseStateBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_so_many_tokens_are_verified(backend: BaseStateBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that is full of them costs no more than a few signatures."""
     await set_maintenance_mode(True)
     bypass = Bypass(SECRET)
     token = await bypass.token()
-    wrong = "a.b" * 15
     looked_at = []
 
     def claims_of(self: Bypass, token: str, now: datetime) -> Claims | None:
         looked_at.append(token)
         return None
 
-    scope = scope_of(headers={"cookie": f"maintenance_bypass.default={wrong}; " * 1000})
+    scope = scope_of(headers={"cookie": f"maintenance_bypass.default=x{token}; " * 300})
     scope["headers"] += [(b"x-maintenance-bypass", token.encode())]
     monkeypatch.setattr(Bypass, "claims_of", claims_of)
     assert (await call(app_with(bypass), scope)).status == 503
-    assert len(looked_at) == 8
+    assert looked_at == [token, *[f"x{token}"] * 31]
+
+
+NO_TOKENS = {
+    "of another form": "maintenance_bypass.default=junk",
+    "almost of its form": f"maintenance_bypass.default=e30.{'A' * 42}",
+    "for another switch": f"maintenance_bypass.billing=e30.{'A' * 43}",
+    "of another name": f"maintenance_bypassed.default=e30.{'A' * 43}",
+}
+
+
+@pytest.mark.parametrize("junk", NO_TOKENS.values(), ids=NO_TOKENS)
+async def test_what_is_no_token_hides_none(backend: BaseStateBackend, junk: str) -> None:
+    """Cookies that can't open the switch don't count, however many there are."""
+    await set_maintenance_mode(True)
+    bypass = Bypass(SECRET)
+    cookies = [*[junk] * 500, f"maintenance_bypass.default={await bypass.token()}"]
+    app = app_with(bypass)
+    assert await status(app, "/items/7", headers={"cookie": "; ".join(cookies)}) == 200
+    scope = scope_of("/items/7")
+    scope["headers"] = [(b"cookie", cookie.encode()) for cookie in cookies]
+    assert (await call(app, scope)).status == 200
+
+
+async def test_what_other_hosts_can_set_hides_no_cookie_of_this_host(backend: BaseStateBackend) -> None:
+    """A neighbouring host can send as many tokens of a good form as a browser keeps, but not with the prefix."""
+    await set_maintenance_mode(True)
+    bypass = Bypass(SECRET)
+    token, forged = await bypass.token(), "e30." + "A" * 43
+    cookies = "; ".join([*[f"maintenance_bypass.default={forged}"] * 180, f"{{}}maintenance_bypass.default={token}"])
+    app = app_with(bypass)
+    assert await status(app, "/items/7", headers={"cookie": cookies.format("__Host-")}) == 200
+    assert await status(app, "/items/7", headers={"cookie": cookies.format("")}) == 503
+    # Nor any other way of a token.
+    assert await status(app, "/items/7", headers={"cookie": cookies.format(""), HEADER: token}) == 200
+
+
+@pytest.mark.parametrize(
+    "cookie",
+    [
+        "maintenance_bypass.default=e30." + "A" * 43 + "; ",
+        "maintenance_bypass.billing=e30." + "A" * 43 + "; ",
+        "maintenance_bypass.default=",
+        "maintenance_bypass.",
+        "a" * 1000 + ".",
+        "=",
+        "; ",
+        ";",
+        " ",
+    ],
+)
+async def test_no_cookies_take_long(backend: BaseStateBackend, cookie: str) -> None:
+    """A server with httptools lets a client send megabytes of them."""
+    bypass = Bypass(SECRET)
+    state = MaintenanceState(mode=MaintenanceMode.ON)
+    scope = scope_of()
+    for start in ("", "maintenance_bypass.default="):
+        scope["headers"] = [(b"cookie", (start + cookie * 1_000_000)[:1_000_000].encode())]
+        started = time.thread_time()
+        assert not await bypass.admits(scope, "default", state, NOW)
+        assert time.thread_time() - started < 0.05
+
+
+@pytest.mark.parametrize("pair", ["&", "a&", f"{PARAMETER}&", f"{PARAMETER}=%41&", "%6d", f"{PARAMETER}=%2", "%41"])
+def test_no_query_takes_long(pair: str) -> None:
+    """A server with httptools lets a client send 64 KB of it."""
+    bypass = Bypass(SECRET)
+    query = f"{PARAMETER}={pair * 65_536}"[:65_536].encode()
+    started = time.thread_time()
+    assert bypass.take(scope_of(query_string=query))
+    assert time.thread_time() - started < 0.05
+
+
+@pytest.mark.parametrize("http", ["httptools", "h11"])
+def test_raw_junk_holds_no_server_up(http: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes on the wire: cookies of 60 KB and of 1 MB, with a good token at the end, and a query of 60 KB."""
+    monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE", "1")
+    bypass, took = Bypass(SECRET), []
+    app = app_with(bypass)
+
+    async def timed(scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.thread_time()
+        await app(scope, receive, send)
+        took.append(time.thread_time() - started)
+
+    token = run(bypass.token())
+    junk = "maintenance_bypass.default=junk; " * 40_000
+    with uvicorn_server(timed, http=http) as server:
+
+        def status_of(path: str, cookies: str) -> bytes:
+            lines = f"GET {path} HTTP/1.1", "Host: a", "Connection: close", f"Cookie: {cookies}", "", ""
+            return exchange(server.port, "\r\n".join(lines)).split(b" ")[1]
+
+        good = f"; maintenance_bypass.default={token}"
+        assert status_of("/items/7", junk[:60_000] + good) == b"200"
+        assert status_of("/items/7", junk[:1_000_000] + good) == (b"503" if http == "httptools" else b"400")
+        assert status_of(f"/items/7?{'a&' * 30_000}{PARAMETER}={token}", "a=b") == b"303"
+    assert max(took) < 0.05
 
 
 async def test_a_token_that_is_too_long_is_not_even_read(
@@ -1036,6 +1137,115 @@ async def test_a_guard_redeems_the_links_that_the_middleware_can_not(backend: Ba
         answer = await browser.get(link, follow_redirects=True)
         assert [step.status_code for step in (*answer.history, answer)] == [303, 200]
     assert await status(app, await Bypass(SECRET).link("/items/7", "billing")) == 303
+
+
+# Nor a trace
+
+
+def exported(provider: TracerProvider) -> InMemorySpanExporter:
+    """Return where a provider's spans are when they have ended."""
+    exporter = InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    return exporter
+
+
+def attributes_of(exporter: InMemorySpanExporter, name: str) -> list[Any]:
+    """Return an attribute of all spans that have it."""
+    return [(span.attributes or {})[name] for span in exporter.get_finished_spans() if name in (span.attributes or {})]
+
+
+@pytest.mark.skipif(not hasattr(FastAPI(), "_native_telemetry"), reason="FastAPI makes no spans of its own")
+@pytest.mark.parametrize("mode", [True, False])
+@pytest.mark.parametrize("query", ["a=1&{}={}&b=%2F", "a=1&maintenance%5Fbypass={1}&b=%2F", "a=1&{0}=x&{0}={1}&b=%2F"])
+@pytest.mark.parametrize("is_guard", [True, False])
+async def test_fastapis_own_span_does_not_have_the_token(
+    backend: BaseStateBackend, mode: bool, query: str, is_guard: bool
+) -> None:
+    """It is begun before any middleware; also where another span is the current one when we see the request."""
+    await set_maintenance_mode(True)
+    provider = TracerProvider()
+    exporter, bypass = exported(provider), Bypass(SECRET)
+    token = await bypass.token()
+    await set_maintenance_mode(mode)
+
+    class InASpan:
+        def __init__(self, app: ASGIApp) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            with provider.get_tracer("other").start_as_current_span("other"):
+                await self.app(scope, receive, send)
+
+    telemetry: Any = {"tracer_provider": provider}
+    app = FastAPI(telemetry=telemetry)
+    add_routes(app)
+    if is_guard:
+        app = FastAPI(telemetry=telemetry)
+        router = APIRouter(dependencies=[Depends(MaintenanceGuard("default", exemptions=Exemptions(bypass=bypass)))])
+        add_routes(router)
+        app.include_router(router)
+    else:
+        app.add_middleware(MaintenanceModeMiddleware, exemptions=Exemptions(bypass=bypass))
+        app.add_middleware(InASpan)
+    await get(app, "/items/7?" + query.format(PARAMETER, token))
+    assert attributes_of(exporter, "url.query") == ["a=1&b=%2F"]
+    assert token[5:40] not in repr([span.to_json() for span in exporter.get_finished_spans()])
+
+
+@pytest.mark.skipif(not hasattr(FastAPI(), "_native_telemetry"), reason="FastAPI makes no spans of its own")
+@pytest.mark.parametrize("http", ["httptools", "h11"])
+def test_a_raw_request_leaves_no_token_in_a_span(http: str) -> None:
+    """Bytes on the wire, with the parameter's name as browsers never write it."""
+    provider = TracerProvider()
+    exporter, telemetry = exported(provider), cast("Any", {"tracer_provider": provider})
+    app = FastAPI(telemetry=telemetry)
+    app.add_middleware(MaintenanceModeMiddleware, exemptions=Exemptions(bypass=Bypass(SECRET)))
+    with uvicorn_server(app, http=http) as server:
+        request_line = "GET /?a=1&%6Daintenance%5fbypass=e30.secret&b= HTTP/1.1"
+        exchange(server.port, f"{request_line}\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert attributes_of(exporter, "url.query") == ["a=1&b="]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"url.query": "{}"}, {"url.query": ""}),
+        ({"url.query": "a=?&{}"}, {"url.query": "a=?"}),
+        (
+            {"url.full": "http://testserver/x?{}", "url.path": "/x"},
+            {"url.full": "http://testserver/x", "url.path": "/x"},
+        ),
+        ({"http.url": "http://testserver/x?{}&a=ä\udcff"}, {"http.url": "http://testserver/x?a=ä\udcff"}),
+        ({"http.target": "/x?a&{}", "url.query": 7}, {"http.target": "/x?a", "url.query": 7}),
+        ({"http.target": "/x?a", "other": "{}"}, {"http.target": "/x?a", "other": "{}"}),
+        ({}, {}),
+    ],
+)
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_a_span_around_us_has_no_token_in_its_urls(
+    attributes: dict[str, Any], expected: dict[str, Any], is_recorded: bool
+) -> None:
+    """By the old and the new names of OpenTelemetry; what isn't recorded, or has ended, stays as it is."""
+    pair, provider = f"{PARAMETER}=a.b", TracerProvider(sampler=ALWAYS_ON if is_recorded else ALWAYS_OFF)
+    exporter = exported(provider)
+
+    def filled(values: dict[str, Any]) -> dict[str, Any]:
+        return {name: value.format(pair) if isinstance(value, str) else value for name, value in values.items()}
+
+    scope = scope_of(query_string=f"{pair}&a".encode())
+    with provider.get_tracer("outer").start_as_current_span("GET", attributes=filled(attributes)):
+        assert Bypass(SECRET).take(scope)
+    assert scope["query_string"] == b"a"
+    assert [dict(span.attributes or {}) for span in exporter.get_finished_spans()] == [filled(expected)] * is_recorded
+
+
+def test_no_trace_is_looked_for_where_nobody_traces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenTelemetry is optional, and stays unimported."""
+    monkeypatch.delitem(sys.modules, "opentelemetry.trace")
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    scope = scope_of(query_string=f"{PARAMETER}=x".encode())
+    assert Bypass(SECRET).take(scope)
+    assert scope["query_string"] == b""
 
 
 # With a real server

@@ -514,6 +514,9 @@ async def test_the_admin_is_for_operators_who_never_lock_themselves_out(example:
         assert await status(app, page, auth=auth) == 401
         assert await status(app, f"{page}api/switches/default/mode", "PUT", auth=auth, json={"mode": "on"}) == 401
     operator = ("ops", PASSWORD)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPERATORS_PASSWORD", "")
+        assert await status(app, page, auth=("ops", "")) == 401
 
     async def switch(name: str, mode: str) -> None:
         change = await request(

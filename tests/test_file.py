@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastapi_maintenance import background
+from fastapi_maintenance.backends import file
 from fastapi_maintenance.backends.file import LocalFileBackend
 from fastapi_maintenance.exceptions import (
     BackendUnavailable,
@@ -307,15 +309,272 @@ def test_a_lock_file_that_is_refused_is_named(
         done(backend.apply(setting(ON)))
 
 
-def test_another_user_can_lock_and_replace(shared: Path) -> None:
+@pytest.mark.parametrize("owner", [(65534, 0, 0o700), (0, 65534, 0o770)], ids=["of the user", "of the group"])
+def test_whoever_may_write_in_the_directory_can_lock_and_replace(shared: Path, owner: tuple[int, int, int]) -> None:
     """The lock file that root made is enough for a process that is not root."""
+    user, group, mode = owner
+    shared.chmod(mode)
+    if os.geteuid() == 0:
+        os.chown(shared, user, group)
     path = shared / "switch"
     done(LocalFileBackend(path).apply(setting(OFF)))
     path.chmod(0o644)
-    (shared / "switch.lock").chmod(0o644)
     assert as_nobody(TRY_BOTH, path).split() == ["off", "on"]
     assert path.read_text() == "1"
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def can_lock(path: Path, flags: int) -> bool:
+    """Return whether another user can hold a lock, by descriptors of a kind."""
+    drop = "os.setgroups([]); os.setgid(65534); os.setuid(65534)"
+    script = f"import fcntl, os, sys; {drop}; fcntl.flock(os.open(sys.argv[1], int(sys.argv[2])), fcntl.LOCK_EX)"
+    command = [sys.executable, "-S", "-c", script, str(path), str(flags)]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0 or "PermissionError" in ended.stderr
+    return ended.returncode == 0
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0])
+@pytest.mark.parametrize(("directory", "lock"), [(0o711, 0o600), (0o775, 0o660), (0o1777, 0o660), (0o755, 0o600)])
+@pytest.mark.parametrize("former", [None, 0o644])
+def test_nobody_else_can_write_or_hold_the_lock(
+    shared: Path, umask: int, directory: int, lock: int, former: int | None
+) -> None:
+    """Whatever the umask: the right to read a file is the right to hold its lock."""
+    path, of_lock = shared / "switch", shared / "switch.lock"
+    shared.chmod(directory)
+    if former is not None:
+        of_lock.touch()
+        of_lock.chmod(former)
+    before = os.umask(umask)
+    try:
+        done(LocalFileBackend(path).apply(setting(ON)))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o664 & ~umask
+    assert stat.S_IMODE(of_lock.stat().st_mode) == lock
+    if os.geteuid() == 0:
+        assert not can_lock(of_lock, os.O_RDONLY)
+        of_lock.chmod(0o644)
+        assert can_lock(of_lock, os.O_RDONLY)
+
+
+def test_a_lock_of_another_group_is_not_for_the_group(
+    backend: LocalFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The directory's group may write, and this process can't give the lock to it."""
+
+    def refused(fd: int, user: int, group: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "fchown", refused)
+    path.parent.chmod(0o770)
+    lock = path.with_name("switch.lock")
+    lock.touch()
+    if os.geteuid() == 0:
+        os.chown(lock, 0, 1234)
+        done(backend.apply(setting(ON)))
+        assert stat.S_IMODE(lock.stat().st_mode) == 0o600
+    os.chown(lock, -1, path.parent.stat().st_gid)
+    done(backend.apply(setting(ON)))
+    assert stat.S_IMODE(lock.stat().st_mode) == 0o660
+
+
+def test_a_lock_of_another_user_is_left_as_it_is(
+    backend: LocalFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its owner says who may open it."""
+    lock = path.with_name("switch.lock")
+    lock.touch()
+    lock.chmod(0o640)
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    done(backend.apply(setting(ON)))
+    assert stat.S_IMODE(lock.stat().st_mode) == 0o640
+
+
+def test_a_lock_that_is_a_link_is_refused(backend: LocalFileBackend, path: Path) -> None:
+    lock = path.with_name("switch.lock")
+    lock.symlink_to("elsewhere")
+    with pytest.raises(BackendUnavailable, match=f"{lock} is a symbolic link: remove it"):
+        done(backend.apply(setting(ON)))
+    assert not path.with_name("elsewhere").exists()
+
+
+# In a directory that everybody may write in
+
+
+@pytest.fixture(params=[0o1777, 0o777], ids=["sticky", "not sticky"])
+def public(request: pytest.FixtureRequest, shared: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory of root that everybody may write in."""
+    shared.chmod(request.param)
+    if os.geteuid() != 0:  # then neither this user nor the directory's owner is to be the stranger
+        lie_about_owners(monkeypatch)
+    return shared
+
+
+def lie_about_owners(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have all that this user has look as root's, except what is given away."""
+    lstat, fstat, plain = os.lstat, os.fstat, os.stat
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+
+    def lying(look: Callable[..., os.stat_result]) -> Callable[..., Any]:
+        def looked(*args: Any, **options: Any) -> Any:
+            found = look(*args, **options)
+            facts = {name: getattr(found, name) for name in dir(found) if name.startswith("st_")}
+            owner = 65534 if (found.st_dev, found.st_ino) in GIVEN_AWAY else 0
+            return SimpleNamespace(**facts | {"st_uid": owner})
+
+        return looked
+
+    for name, look in ("lstat", lstat), ("fstat", fstat), ("stat", plain):
+        monkeypatch.setattr(os, name, lying(look))
+
+
+GIVEN_AWAY: set[tuple[int, int]] = set()
+"""Devices and numbers of the files that look as another user's, where this one is not root."""
+
+
+def give_away(path: Path) -> None:
+    """Make another user the owner."""
+    if os.getuid() == 0:
+        os.chown(path, 65534, 65534, follow_symlinks=False)
+    else:
+        found = path.lstat()
+        GIVEN_AWAY.add((found.st_dev, found.st_ino))
+
+
+def refused(path: Path, entry: Path) -> None:
+    """Show that neither reading nor writing goes through something, and that the error names it and the way out."""
+    problem = f"{entry} belongs to user 65534, in a directory that everybody may write in: .*; remove it, or use"
+    for operation in (
+        load,
+        lambda backend: done(backend.apply(setting(ON))),
+        lambda backend: done(backend.try_writing()),
+    ):
+        with pytest.raises(BackendUnavailable, match=problem):
+            operation(LocalFileBackend(path))
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_strangers_link_is_not_followed(public: Path, tmp_path: Path, exists: bool) -> None:
+    """Neither to read what it leads to nor to create it."""
+    target, link = tmp_path / "target", public / "switch"
+    if exists:
+        target.write_text("0")
+    link.symlink_to(target)
+    give_away(link)
+    refused(link, link)
+    assert [file.name for file in tmp_path.iterdir()] == ["target"] * exists
+    assert [file.name for file in public.iterdir()] == ["switch"]
+
+
+def test_a_strangers_file_is_not_read(public: Path) -> None:
+    path = public / "switch"
+    path.write_text("1")
+    give_away(path)
+    refused(path, path)
+
+
+@pytest.mark.parametrize("is_link", [True, False])
+def test_a_strangers_directory_is_not_entered(public: Path, tmp_path: Path, is_link: bool) -> None:
+    directory = public / "ours"
+    if is_link:
+        directory.symlink_to(tmp_path)
+    else:
+        directory.mkdir()
+    give_away(directory)
+    refused(directory / "switch", directory)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_strangers_lock_is_not_waited_for(public: Path) -> None:
+    """Its owner could hold it for ever."""
+    path, lock = public / "switch", public / "switch.lock"
+    lock.touch()
+    give_away(lock)
+    with pytest.raises(BackendUnavailable, match=f"{lock} belongs to user 65534"):
+        done(LocalFileBackend(path).apply(setting(ON)))
+    assert not path.exists()
+
+
+def test_a_file_that_a_stranger_makes_at_the_last_moment_is_not_read(
+    public: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the path was looked at already."""
+    path, resolve = public / "switch", file._resolve
+
+    def slow(path: Path) -> Path:
+        resolved = resolve(path)
+        path.write_text("1")
+        give_away(path)
+        return resolved
+
+    monkeypatch.setattr(file, "_resolve", slow)
+    with pytest.raises(BackendUnavailable, match=f"{path} belongs to user 65534"):
+        load(LocalFileBackend(path))
+
+
+def test_a_link_that_a_stranger_makes_at_the_last_moment_is_not_followed(
+    public: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, resolve = public / "switch", file._resolve
+    (tmp_path / "secret").write_text("1")
+
+    def slow(path: Path) -> Path:
+        resolved = resolve(path)
+        path.symlink_to(tmp_path / "secret")
+        return resolved
+
+    monkeypatch.setattr(file, "_resolve", slow)
+    with pytest.raises(BackendUnavailable, match="symbolic links"):
+        load(LocalFileBackend(path))
+
+
+def test_our_own_links_and_files_work_in_a_public_directory(public: Path, tmp_path: Path) -> None:
+    """Also a link to what does not exist yet."""
+    (public / "switch").symlink_to("current/state")
+    (public / "current").symlink_to(tmp_path)
+    backend = LocalFileBackend(public / "switch")
+    assert load(backend).mode is OFF
+    done(backend.apply(setting(ON)))
+    assert load(backend).mode is ON
+    assert (tmp_path / "state").read_text() == "1"
+    done(LocalFileBackend(public / "other").apply(setting(ON)))
+    assert load(LocalFileBackend(public / "other")).mode is ON
+
+
+def test_a_strangers_files_work_in_a_directory_of_few(shared: Path) -> None:
+    """Its group may write in it: operators, say."""
+    shared.chmod(0o2775)
+    path = shared / "switch"
+    path.write_text("1")
+    if os.geteuid() == 0:
+        os.chown(path, 1234, 1234)
+    assert load(LocalFileBackend(path)).mode is ON
+
+
+def test_what_kubernetes_mounts_is_read(public: Path) -> None:
+    """A volume of a ConfigMap: a link to a file in a directory behind a link, which is replaced."""
+    for day, word in ("1", "0"), ("2", "1"):
+        (public / f"..{day}").mkdir()
+        (public / f"..{day}" / "switch").write_text(word)
+    (public / "switch").symlink_to("..data/switch")
+    (public / "..data").symlink_to("..1")
+    backend = LocalFileBackend(public / "switch")
+    assert load(backend).mode is OFF
+    (public / "..new").symlink_to("..2")
+    (public / "..new").replace(public / "..data")
+    assert load(backend).mode is ON
+
+
+@pytest.mark.parametrize("path", ["release/../switch", "release/./switch", "release//switch", "release/up/switch"])
+def test_a_path_is_resolved_as_the_system_does(tmp_path: Path, path: str) -> None:
+    """Two dots behind a link are those of its target."""
+    (tmp_path / "releases" / "7" / "up").mkdir(parents=True)
+    (tmp_path / "release").symlink_to("releases/7")
+    (tmp_path / "releases" / "7" / "up" / "switch").symlink_to("../../switch")
+    for switch in (tmp_path / path, tmp_path / "release" / "missing" / "switch"):
+        assert str(file._resolve(switch)) == os.path.realpath(switch)
 
 
 # What is written
@@ -467,6 +726,9 @@ def test_the_owner_stays_if_the_system_allows(shared: Path) -> None:
     if os.geteuid() == 0:
         os.chown(path, 1234, 1235)
     owner = path.stat().st_uid, path.stat().st_gid
+    shared.chmod(0o770)
+    if os.geteuid() == 0:
+        os.chown(shared, 0, 65534)
     done(LocalFileBackend(path).apply(setting(OFF)))
     assert (path.stat().st_uid, path.stat().st_gid) == owner
     path.chmod(0o666)

@@ -112,7 +112,7 @@ async def test_the_documented_answer_is_the_one_that_clients_get() -> None:
     await set_maintenance_mode(True, backend, reason="new disks", until=until)
     schema = app.openapi()
     documented = operations(schema)["GET /items/{item_id}"]["responses"]["503"]
-    assert set(documented["headers"]) == {"Retry-After", "Cache-Control", "Vary"}
+    assert set(documented["headers"]) == {"Retry-After", "Cache-Control", "X-Content-Type-Options", "Vary"}
     assert documented["headers"]["Retry-After"]["schema"] == {"type": "integer", "minimum": 0}
     assert set(documented["content"]) == {"application/json", "application/problem+json"}
     for kind, content in documented["content"].items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -52,3 +53,19 @@ def test_the_sdist_is_all_that_its_tests_need(built: Path) -> None:
     assert names > BESIDE
     for folder in ("benchmarks", "docs", "examples", "fastapi_maintenance", "tests"):
         assert {name for name in names if name.startswith(f"{folder}/")} == files_of(folder)
+
+
+VULNERABLE = {
+    "jinja2": "3.1.5",  # CVE-2025-27516
+    "python-multipart": "0.0.30",  # CVE-2026-53540, and in those before CVE-2026-53538, -53539, -42561, -40347, ...
+}
+"""The last releases with known vulnerabilities, in November 2026."""
+
+
+@pytest.mark.parametrize("name", VULNERABLE)
+def test_no_release_with_known_vulnerabilities_is_accepted(name: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    declared = [*project["project"]["optional-dependencies"]["admin"], *project["dependency-groups"]["test"]]
+    bounds = {bound for package, _, bound in (one.partition(">=") for one in declared) if package == name}
+    assert len(bounds) == 1, "the tests use another bound than users do"
+    assert [int(part) for part in bounds.pop().split(".")] > [int(part) for part in VULNERABLE[name].split(".")]

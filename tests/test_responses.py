@@ -133,6 +133,7 @@ async def test_the_default_answer_is_this_to_the_byte() -> None:
         "content-length": "63",
         "retry-after": "3600",
         "cache-control": "no-store",
+        "x-content-type-options": "nosniff",
         "vary": "Accept",
     }
 
