@@ -57,7 +57,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
                 place = redis_place(request.getfixturevalue("redis_server"), **options)
             case _:
                 place = sqlite_place(tmp_path, **options)
-        made: Any = place.backend()
+        made: StoreBackend = place.backend()
         return made
 
     return make

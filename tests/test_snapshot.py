@@ -157,6 +157,19 @@ def shown(view: View) -> tuple[MaintenanceMode, int]:
     return state.mode, state.version
 
 
+def shown_by(view: View) -> list[MaintenanceState]:
+    """Return a list to which each state is added that the view shows from now on."""
+    states: list[MaintenanceState] = []
+    show = view._show  # type: ignore[attr-defined]
+
+    def note(state: MaintenanceState) -> None:
+        states.append(state)
+        show(state)
+
+    view._show = note  # type: ignore[attr-defined]
+    return states
+
+
 def mode_of(view: View) -> MaintenanceMode:
     """Return the mode by which requests of now are judged."""
     return view.latest().mode_at(datetime.now(UTC))
@@ -368,7 +381,7 @@ async def test_one_message_is_under_way_at_a_time(make: Make) -> None:
     one = make(at(1, OFF))
     view = view_of(one)
     under_way: list[int] = [0]
-    versions: list[int] = []
+    states = shown_by(view)
 
     async def take_time() -> None:
         under_way.append(under_way[-1] + 1)
@@ -376,15 +389,13 @@ async def test_one_message_is_under_way_at_a_time(make: Make) -> None:
         under_way.append(under_way[-1] - 1)
 
     one.memory.before_read = one.memory.before_write = take_time
-    show = view._show  # type: ignore[attr-defined]
-    view._show = lambda state: (versions.append(state.version), show(state))  # type: ignore[attr-defined]
     await view.read()
     async with anyio.create_task_group() as tasks:
         for _ in range(10):
             tasks.start_soon(view.apply, store(ON))
             tasks.start_soon(one.is_read)
     assert shown(view) == (ON, 11)
-    assert versions == sorted(versions)
+    assert [state.version for state in states] == sorted(state.version for state in states)
     assert set(under_way) == {0, 1}
 
 
@@ -482,12 +493,10 @@ async def test_a_reading_that_began_before_a_hold_expired_does_not_end_it(make: 
     view.start(one)
     await until(lambda: one.memory.reads)
     await anyio.sleep(0.4)
-    seen: list[MaintenanceMode] = []
-    show = view._show  # type: ignore[attr-defined]
-    view._show = lambda state: (seen.append(state.mode_at(NOW)), show(state))  # type: ignore[attr-defined]
+    states = shown_by(view)
     await there(one.may_answer.set)
-    await until(lambda: mode_of(view) is OFF and seen[-1:] == [OFF])
-    assert seen == [ON, OFF]
+    await until(lambda: len(states) == 2)
+    assert [state.mode_at(NOW) for state in states] == [ON, OFF]
 
 
 @pytest.mark.parametrize("hours_ahead", [-1, 1])
