@@ -94,14 +94,19 @@ class _Lease:
             if self.id not in self.view.latest().holds:  # broken before it was watched
                 self._lose_for_good()
 
-    async def renew(self) -> None:
+    async def renew(self, *, has_expired: bool = False) -> None:
         """Let the hold live for another time to live.
+
+        Args:
+            has_expired: Take it again if it has expired, so that the rest of its block is protected.
 
         Raises:
             HoldLost: It is not there any more, or has expired.
         """
-        change = self._change(put_holds={self.id: self._hold}, required_holds=frozenset({self.id}), is_renewal=True)
-        await self.view.apply(change)
+        mine = frozenset({self.id})  # one that has expired is still there, one that an operator broke is not
+        await self.view.apply(
+            self._change(put_holds={self.id: self._hold}, required_holds=mine, is_renewal=not has_expired)
+        )
 
     async def give_back(self, fields: Mapping[str, Any] | None = None) -> None:
         """Drop the hold, and store ``fields`` in the same change; a lost one is left alone.
@@ -160,10 +165,7 @@ class _Lease:
                     await self._look_now.wait()
             self._look_now.clear()
             try:
-                if has_expired:  # so that the rest of the block is protected
-                    await self.view.apply(self._change(put_holds={self.id: self._hold}))
-                else:
-                    await self.renew()
+                await self.renew(has_expired=has_expired)
             except HoldLost as error:
                 if not error.expired:
                     self._lose_for_good()

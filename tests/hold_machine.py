@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Literal, TypeVar
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
@@ -20,6 +21,7 @@ from fastapi_maintenance.snapshot import View, view_of
 from fastapi_maintenance.state import Change, MaintenanceMode
 
 from .places import Place
+from .traffic import until
 
 T = TypeVar("T")
 
@@ -85,8 +87,8 @@ class HoldMachine(RuleBasedStateMachine):
 
     # The model
 
-    def write(self) -> None:
-        """Drop what has expired, as every write does."""
+    def drop_expired(self) -> None:
+        """Drop what has expired: no clock that is put back brings it to life."""
         self.holds = {number: held for number, held in self.holds.items() if self.now < held.expires}
 
     def mode(self) -> MaintenanceMode:
@@ -106,7 +108,6 @@ class HoldMachine(RuleBasedStateMachine):
         block = make(self.backend, ttl=TTL)
         self.run(block.__aenter__(), task)
         self.numbers += 1
-        self.write()
         masks = frozenset(self.enclosing[task]) if kind == "off" else frozenset()
         expires = self.now + TTL if self.view.has_leases else float("inf")
         self.holds[self.numbers] = _Held(kind, masks, expires)
@@ -125,9 +126,7 @@ class HoldMachine(RuleBasedStateMachine):
         self.entered.remove(entered)
         if entered.number in self.enclosing[task]:
             self.enclosing[task].remove(entered.number)
-        if entered.number in self.holds:  # one that has gone is left alone, and nothing is written
-            del self.holds[entered.number]
-            self.write()
+        self.holds.pop(entered.number, None)  # one that was broken is left alone
 
     @precondition(lambda self: self.entered and self.view.has_leases)
     @rule(choice=st.integers(0, 99))
@@ -143,42 +142,47 @@ class HoldMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.entered and self.view.has_leases)
     @rule(choice=st.integers(0, 99))
     def beat(self, choice: int) -> None:
-        """The heart of one block beats: what has expired comes alive again, unless it was dropped."""
+        """The heart of one block beats: its hold lives on, unless it was broken."""
         entered = self.entered[choice % len(self.entered)]
         [lease] = entered.block._leases
-        is_there = entered.number in self.holds
-        try:
+        if entered.number in self.holds:
             self.run(lease.renew())
-        except HoldLost:
-            assert not is_there
-        else:
-            assert is_there
-            held = self.holds[entered.number]
-            self.write()
-            self.holds[entered.number] = held
-            held.expires = self.now + TTL
+            self.holds[entered.number].expires = self.now + TTL
+            return
+        with pytest.raises(HoldLost) as broken:
+            self.run(lease.renew())
+        assert not broken.value.expired
 
     @precondition(lambda self: self.view.has_leases)
     @rule(seconds=st.sampled_from([TTL * 0.4, TTL * 1.1, -TTL * 0.2]))
     def move_clock(self, seconds: float) -> None:
-        """The store's clock moves: for holds that is the same as if all of them expired earlier or later."""
+        """The store's clock moves: for holds that is the same as if all of them expired earlier or later.
+
+        A hold that has expired so is lost, and is taken again by its block, if that still runs.
+        """
         by = timedelta(seconds=seconds)
         state = self.run(self.stored_state())
         holds = {
             id_: hold.model_copy(update={"expires_at": hold.expires_at - by})
-            for id_, hold in state.holds_at(datetime.now(UTC)).items()
+            for id_, hold in state.holds.items()
             if hold.expires_at is not None
         }
-        self.write()  # this is a write as well
+        self.drop_expired()
         self.run(self.view.apply(Change(put_holds=holds, is_renewal=True)))
         self.now += seconds
+        for entered in self.entered:
+            held = self.holds.get(entered.number)
+            if held is not None and self.now >= held.expires:
+                [lease] = entered.block._leases
+                self.run(until(lambda lease=lease: lease.id in self.view.latest().holds))  # type: ignore[misc]
+                assert entered.block.lost.is_set()
+                held.expires = self.now + TTL
 
     @rule(mode=st.sampled_from(list(MaintenanceMode)))
     def operator_sets(self, mode: MaintenanceMode) -> None:
         if mode is MaintenanceMode.READ_ONLY and not self.view.stores_reasons:
             mode = MaintenanceMode.ON
         self.run(change_mode(mode, self.backend))
-        self.write()
         self.stored = mode
 
     @rule()
@@ -190,7 +194,6 @@ class HoldMachine(RuleBasedStateMachine):
             owners = error.owners
         else:
             owners = ()
-            self.write()
             self.stored = MaintenanceMode.OFF
         assert len(owners) == len(alive)
 

@@ -7,12 +7,41 @@ It says "held" when it does, then for each line of input: "block SECONDS" runs b
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from fastapi_maintenance import maintenance_mode_on
 
-from .places import Place
+from .places import Place, python
+
+
+class Holder:
+    """A process that holds a switch, and is told what to do."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self.process, self._input, self.output = process, process.stdin, process.stdout
+
+    def tell(self, *lines: str) -> None:
+        self._input.write("".join(f"{line}\n" for line in lines))
+        self._input.flush()
+
+
+@contextmanager
+def holder(place: Place, ttl: float) -> Iterator[Holder]:
+    """Have another process hold a switch; if it is still there at the end, it is killed."""
+    process = python("-m", "tests.hold_process", place.to_json(), str(ttl))
+    try:
+        held = Holder(process)
+        assert held.output.readline() == "held\n"
+        yield held
+    finally:
+        process.kill()
+        process.communicate()
 
 
 async def main(place: str, ttl: str) -> None:

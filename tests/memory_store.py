@@ -16,7 +16,7 @@ class MemoryStore(DocumentStore):
     def __init__(self) -> None:
         self.documents: dict[str, tuple[bytes, str]] = {}
         self.now: datetime | None = None
-        self.reads = self.writes = self.closings = 0
+        self.reads = self.writes = self.watches = self.closings = 0
         self.quiet: list[bool] = []
         """For each write, whether it was quiet."""
         self.returns_conflicts = True
@@ -26,7 +26,7 @@ class MemoryStore(DocumentStore):
         self.after_write: Callable[[], object] = lambda: None
         self.watchers: list[Callable[[], None]] = []
         self.pushes = True
-        self.is_lost = asyncio.Event()
+        self._is_lost = asyncio.Event()
         self._revisions = itertools.count(1)
 
     def describe(self, key: str) -> str:
@@ -67,17 +67,25 @@ class MemoryStore(DocumentStore):
         return sorted(self.documents)
 
     async def watch(self, key: str, changed: Callable[[], None]) -> None:
+        self.watches += 1
         if not self.pushes:
             return
         self.watchers.append(changed)
-        changed()
-        await self.is_lost.wait()
-        self.watchers.remove(changed)
+        self._is_lost = is_lost = asyncio.Event()
+        try:
+            changed()
+            await is_lost.wait()
+        finally:
+            self.watchers.remove(changed)
         raise ConnectionError("the connection is lost")
 
     def push(self) -> None:
         for changed in self.watchers:
             changed()
+
+    def lose_watchers(self) -> None:
+        """Break the subscription that was made last."""
+        self._is_lost.set()
 
     async def aclose(self) -> None:
         self.closings += 1

@@ -40,7 +40,7 @@ from fastapi_maintenance.exceptions import (
 )
 from fastapi_maintenance.state import MAX_BYTES, Change, Hold, MaintenanceMode, MaintenanceState, set_mode
 
-from .scripts import ROOT
+from .scripts import ROOT, output_of
 from .stores import done
 
 OFF, ON, READ_ONLY = MaintenanceMode.OFF, MaintenanceMode.ON, MaintenanceMode.READ_ONLY
@@ -575,6 +575,64 @@ def test_a_path_is_resolved_as_the_system_does(tmp_path: Path, path: str) -> Non
     (tmp_path / "releases" / "7" / "up" / "switch").symlink_to("../../switch")
     for switch in (tmp_path / path, tmp_path / "release" / "missing" / "switch"):
         assert str(file._resolve(switch)) == os.path.realpath(switch)
+def test_a_cancelled_reading_does_not_fail_the_next_one(
+    backend: LocalFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread of the first one still runs; the next one waits for it, and a file never has two."""
+    path.write_text("1")
+    read: Callable[..., Any] = backend.store._read  # type: ignore[attr-defined]
+    begun, may_end = threading.Semaphore(0), threading.Event()
+
+    def slow(*arguments: Any) -> Any:
+        begun.release()
+        assert may_end.wait(20)
+        return read(*arguments)
+
+    monkeypatch.setattr(backend.store, "_read", slow)
+
+    async def run() -> None:
+        first = asyncio.create_task(backend.store.read("default"))
+        await asyncio.to_thread(begun.acquire, timeout=20)
+        first.cancel()
+        second = asyncio.create_task(backend.store.read("default"))
+        await asyncio.sleep(0.05)
+        assert not begun.acquire(blocking=False)
+        may_end.set()
+        assert (await second).content is not None
+
+    asyncio.run(run())
+
+
+FORK_WHILE_READING = """
+import asyncio, os, sys, threading
+from fastapi_maintenance.stores.file import FileStore
+
+store, begun, may_end = FileStore(sys.argv[1]), threading.Event(), threading.Event()
+read = FileStore._read
+
+def slow(self, *arguments):
+    begun.set()
+    may_end.wait()
+    return read(self, *arguments)
+
+FileStore._read = slow
+thread = threading.Thread(target=asyncio.run, args=(store.read("default"),))
+thread.start()
+begun.wait()
+child = os.fork()
+if not child:
+    FileStore._read = read
+    asyncio.run(asyncio.wait_for(store.read("default"), 20))
+    os._exit(0)
+may_end.set()
+thread.join()
+print(os.waitpid(child, 0)[1])
+"""
+
+
+def test_a_child_that_is_forked_while_a_file_is_read_can_read_it(path: Path) -> None:
+    """The thread that reads it is the parent's."""
+    assert output_of(FORK_WHILE_READING, path) == "0\n"
 
 
 # What is written

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 import subprocess
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 from fastapi_maintenance import (
     BackendUnavailable,
     HoldLost,
+    MaintenanceBlock,
     MaintenanceMode,
     MaintenanceState,
     ReadOnlyBackend,
@@ -32,17 +34,22 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from fastapi_maintenance.backends import EnvVarBackend, LocalFileBackend, MemoryBackend, RedisBackend
+from fastapi_maintenance.backends.base import StoreBackend
 from fastapi_maintenance.control import change_mode
 from fastapi_maintenance.snapshot import view_of
 from fastapi_maintenance.state import Change
 
 from .hold_machine import run_machine
-from .places import Place, TwoMethods, file_place, postgres_place, python, redis_place, sqlite_place
+from .hold_process import holder
+from .memory_store import MemoryStore
+from .places import Place, TwoMethods, file_place, postgres_place, redis_place, sqlite_place
 from .stores import RedisServer
 
 pytestmark = pytest.mark.anyio
 
 both_loops = pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+
+Sleep = Callable[[MaintenanceBlock], None]
 
 SECONDS = 20
 """How long a test waits for what has to come; the machine may be busy."""
@@ -151,32 +158,6 @@ async def nothing_held(where: Any) -> bool:
 # Processes
 
 
-class Holder:
-    """A process that holds a switch, and is told what to do."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self.process, self._input, self.output = process, process.stdin, process.stdout
-
-    def tell(self, *lines: str) -> None:
-        self._input.write("".join(f"{line}\n" for line in lines))
-        self._input.flush()
-
-
-@contextlib.contextmanager
-def holder(place: Place, ttl: float) -> Iterator[Holder]:
-    """Have another process hold a switch; if it is still there at the end, it is killed."""
-    process = python("-m", "tests.hold_process", place.to_json(), str(ttl))
-    try:
-        held = Holder(process)
-        assert held.output.readline() == "held\n"
-        yield held
-    finally:
-        process.kill()
-        process.communicate()
-
-
 @SHARED
 def test_a_hold_of_a_killed_process_is_gone_after_its_time_to_live(place: Place) -> None:
     """With the time until this process reads the store again; before that it stays."""
@@ -263,6 +244,127 @@ def test_an_operator_can_break_a_hold_of_another_process_which_learns_of_it(plac
         other.tell("block 4", "leave")  # a third of its time to live and more
         assert other.output.read().splitlines()[-3:] == ["blocked", "lost", "left"]
         assert asyncio.run(stored(place)).version == version, "the block has written when it left"
+
+
+# Holds that expired while their blocks ran
+
+
+@of("file", "redis")
+def test_a_hold_of_a_process_that_stood_still_is_lost_and_taken_again(place: Place) -> None:
+    """As after SIGSTOP, or in a virtual machine that was suspended: the rest of the block is protected."""
+    ttl = 1.0
+
+    async def watch(process: subprocess.Popen[str]) -> None:
+        async with opened(place) as backend:
+            assert await get_maintenance_mode(backend) is True
+            process.send_signal(signal.SIGSTOP)
+            await until(lambda: nobody_closes(backend), "the hold stays")
+            assert (await stored(place)).holds == {}
+            process.send_signal(signal.SIGCONT)
+            await until(lambda: get_maintenance_mode(backend), "the hold is not taken again")
+            await asyncio.sleep(1.5 * ttl)  # it is renewed from then on
+            assert await get_maintenance_mode(backend) is True
+
+    with holder(place, ttl) as other:
+        asyncio.run(watch(other.process))
+        output, errors = other.process.communicate("leave\n", SECONDS)
+        assert output == "lost\nleft\n"
+        assert errors.count("is lost, it expired, because this process stood still") == 1
+        assert "Traceback" not in errors
+    assert asyncio.run(stored(place)).holds == {}
+
+
+LOST = "is lost, it expired"
+
+
+@contextlib.asynccontextmanager
+async def asleep() -> AsyncIterator[tuple[StoreBackend, Sleep]]:
+    """Give a backend whose store's clock the test moves, and nothing is read without a reason."""
+    memory = MemoryStore()
+    memory.now = datetime.now(UTC).replace(microsecond=0)
+    backend = StoreBackend(memory, poll_seconds=3600, timeout_seconds=SECONDS)
+
+    def sleep(block: MaintenanceBlock) -> None:
+        """Have all holds of a block expire, as if its process slept; then it wakes."""
+        assert memory.now is not None
+        memory.now += timedelta(seconds=61)
+        [lease] = block._leases
+        background.call_soon(lease._look)
+
+    try:
+        yield backend, sleep
+    finally:
+        await backend.aclose()
+
+
+def holds_in(backend: StoreBackend) -> list[timedelta]:
+    """Return how long each hold that is stored has left."""
+    memory: Any = backend.store
+    state = MaintenanceState.from_json(memory.documents["default"][0], where="")
+    return [hold.expires_at - memory.now for hold in state.holds.values() if hold.expires_at is not None]
+
+
+async def test_a_hold_that_expired_is_lost_and_taken_again(caplog: pytest.LogCaptureFixture) -> None:
+    """The block learns of it, one line is logged, however often it happens; and the hold is given back at its end."""
+    async with asleep() as (backend, sleep):
+        async with maintenance_mode_on(backend, ttl=60, owner="this test") as block:
+            for _ in range(2):
+                sleep(block)
+                await until(lambda: holds_in(backend) == [timedelta(seconds=60)], "it is not taken again")
+                assert block.lost.is_set()
+                await until(lambda: get_maintenance_mode(backend), "it is not effective")
+        assert holds_in(backend) == []
+        assert await get_maintenance_mode(backend) is False
+        assert caplog.text.count(f"the hold of this test on <store of default> {LOST}") == 1
+
+
+@both_loops
+async def test_a_block_can_be_cancelled_when_its_hold_expired() -> None:
+    """It raises what happened, and leaves nothing behind."""
+    async with asleep() as (backend, sleep):
+
+        async def work() -> None:
+            async with maintenance_mode_on(backend, ttl=60, cancel_when_lost=True) as block:
+                sleep(block)
+                await anyio.sleep(SECONDS)
+                raise AssertionError
+
+        with pytest.raises(HoldLost):
+            await work()
+        assert holds_in(backend) == []
+
+
+@pytest.mark.parametrize("moment", ["before it wakes", "before it takes the hold again"])
+async def test_a_hold_that_was_broken_is_not_taken_again(moment: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither when the operator broke it after it had expired."""
+    async with asleep() as (backend, sleep):
+        memory: Any = backend.store
+
+        def break_it() -> None:
+            memory.before_read = lambda: None
+            state = MaintenanceState.from_json(memory.documents["default"][0], where="")
+            broken = Change(break_holds=True).applied_to(state, memory.now)
+            memory.put("default", broken.to_json())
+
+        async with maintenance_mode_on(backend, ttl=60) as block:
+            [lease] = block._leases
+            if moment == "before it wakes":
+                break_it()
+            else:
+
+                def break_it_once_it_is_lost() -> None:
+                    if block.lost.is_set():
+                        break_it()
+
+                memory.before_read = break_it_once_it_is_lost
+            sleep(block)
+            await until(lambda: lease._is_gone, "it is taken again")
+            assert block.lost.is_set()
+            await asyncio.sleep(0.1)
+            assert holds_in(backend) == []
+            assert (LOST in caplog.text) is (moment != "before it wakes")
+            writes = memory.writes
+        assert memory.writes == writes, "the block has written when it left"
 
 
 # Operators
@@ -402,7 +504,7 @@ async def test_a_mode_that_can_not_be_kept_leaves_the_hold() -> None:
 async def test_a_hold_survives_that_its_store_is_away_for_longer_than_it_lives(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Nobody opens the service meanwhile; when the store is back, the hold is renewed. Logged once each way."""
+    """Nobody opens the service meanwhile; when the store is back, the hold is taken again. Logged once each way."""
     with RedisServer(persistent=True) as server:
         place = redis_place(server, timeout_seconds=0.5)
         async with opened(place) as backend, opened(place) as other:
@@ -417,7 +519,7 @@ async def test_a_hold_survives_that_its_store_is_away_for_longer_than_it_lives(
                 server.start()
                 await until(lambda: "this test is renewed again" in caplog.text, "the hold is not renewed")
                 assert await get_maintenance_mode(backend) is True
-                assert not block.lost.is_set()
+                assert block.lost.is_set()
                 state = await stored(place)
                 assert [hold.expires_at > datetime.now(UTC) for hold in state.holds.values() if hold.expires_at] == [
                     True
@@ -425,6 +527,7 @@ async def test_a_hold_survives_that_its_store_is_away_for_longer_than_it_lives(
             await until(lambda: nobody_closes(other), "the hold stays")
     assert caplog.text.count("hold of this test can't be renewed at the moment") == 1
     assert caplog.text.count("hold of this test is renewed again") == 1
+    assert caplog.text.count(f"{LOST}, because this process stood still or the store was away") == 1
 
 
 async def test_a_hold_that_can_not_be_given_back_is_when_the_store_is_back(caplog: pytest.LogCaptureFixture) -> None:
@@ -514,15 +617,21 @@ async def test_of_several_switches_that_can_not_be_given_back_each_is_told(caplo
     assert "also stuck" in caplog.text
 
 
-async def test_a_block_that_ends_does_not_write_to_a_store_that_was_emptied(redis_server: RedisServer) -> None:
-    """Or everybody would take what is missing for an "off"."""
-    place = redis_place(redis_server)
+@pytest.mark.parametrize("on_emptied", ["restore", "keep"])
+async def test_a_block_that_ends_makes_no_off_of_a_store_that_was_emptied(
+    on_emptied: str, redis_server: RedisServer
+) -> None:
+    """What the operator had set is put back; or the hold is lost with the store, which is left as it is."""
+    place = redis_place(redis_server, on_emptied=on_emptied, poll_seconds=3600)
     async with opened(place) as backend:
         await set_maintenance_mode(True, backend)
         async with maintenance_mode_on(backend) as block:
             redis_server.run("DEL", backend.key)
-        assert block.lost.is_set()
-        assert redis_server.run("EXISTS", backend.key) == 0
+        assert block.lost.is_set() is (on_emptied == "keep")
+        assert redis_server.run("EXISTS", backend.key) == (on_emptied == "restore")
+        if on_emptied == "restore":
+            state = await stored(place)
+            assert (state.mode, state.holds) == (MaintenanceMode.ON, {})
 
 
 # What a hold says
@@ -549,20 +658,27 @@ async def ids_of(backend: Any, kind: str) -> list[str]:
     return [id_ for id_, hold in (await get_maintenance_state(backend)).holds.items() if hold.kind == kind]
 
 
-async def test_a_hold_expires_by_the_clock_of_its_store(redis_server: RedisServer, tmp_path: Path) -> None:
-    """Read by a host whose clock is an hour ahead, it is as far from its end as for everybody else."""
-    hour = timedelta(hours=1)
-    for place in redis_place(redis_server), sqlite_place(tmp_path):
-        async with opened(place) as backend, maintenance_mode_on(backend, ttl=300):
-            [hold] = (await stored(place)).holds.values()
-            assert hold.expires_at is not None
-            assert timedelta(seconds=250) < hold.expires_at - datetime.now(UTC) < timedelta(seconds=310)
-            with pytest.MonkeyPatch.context() as patch:
-                for module in "redis", "sqlalchemy":
-                    patch.setattr(f"fastapi_maintenance.backends.{module}.clock_difference", lambda _: hour)
-                [seen] = (await stored(place)).holds.values()
-                assert seen.expires_at is not None
-                assert abs(seen.expires_at - hold.expires_at - hour) < timedelta(seconds=5)
+class AnHourAhead(datetime):
+    """The clock of a host that is an hour ahead."""
+
+    @classmethod
+    def now(cls, tz: Any = None) -> Any:
+        return datetime.now(tz) + timedelta(hours=1)
+
+
+@of("redis", "postgresql")
+async def test_a_hold_expires_by_the_clock_of_its_store(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taken and read by a host whose clock is an hour ahead, it is as far from its end as for everybody else.
+
+    Also where nothing was stored before it.
+    """
+    for module in "stores.switch", "snapshot", "holds":
+        monkeypatch.setattr(f"fastapi_maintenance.{module}.datetime", AnHourAhead)
+    async with opened(place) as backend, maintenance_mode_on(backend, ttl=300):
+        [hold] = (await stored(place)).holds.values()
+        assert hold.expires_at is not None
+        assert timedelta(seconds=250) < hold.expires_at - datetime.now(UTC) < timedelta(seconds=310)
+        assert await get_maintenance_mode(backend) is True
 
 
 async def test_several_switches_are_held_all_or_none() -> None:

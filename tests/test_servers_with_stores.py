@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -29,6 +30,8 @@ from fastapi import FastAPI
 from fastapi_maintenance import MaintenanceModeMiddleware, set_maintenance_mode
 from fastapi_maintenance.backends.base import StoreBackend
 
+from .hold_process import holder
+from .places import Place
 from .proxies import BadNetwork
 from .scripts import ROOT, STRICT, complaints_in
 from .servers import Server, hypercorn_server, uvicorn_server
@@ -235,6 +238,10 @@ def server_process(url: str, port: int, *command: str, **environment: str) -> It
             served.said = served.log
 
 
+def _answers(port: int, status: int) -> bool:
+    return get(port, "/")[0] == status
+
+
 def _listens(port: int) -> bool:
     try:
         get(port, "/worker")
@@ -322,6 +329,36 @@ def test_a_server_ends_at_once_while_its_store_hangs() -> None:
         # It can't be read any more, which it says; and that is all.
         assert complaints(served.said, port) == []
     print(f"ended in {served.ended_in:.2f} s")
+
+
+def test_a_worker_that_was_stopped_lets_nobody_in_while_code_holds_its_switch(redis_url: str, file_url: str) -> None:
+    """Stopped for longer than the hold lives without a renewal, and it was renewed: whoever queued gets a 503."""
+    ttl, seconds = 3.0, 4.0
+    file = Place("LocalFileBackend", {"file_path": file_url.removeprefix("file://")})
+    places = {redis_url: Place("RedisBackend", {"url": redis_url}), file_url: file}
+    with ExitStack() as at_end:
+        holders = [at_end.enter_context(holder(place, ttl)) for place in places.values()]
+        ports = [free_port() for _ in places]
+        workers = [
+            at_end.enter_context(server_process(url, port, "uvicorn", "tests.served:app", "--port", str(port))).process
+            for url, port in zip(places, ports, strict=True)
+        ]
+        for port in ports:
+            wait_until(partial(_answers, port, 503), 20)
+        for worker in workers:
+            worker.send_signal(signal.SIGSTOP)
+            at_end.callback(worker.send_signal, signal.SIGCONT)  # or it would not end
+        clients = [at_end.enter_context(socket.create_connection(("127.0.0.1", port), 20)) for port in ports * 8]
+        for client in clients:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        time.sleep(seconds)
+        for worker in workers:
+            worker.send_signal(signal.SIGCONT)
+        assert [client.recv(12) for client in clients] == [b"HTTP/1.1 503"] * len(clients)
+        for held in holders:
+            assert held.process.communicate("leave\n", 20)[0] == "left\n", "this machine is too busy to renew a hold"
+        for port in ports:
+            wait_until(partial(_answers, port, 200), 20)
 
 
 @pytest.mark.parametrize("server", ["uvicorn", "gunicorn", "hypercorn"])

@@ -6,6 +6,7 @@ Reading never creates or changes anything. Writing keeps two more files beside i
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 import contextlib
 import errno
@@ -61,8 +62,8 @@ class FileStore(DocumentStore):
         if not Path(self.path).name or "\0" in self.path:
             raise InvalidConfiguration(f"file_path={self.path!r} must be the name of a file")
         self._default = Path(self.path).absolute()
-        self._under_way: dict[str, float] = {}
-        """Since when a call for a switch is under way, by ``time.monotonic()``."""
+        self._under_way: set[tuple[int, str]] = set()
+        """The switches for which a call is under way, each with the process."""
 
     def path_of(self, switch: str) -> Path:
         """Return the absolute path of a switch's file."""
@@ -106,17 +107,17 @@ class FileStore(DocumentStore):
         return None
 
     async def _run(self, key: str, call: Callable[[], T]) -> T:
-        since = self._under_way.get(key)
-        if since is not None:
-            waited = time.monotonic() - since
-            raise BackendUnavailable(self.describe(key), f"the system has not answered for {waited:.1f} s")
-        self._under_way[key] = time.monotonic()
+        this = os.getpid(), key  # in a forked child nothing is under way
+        # For a caller that was cancelled. A file that hangs gets no second thread.
+        while this in self._under_way:  # noqa: ASYNC110 - an event belongs to one loop
+            await asyncio.sleep(_SECONDS_BETWEEN_TRIES)
+        self._under_way.add(this)
 
         def job() -> T:
             try:
                 return call()
             finally:
-                del self._under_way[key]
+                self._under_way.remove(this)
 
         return await run_in_thread(job)
 

@@ -207,7 +207,7 @@ class SQLAlchemyStore(DocumentStore):
             return Reading(None, None)
         async with self._connected() as connection:
             if not self._table_seen and not await _value(connection, self._sql(self._family.exists or "")):
-                return Reading(None, None)
+                return await self._nothing(connection)
             try:
                 select = self._sql(_SELECT)
                 row = (await _execute(connection, select, name=self.row_of(key))).first()
@@ -215,12 +215,11 @@ class SQLAlchemyStore(DocumentStore):
                 if not _is_missing_table(error):
                     raise
                 self._table_seen = self._family.exists is None
-                return Reading(None, None)
-        self._table_seen = True
-        if row is None:
-            return Reading(None, None)
-        if row.clock is not None:
-            self._clock = UNIX_EPOCH + timedelta(milliseconds=int(row.clock)), time.monotonic()
+                return await self._nothing(connection)
+            self._table_seen = True
+            if row is None:
+                return await self._nothing(connection)
+        self._take_time(row.clock)
         return Reading(row.content.encode(), row.revision, self._now())
 
     async def _names(self) -> list[str]:
@@ -231,6 +230,15 @@ class SQLAlchemyStore(DocumentStore):
             if _is_missing_table(error):
                 return []
             raise
+    async def _nothing(self, connection: AsyncConnection) -> Reading:
+        """Return that there is no document, at the database's time: a hold that is stored first expires by it."""
+        if self._clock is None:
+            self._take_time(await _value(connection, self._sql("SELECT {clock}")))
+        return Reading(None, None, self._now())
+
+    def _take_time(self, milliseconds: int | None) -> None:
+        if milliseconds is not None:
+            self._clock = UNIX_EPOCH + timedelta(milliseconds=int(milliseconds)), time.monotonic()
 
     async def _replace(self, key: str, content: bytes, revision: str | None, seconds: float) -> Reading:
         values = {"name": self.row_of(key), "content": content.decode(), "new": uuid.uuid4().hex}

@@ -205,7 +205,7 @@ class StoredSwitch:
             except MaintenanceError:
                 raise
             except Exception as error:
-                raise self._unavailable(_text(error)) from error
+                raise self._unavailable(self._text(error)) from error
             try:
                 return self._take(reading, begun)
             except CorruptState as error:
@@ -229,7 +229,7 @@ class StoredSwitch:
             except MaintenanceError:
                 raise
             except Exception as error:
-                raise OutcomeUnknown(self.where, _text(error)) from error
+                raise OutcomeUnknown(self.where, self._text(error)) from error
 
     @contextlib.asynccontextmanager
     async def _alone_until(self, end: float) -> AsyncIterator[float]:
@@ -238,7 +238,7 @@ class StoredSwitch:
             async with asyncio.timeout_at(end):
                 await self._one_message.acquire()
         except TimeoutError:
-            raise self._unavailable(f"no answer within {self.timeout_seconds:g} s") from None
+            raise self._unavailable(self._text(TimeoutError())) from None
         try:
             yield max(end - _time(), _SHORTEST_WAIT)
         finally:
@@ -259,6 +259,11 @@ class StoredSwitch:
         if self._parsed is None or self._parsed[0] != revision:
             self._parsed = revision, MaintenanceState.from_json(content, where=self.where)
         return self._parsed[1]
+
+    def _text(self, error: Exception) -> str:
+        if isinstance(error, TimeoutError) and error.errno is None:  # all the time was up, not only what was left
+            return f"no answer within {self.timeout_seconds:g} s"
+        return str(error) or type(error).__name__
 
     def _unavailable(self, problem: str) -> BackendUnavailable:
         return BackendUnavailable(self.where, problem)
@@ -294,10 +299,6 @@ class _Unknown(NamedTuple):
         if change.is_renewal or (found.state is not None and found.state.remembers_all_since(state)):
             return None
         raise self.error
-
-
-def _text(error: Exception) -> str:
-    return str(error) or type(error).__name__
 
 
 def _time() -> float:
