@@ -381,6 +381,10 @@ class Change:
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     """Makes a retry harmless: a store makes the change with one id once."""
 
+    def __post_init__(self) -> None:
+        if self.by is not None:
+            check_text(self.by, "by")
+
     def check(self, state: MaintenanceState, now: datetime) -> None:
         """Raise the ``ChangeRejected`` that says so where what the change requires isn't so."""
         if self.expected_version is not None and self.expected_version != state.version:
@@ -493,6 +497,14 @@ class Change:
             ensure_ascii=False,
             separators=(",", ":"),
         )
+
+
+def check_text(value: object, name: str) -> None:
+    """Raise ``InvalidConfiguration`` if a value is no text that can be stored."""
+    try:
+        str.encode(value)  # type: ignore[arg-type]
+    except (TypeError, UnicodeEncodeError):
+        raise InvalidConfiguration(f"{name}={value!r}: a text is needed") from None
 
 
 def _ended(window: Window, start: datetime | None) -> Window:
