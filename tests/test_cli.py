@@ -18,10 +18,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+import httpx
 import pytest
 import typer
+from fastapi import FastAPI
 
-from fastapi_maintenance import Bypass, MaintenanceMode, MaintenanceState, maintenance_mode_on
+from fastapi_maintenance import (
+    Bypass,
+    Exemptions,
+    MaintenanceMode,
+    MaintenanceModeMiddleware,
+    MaintenanceState,
+    configure_backend,
+    maintenance_mode_on,
+)
 from fastapi_maintenance.backends import LocalFileBackend, MemoryBackend, RedisBackend, SQLAlchemyBackend
 from fastapi_maintenance.cli import main
 from fastapi_maintenance.cli.running import Run
@@ -31,6 +41,7 @@ from fastapi_maintenance.exceptions import BackendUnavailable, InvalidConfigurat
 from fastapi_maintenance.state import Change, Hold
 
 from .commands import end_of, has_come, run, started
+from .servers import uvicorn_server
 from .stores import PostgresServer, RedisServer, SilentProxy, free_port
 
 NOW = datetime(2026, 3, 1, 3, tzinfo=UTC)
@@ -463,6 +474,34 @@ def test_a_link_lets_testers_in(
     claims = Bypass(secret).claims_of(made["link"].partition("=")[2], datetime.now(UTC))
     assert claims is not None
     assert set(claims.opens) == {"default", "billing"}
+
+
+def test_a_link_stays_good_while_the_maintenance_is_corrected(
+    capsys: pytest.CaptureFixture[str], url: str, monkeypatch: Any
+) -> None:
+    """And is over when the switch was off in between; ``since`` says the same."""
+    monkeypatch.setenv("FASTAPI_MAINTENANCE_BACKEND", url)
+    monkeypatch.setenv("FASTAPI_MAINTENANCE_BYPASS_SECRET", "0123456789abcdef0123456789abcdef")
+    exemptions = Exemptions(bypass=Bypass("0123456789abcdef0123456789abcdef"))
+    app = FastAPI()
+    app.add_middleware(MaintenanceModeMiddleware, backend=configure_backend(url), exemptions=exemptions)
+    app.post("/")(lambda: None)
+
+    def since_after(*command: str) -> str:
+        assert here(capsys, *command)[0] == 0
+        time.sleep(0.3)  # the server polls the file
+        since: str = json.loads(here(capsys, "status", "--json")[1])["since"]
+        return since
+
+    with uvicorn_server(app) as server:
+        began = since_after("on")
+        link = server.http(here(capsys, "bypass")[1].strip())
+        for correction in ("--for", "2h"), ("--reason", "new disks"), ("--read-only",), ():
+            assert since_after("on", *correction) == began
+            assert httpx.post(link).status_code == 200, correction
+        assert since_after("off") is None
+        assert since_after("on") > began
+        assert httpx.post(link).status_code == 503
 
 
 def test_a_store_that_fails_is_no_switch_that_is_off(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
