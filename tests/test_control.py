@@ -116,12 +116,13 @@ async def test_who_and_when_to_come_back_can_be_said_too(tmp_path: Path) -> None
 
 async def test_a_name_in_the_place_of_a_backend_is_answered_with_how_it_is_given() -> None:
     """By position, as one does who has not read that the second argument is the backend."""
-    for call in (
+    calls: tuple[Callable[..., Any], ...] = (
         partial(set_maintenance_mode, True),
         get_maintenance_mode,
         sync(maintenance_mode_on),
         sync(maintenance_mode_off),
-    ):
+    )
+    for call in calls:
         with pytest.raises(InvalidConfiguration, match=r"which switch is meant, write name='billing'$"):
             await call("billing")
     with pytest.raises(InvalidConfiguration, match=r"subclass is needed$"):
