@@ -128,9 +128,7 @@ class _Documentation:
         self.options = middleware_options(app)
         own_exemptions = self.options.get("exemptions")
         self.exemptions = (own_exemptions,) if isinstance(own_exemptions, Exemptions) else ()
-        self.is_covered = whole_app
-        if whole_app is None:
-            self.is_covered = bool(self.options) or not self._switches()
+        self.is_covered = bool(self.options) or not self._switches() if whole_app is None else whole_app
 
     def of(self, schema: Json) -> Json:
         """Return the app's schema with everything that is to be told; what was given stays as it is."""

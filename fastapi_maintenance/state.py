@@ -250,8 +250,11 @@ class MaintenanceState(BaseModel):
     def next_change_at(self, now: datetime) -> datetime | None:
         """Return when another mode will count, unless somebody changes the state before.
 
-        ``None``: never, or not with the next hundred starts and ends.
+        ``None``: never, or not with the next hundred starts and ends, or nobody can say. That is so while code holds
+        the switch: it renews its holds before they expire, until it gives them back.
         """
+        if self.holds_at(now):
+            return None
         mode, moment = self.mode_at(now), now
         for _ in range(_LOOKAHEAD):
             following = self.same_until(moment)

@@ -337,7 +337,12 @@ def test_holds_keep_a_switch_from_being_turned_off(capsys: pytest.CaptureFixture
     _, out, _ = here(capsys, "status", "--backend", url)
     assert out.startswith("default: ON: nightly\n")
     assert "  stored mode: off\n" in out
-    assert "  hold: on by worker[1m 7 (nightly) unless renewed until " in out
+    assert re.search(
+        r"  hold: on by worker\[1m 7 \(nightly\), until it is given back, or at \S+ \S+ UTC if its process has died\n",
+        out,
+    )
+    assert "next change" not in out, "it is renewed before it expires"
+    assert json.loads(here(capsys, "status", "--json", "--backend", url)[1])["next_change_at"] is None
     assert here(capsys, "status", "--json", "--backend", url)[1].count('"owner": "worker\\u001b[1m 7"') == 1
     assert here(capsys, "off", "--break-holds", "--backend", url)[0] == 0
     asyncio.run(hold("off"))
