@@ -524,9 +524,12 @@ def _stored(state: MaintenanceState, now: datetime) -> tuple[MaintenanceMode, Ex
 
 
 async def _filled_in(name: str) -> dict[str, str]:
-    """Return the fields of a form that changes a switch, as text."""
-    mode, (reason, until, retry_after) = _stored(await get_maintenance_state(name=name), datetime.now(UTC))
+    """Return the fields of a form that changes a switch, as text, and what it does."""
+    state, now = await get_maintenance_state(name=name), datetime.now(UTC)
+    mode, (reason, until, retry_after) = _stored(state, now)
+    is_held = bool(state.holds_at(now)) and state.stored_mode_at(now) is MaintenanceMode.OFF
     return {
+        "does": "switch on" if mode is MaintenanceMode.OFF else "keep on" if is_held else "change",
         "mode": mode.value,
         "reason": reason or "",
         "until": "" if until is None else _entered(until),

@@ -528,6 +528,7 @@ async def test_a_hold_is_not_shown_as_an_end(client: httpx.AsyncClient, tmp_path
     async with maintenance_mode_on(owner="migration"):
         page = (await client.get("/admin/")).text
         assert "Changes by itself" not in page
+        assert "Yes, keep default on" in page, "as the mode that is stored outlives the hold"
         assert re.search(r"Until it is given back, or at \d{4}-\d\d-\d\d \d\d:\d\d UTC if its process has died", page)
         assert (await client.get(f"{API}/default")).json()["next_change_at"] is None
 
