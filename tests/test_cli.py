@@ -588,7 +588,7 @@ def test_what_has_ended_is_not_on() -> None:
 def test_holds_without_owner_or_end_are_told() -> None:
     """Those of older versions and sticky ones."""
     state = MaintenanceState(holds={"one": Hold(kind="on")}, retry_after=60)
-    assert ("hold", "on") in details(state, NOW, "")
+    assert ("hold", "on, until it is given back") in details(state, NOW, "")
     assert ("retry after", "60 s") in details(state, NOW, "")
     assert document("shop", state, NOW, "")["holds"] == [
         {"id": "one", "kind": "on", "owner": "", "reason": None, "expires_at": None}
