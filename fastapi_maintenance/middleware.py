@@ -68,7 +68,8 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
         super().__init__(app)
         if enable_maintenance is not None and not isinstance(enable_maintenance, bool):
             raise InvalidConfiguration(f"enable_maintenance={enable_maintenance!r}: True, False or None is needed")
-        switch = AppSwitch(None if backend is None else checked_backend(backend), enable_maintenance)
+        own = None if backend is None else checked_backend(backend, beside_name=False)
+        switch = AppSwitch(own, enable_maintenance)
         switch.owner = weakref.ref(self)
         registry.add_app(switch)
         self.gate = Gate(switch, Terms(exemptions, exempt_handler, response_handler, answer))

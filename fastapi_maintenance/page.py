@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from importlib import resources
 from string import Template
 
-PLACEHOLDERS = ("title", "detail", "reason", "until", "until_text", "seconds")
+PLACEHOLDERS = ("title", "detail", "read_only", "reason", "until", "until_text", "seconds")
 """What a template can name with a ``$``."""
-CONDITIONS = ("reason", "until", "get", "reload")
+CONDITIONS = ("read_only", "reason", "until", "get", "reload")
 """What a template's optional blocks can depend on."""
 
 _BLOCK = re.compile(r"<!-- if (not )?(\w+) -->(.*?)<!-- endif -->", re.DOTALL)

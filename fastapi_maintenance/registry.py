@@ -394,8 +394,11 @@ def checked_name(name: object) -> str:
     return name
 
 
-def checked_backend(backend: object) -> BaseStateBackend:
-    """Return a backend, or raise ``InvalidConfiguration``."""
+def checked_backend(backend: object, *, beside_name: bool = True) -> BaseStateBackend:
+    """Return a backend, or raise ``InvalidConfiguration``; ``beside_name``: whether the caller has a ``name=`` too."""
     if not isinstance(backend, BaseStateBackend):
-        raise InvalidConfiguration(f"backend={_told(backend)}: an instance of a BaseStateBackend subclass is needed")
+        problem = f"backend={_told(backend)}: an instance of a BaseStateBackend subclass is needed"
+        if beside_name and isinstance(backend, str) and _NAME.fullmatch(backend):
+            problem += f"; to say which switch is meant, write name={backend!r}"
+        raise InvalidConfiguration(problem)
     return backend

@@ -143,6 +143,7 @@ class MaintenanceState(BaseModel):
     mode: MaintenanceMode = MaintenanceMode.OFF
     reason: str | None = None
     since: Moment | None = None
+    """When the maintenance began that ``mode`` makes: to store a mode again, or another one that blocks, keeps it."""
     until: Moment | None = None
     retry_after: int | None = Field(default=None, ge=0)
     """After how many seconds clients are told to come back while the end isn't known."""
@@ -196,13 +197,14 @@ class MaintenanceState(BaseModel):
             return MaintenanceMode.ON if _closing(live) else MaintenanceMode.OFF
         if instead is not None:
             return MaintenanceMode.ON if instead else MaintenanceMode.OFF
-        mode = self._stored_mode_at(now)
+        mode = self.stored_mode_at(now)
         if self.windows:
             planned = _mode_of(self.timetable.at(now))
             return planned if _STRENGTH[planned] > _STRENGTH[mode] else mode
         return mode
 
-    def _stored_mode_at(self, now: datetime) -> MaintenanceMode:
+    def stored_mode_at(self, now: datetime) -> MaintenanceMode:
+        """Return the stored mode, which is off after its end."""
         return MaintenanceMode.OFF if self.until is not None and now >= self.until else self.mode
 
     def holds_at(self, now: datetime) -> dict[str, Hold]:
@@ -219,7 +221,7 @@ class MaintenanceState(BaseModel):
             return Explanation(hold.reason or self.reason, None, self.retry_after)
         if instead is not None:
             return Explanation()
-        mode = self._stored_mode_at(now)
+        mode = self.stored_mode_at(now)
         until, reason = self.until, self.reason
         if self.windows:
             segment = self.timetable.at(now)
@@ -248,8 +250,11 @@ class MaintenanceState(BaseModel):
     def next_change_at(self, now: datetime) -> datetime | None:
         """Return when another mode will count, unless somebody changes the state before.
 
-        ``None``: never, or not with the next hundred starts and ends.
+        ``None``: never, or not with the next hundred starts and ends, or nobody can say. That is so while code holds
+        the switch: it renews its holds before they expire, until it gives them back.
         """
+        if self.holds_at(now):
+            return None
         mode, moment = self.mode_at(now), now
         for _ in range(_LOOKAHEAD):
             following = self.same_until(moment)
@@ -381,6 +386,10 @@ class Change:
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     """Makes a retry harmless: a store makes the change with one id once."""
 
+    def __post_init__(self) -> None:
+        if self.by is not None:
+            check_text(self.by, "by")
+
     def check(self, state: MaintenanceState, now: datetime) -> None:
         """Raise the ``ChangeRejected`` that says so where what the change requires isn't so."""
         if self.expected_version is not None and self.expected_version != state.version:
@@ -405,11 +414,15 @@ class Change:
         return {**kept, **{id_: hold.model_copy(update=expiry) for id_, hold in self.put_holds.items()}}
 
     def resolved(self, state: MaintenanceState) -> Change:
-        """Return the change with ``ended_windows`` in place of ``ends_windows_at``.
+        """Return the change with ``ended_windows`` in place of ``ends_windows_at``, and ``since`` of a window's start.
 
         For a store that carries out changes by itself and knows no recurrence: what goes on is worked out from the
         state that it had just before. A window that comes in between was planned after this change was asked for.
         """
+        since = self.fields.get("since")
+        if since is not None and state.windows:
+            since = min((going_on.start for going_on in state.timetable.all_at(since)), default=since)
+            return replace(self, fields={**self.fields, "since": since})
         if self.ends_windows_at is None:
             return self
         before = state.windows.values()
@@ -424,12 +437,15 @@ class Change:
             VersionConflict, HoldLost, UnknownWindow, SwitchIsHeld: What the change requires isn't so.
         """
         self.check(state, now)
+        change = self.resolved(state)
         update: dict[str, Any] = {
             "holds": self.holds_after(state.holds_at(now), now),
-            "windows": self._windows_after(state),
+            "windows": change._windows_after(state),  # noqa: SLF001 - the same, resolved
         }
         if not self.is_renewal:
-            update |= self.fields
+            update |= change.fields
+            if update.get("since") is not None and state.stored_mode_at(now) is not MaintenanceMode.OFF:
+                update["since"] = state.since  # a maintenance that is corrected began when it began
             update |= {
                 "epoch": state.epoch or self.id,
                 "version": state.version + 1,
@@ -439,11 +455,10 @@ class Change:
         return state.model_copy(update=update)
 
     def _windows_after(self, state: MaintenanceState) -> dict[str, Window]:
-        ended_windows = self.resolved(state).ended_windows
-        if not (self.put_windows or self.drop_windows or ended_windows):
+        if not (self.put_windows or self.drop_windows or self.ended_windows):
             return state.windows
         windows = {
-            id_: _ended(window, ended_windows.get(id_))
+            id_: _ended(window, self.ended_windows.get(id_))
             for id_, window in state.windows.items()
             if id_ not in self.drop_windows
         }
@@ -495,6 +510,14 @@ class Change:
         )
 
 
+def check_text(value: object, name: str) -> None:
+    """Raise ``InvalidConfiguration`` if a value is no text that can be stored."""
+    try:
+        str.encode(value)  # type: ignore[arg-type]
+    except (TypeError, UnicodeEncodeError):
+        raise InvalidConfiguration(f"{name}={value!r}: a text is needed") from None
+
+
 def _ended(window: Window, start: datetime | None) -> Window:
     """Return a window whose occurrences up to ``start`` are over."""
     if start is None or (window.ended is not None and window.ended >= start):
@@ -514,8 +537,9 @@ def set_mode(
 ) -> Change:
     """Return the change that stores ``mode``; reason, end and retry_after belong to it and replace the former ones.
 
-    To store "off" also ends the occurrences of windows that go on: who opens a service wants it open.
-    ``requirements`` are the other members of ``Change``, such as ``expected_version``.
+    A maintenance that goes on already keeps its ``since``. To store "off" also ends the occurrences of windows that go
+    on: who opens a service wants it open. ``requirements`` are the other members of ``Change``, such as
+    ``expected_version``.
     """
     since = None if mode is MaintenanceMode.OFF else now
     fields = {"mode": mode, "reason": reason, "since": since, "until": until, "retry_after": retry_after}

@@ -104,7 +104,7 @@ class Transitions:
             self._tell(Transition(before, mode, now, reason, until, state.updated_by if is_new else None, state))
         if self._timer is not None:
             self._timer.cancel()
-        due = state.next_change_at(now)
+        due = state.same_until(now)
         seconds = None if due is None else min(max((due - now).total_seconds(), 0.0), _LONGEST_SLEEP)
         if self._subscribers and self._is_polled():
             seconds = min(seconds or 1.0, 1.0)

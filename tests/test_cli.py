@@ -18,10 +18,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+import httpx
 import pytest
 import typer
+from fastapi import FastAPI
 
-from fastapi_maintenance import Bypass, MaintenanceMode, MaintenanceState, maintenance_mode_on
+from fastapi_maintenance import (
+    Bypass,
+    Exemptions,
+    MaintenanceMode,
+    MaintenanceModeMiddleware,
+    MaintenanceState,
+    configure_backend,
+    maintenance_mode_on,
+)
 from fastapi_maintenance.backends import LocalFileBackend, MemoryBackend, RedisBackend, SQLAlchemyBackend
 from fastapi_maintenance.cli import main
 from fastapi_maintenance.cli.running import Run
@@ -31,6 +41,7 @@ from fastapi_maintenance.exceptions import BackendUnavailable, InvalidConfigurat
 from fastapi_maintenance.state import Change, Hold
 
 from .commands import end_of, has_come, run, started
+from .servers import uvicorn_server
 from .stores import PostgresServer, RedisServer, SilentProxy, free_port
 
 NOW = datetime(2026, 3, 1, 3, tzinfo=UTC)
@@ -355,7 +366,12 @@ def test_holds_keep_a_switch_from_being_turned_off(capsys: pytest.CaptureFixture
     _, out, _ = here(capsys, "status", "--backend", url)
     assert out.startswith("default: ON: nightly\n")
     assert "  stored mode: off\n" in out
-    assert "  hold: on by worker[1m 7 (nightly) unless renewed until " in out
+    assert re.search(
+        r"  hold: on by worker\[1m 7 \(nightly\), until it is given back, or at \S+ \S+ UTC if its process has died\n",
+        out,
+    )
+    assert "next change" not in out, "it is renewed before it expires"
+    assert json.loads(here(capsys, "status", "--json", "--backend", url)[1])["next_change_at"] is None
     assert here(capsys, "status", "--json", "--backend", url)[1].count('"owner": "worker\\u001b[1m 7"') == 1
     assert here(capsys, "off", "--break-holds", "--backend", url)[0] == 0
     asyncio.run(hold("off"))
@@ -494,6 +510,34 @@ def test_a_link_lets_testers_in(
     assert set(claims.opens) == {"default", "billing"}
 
 
+def test_a_link_stays_good_while_the_maintenance_is_corrected(
+    capsys: pytest.CaptureFixture[str], url: str, monkeypatch: Any
+) -> None:
+    """And is over when the switch was off in between; ``since`` says the same."""
+    monkeypatch.setenv("FASTAPI_MAINTENANCE_BACKEND", url)
+    monkeypatch.setenv("FASTAPI_MAINTENANCE_BYPASS_SECRET", "0123456789abcdef0123456789abcdef")
+    exemptions = Exemptions(bypass=Bypass("0123456789abcdef0123456789abcdef"))
+    app = FastAPI()
+    app.add_middleware(MaintenanceModeMiddleware, backend=configure_backend(url), exemptions=exemptions)
+    app.post("/")(lambda: None)
+
+    def since_after(*command: str) -> str:
+        assert here(capsys, *command)[0] == 0
+        time.sleep(0.3)  # the server polls the file
+        since: str = json.loads(here(capsys, "status", "--json")[1])["since"]
+        return since
+
+    with uvicorn_server(app) as server:
+        began = since_after("on")
+        link = server.http(here(capsys, "bypass")[1].strip())
+        for correction in ("--for", "2h"), ("--reason", "new disks"), ("--read-only",), ():
+            assert since_after("on", *correction) == began
+            assert httpx.post(link).status_code == 200, correction
+        assert since_after("off") is None
+        assert since_after("on") > began
+        assert httpx.post(link).status_code == 503
+
+
 def test_a_store_that_fails_is_no_switch_that_is_off(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     """Whoever wants a link is told which it is."""
     monkeypatch.setenv("FASTAPI_MAINTENANCE_BYPASS_SECRET", "0123456789abcdef0123456789abcdef")
@@ -573,7 +617,7 @@ def test_what_has_ended_is_not_on() -> None:
 def test_holds_without_owner_or_end_are_told() -> None:
     """Those of older versions and sticky ones."""
     state = MaintenanceState(holds={"one": Hold(kind="on")}, retry_after=60)
-    assert ("hold", "on") in details(state, NOW, "")
+    assert ("hold", "on, until it is given back") in details(state, NOW, "")
     assert ("retry after", "60 s") in details(state, NOW, "")
     assert document("shop", state, NOW, "")["holds"] == [
         {"id": "one", "kind": "on", "owner": "", "reason": None, "expires_at": None}

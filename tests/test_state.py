@@ -169,7 +169,8 @@ def test_what_ends_now_is_over_and_what_comes_next_is_known() -> None:
     hour = timedelta(hours=1)
     state = MaintenanceState(mode=ON, until=NOW, holds={"a": Hold(kind="on", expires_at=NOW + hour)})
     assert [state.same_until(moment) for moment in (NOW - hour, NOW, NOW + hour)] == [NOW, NOW + hour, None]
-    assert state.next_change_at(NOW) == NOW + hour
+    assert state.next_change_at(NOW - hour) is None, "it is held"
+    assert state.next_change_at(NOW + hour) is None, "nothing is left"
 
 
 # Expiry of holds

@@ -564,6 +564,39 @@ def test_a_planned_maintenance_counts_while_it_goes_on(store: Store) -> None:
 
 
 @of(WHOLE)
+def test_a_corrected_maintenance_began_when_it_began(store: Store) -> None:
+    """A new one begins when the switch was off in between, also because the last one's end had come."""
+    backend = store.backend(eager=True)
+    others = store.seen_by_others(backend)
+
+    def since_after(mode: bool | str, **options: Any) -> datetime | None:
+        asyncio.run(set_maintenance_mode(mode, backend, **options))  # type: ignore[arg-type]
+        assert asyncio.run(get_maintenance_state(backend)).since == stored(others).since
+        return stored(others).since
+
+    began = since_after(True)
+    assert began is not None
+    assert abs(datetime.now(UTC) - began) < SOON
+    assert since_after(True, until=SOON, reason="disks") == began
+    assert since_after("read_only") == began
+    assert since_after(True) == began
+    assert since_after(True) == began
+    assert since_after(False) is None
+    again = since_after(True, reason="disks")
+    assert again is not None
+    assert again > began
+    over = datetime.now(UTC) - timedelta(seconds=1)
+    changed(backend, set_to("on", since=again, until=over))
+    later = since_after("read_only")
+    assert later is not None
+    assert later > over
+    assert since_after(False) is None
+    now = datetime.now(UTC)
+    asyncio.run(schedule_maintenance(now - SOON, now + SOON, backend))
+    assert since_after(True) == now - SOON
+
+
+@of(WHOLE)
 @pytest.mark.parametrize("by", ["set_maintenance_mode", "set_value"])
 def test_off_ends_what_goes_on_and_not_the_next_time(store: Store, by: str) -> None:
     backend, now = store.backend(eager=True), datetime.now(UTC)

@@ -131,7 +131,9 @@ def test_what_counts_is_what_brute_force_finds(
         moment = moments[index]
         assert STRENGTH[state.mode_at(moment)] == strength(moment), moment
         following = next((one for one in moments[index:] if strength(one) != strength(moment)), None)
-        if following is not None:
+        if opens_until is not None and moment < opens_until:
+            assert state.next_change_at(moment) is None, "code holds it open, nobody knows for how long"
+        elif following is not None:
             assert state.next_change_at(moment) == following, moment
         end = next((one for one in moments[index:] if closing(one) < closing(moment)), None)
         if strength(moment) and end is not None:
@@ -176,7 +178,7 @@ def test_an_end_is_that_of_all_that_follow_without_a_gap() -> None:
 
 
 def test_the_next_change_is_known() -> None:
-    """Of what is stored, planned and held; what changes nothing is none."""
+    """Of what is stored and planned; what changes nothing is none, and nobody knows when a hold is given back."""
     window = planned(NOW + 2 * HOUR, NOW + 4 * HOUR)
     assert MaintenanceState(mode=ON).next_change_at(NOW) is None
     assert MaintenanceState(mode=ON, until=NOW + HOUR).next_change_at(NOW) == NOW + HOUR
@@ -184,7 +186,9 @@ def test_the_next_change_is_known() -> None:
     assert state_with(window).next_change_at(NOW + 3 * HOUR) == NOW + 4 * HOUR
     assert state_with(window, mode=ON, until=NOW + 3 * HOUR).next_change_at(NOW) == NOW + 4 * HOUR
     held = {"a": Hold(kind="on", expires_at=NOW + HOUR), "b": Hold(kind="on", expires_at=NOW + 3 * HOUR)}
-    assert state_with(window, holds=held).next_change_at(NOW) == NOW + 4 * HOUR
+    assert state_with(window, holds=held).next_change_at(NOW) is None, "holds are renewed until they are given back"
+    assert state_with(window, holds=held).next_change_at(NOW + 3 * HOUR) == NOW + 4 * HOUR
+    assert state_with(window, holds={"a": Hold(kind="off")}).next_change_at(NOW) is None
     assert state_with(recurring(NOW, DAY, "FREQ=DAILY")).next_change_at(NOW) is None, "it never ends"
 
 

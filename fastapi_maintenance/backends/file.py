@@ -134,7 +134,11 @@ class LocalFileBackend(FollowedBackend):
                 # No await from here on: neither a cancellation nor another task comes between.
                 before, file = self._read(path)
                 after = change.applied_once_to(before, datetime.now(UTC))
-                return before if after is before else self._replace(path, file, after, lock, deadline)
+                if after is before:
+                    return before
+                # A maintenance that began before this change is no bare word, whose file says that it begins now.
+                word = None if after.since is not None and after.since == before.since else _bare(after)
+                return self._replace(path, file, after, lock, deadline, word=word)
         except OSError as error:
             raise BackendUnavailable(repr(self), _explained(error, path)) from error
 
@@ -186,22 +190,32 @@ class LocalFileBackend(FollowedBackend):
             os.close(fd)
 
     def _replace(
-        self, path: Path, former: os.stat_result | None, state: MaintenanceState, lock: int, deadline: float
+        self,
+        path: Path,
+        former: os.stat_result | None,
+        state: MaintenanceState,
+        lock: int,
+        deadline: float,
+        *,
+        word: bytes | None,
     ) -> MaintenanceState:
-        """Put a state in the place of the former file, as a whole or not at all, and return it as it can be read."""
+        """Put a state in the place of the former file, as a whole or not at all, and return it as it can be read.
+
+        It is written as ``word``, if there is one that says it all.
+        """
         if state.epoch.startswith(_BARE):
             state = state.model_copy(update={"epoch": uuid.uuid4().hex})
         new = path.with_name(f"{path.name}.lock.new")
         new.unlink(missing_ok=True)  # left by a process that died here
         try:
-            file = _write_new(new, _bare(state) or state.to_json(), former)
+            file = _write_new(new, word or state.to_json(), former)
             self._check(lock, path, deadline)
             new.replace(path)
         except BaseException:
             new.unlink(missing_ok=True)
             raise
         _flush_directory(path.parent)
-        return _of_bare(state.mode, file) if _bare(state) else state
+        return _of_bare(state.mode, file) if word else state
 
     def _check(self, lock: int, path: Path, deadline: float) -> None:
         """Make sure that the change may still be made."""

@@ -220,6 +220,11 @@ end
 
 if not change.is_renewal then
   local field_names, field_texts = members(change_texts.fields)
+  local ends = texts['until'] or 'null'
+  local goes_on = (state.mode or 'off') ~= 'off' and (ends == 'null' or comparable(updated_at) < comparable(ends))
+  if goes_on and (field_texts.since or 'null') ~= 'null' then
+    field_texts.since = texts.since or 'null' -- a maintenance that is corrected began when it began
+  end
   for _, name in ipairs(field_names) do
     names[#names + 1] = name
     texts[name] = field_texts[name] ~= 'null' and field_texts[name] or nil

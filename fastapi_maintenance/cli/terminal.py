@@ -165,8 +165,8 @@ def _stored(state: MaintenanceState, now: datetime) -> str:
 
 def _of_hold(hold: Hold) -> str:
     parts = [hold.kind, f"by {hold.owner}" if hold.owner else "", f"({hold.reason})" if hold.reason else ""]
-    parts.append(f"unless renewed until {moment(hold.expires_at)}" if hold.expires_at else "")
-    return " ".join(filter(None, parts))
+    end = f", or at {moment(hold.expires_at)} if its process has died" if hold.expires_at else ""
+    return " ".join(filter(None, parts)) + f", until it is given back{end}"
 
 
 def described(window: Window) -> str:
