@@ -335,6 +335,12 @@ class Bypass:
                 yield value
 
 
+def hand_over(scope: Scope, inner: Scope) -> None:
+    """Give the tokens that were taken out of a request's query to a request that is made within it."""
+    if _SCOPE_KEY in scope:
+        inner.setdefault(_SCOPE_KEY, scope[_SCOPE_KEY])
+
+
 _HOST_PREFIX = "__Host-"
 """Makes browsers refuse the cookie from anybody but this very host, by https (RFC 6265bis)."""
 

@@ -20,6 +20,7 @@ from fastapi.routing import APIRoute
 from starlette.applications import Starlette
 from starlette.convertors import FloatConvertor, IntegerConvertor, StringConvertor, UUIDConvertor
 from starlette.endpoints import HTTPEndpoint
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -41,6 +42,8 @@ class Entry(NamedTuple):
     root_path: str
     mark: Mark | None
     """The innermost mark outside this router."""
+    app: Any
+    """The app that is answering there, where it is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,8 @@ class Target:
     """What FastAPI calls before the endpoint, at any depth; only if it was asked for."""
     failure: Exception | None = None
     """What matching raised, if it did: then something may run, and nothing is known of it."""
+    handed_to: Any = None
+    """The ASGI app that the last router hands the request to, with the middleware of the route or mount around it."""
 
 
 def resolve(app: ASGIApp, scope: Scope, *, mark: Mark | None = None, with_dependencies: bool = False) -> Target:
@@ -114,16 +119,50 @@ def declared_path(scope: Scope) -> str | None:
     return root_path.removeprefix(scope.get("app_root_path", root_path)) + path
 
 
-def wrap_innermost(router: Router, wrap: Callable[[ASGIApp], ASGIApp]) -> None:
-    """Put something between a router's own middleware and the router, where that middleware lets us."""
+def routers_of(app: ASGIApp) -> Iterator[Router]:
+    """Yield the routers that an app leads to, outermost first, by reading lists alone: that leaves no traces."""
+    seen: set[int] = set()
+    apps = [app]
+    while apps:
+        root = root_of(apps.pop())
+        router = router_of(root) if isinstance(root, Starlette) else root
+        if router is None or id(router) in seen:
+            continue
+        seen.add(id(router))
+        yield router
+        apps.append(router.default)
+        for route in router.routes:
+            if isinstance(route, (Mount, Host)):
+                apps.append(_mounted_app(route))
+            elif is_included(route):
+                apps.append(route.original_router)  # type: ignore[attr-defined]
+            elif not isinstance(route, APIRoute):
+                apps.append(getattr(route, "app", None))  # type: ignore[arg-type]
+
+
+def cors_of(app: Any) -> CORSMiddleware | None:
+    """Return Starlette's own ``CORSMiddleware`` around an endpoint: it calls nothing for a preflight."""
+    for step in steps_of(app):
+        if isinstance(step, (Router, Starlette)):
+            break
+        if type(step) is CORSMiddleware:
+            return step
+    return None
+
+
+def wrap_innermost(router: Router, wrap: Callable[[ASGIApp], ASGIApp]) -> bool:
+    """Put something between a router's own middleware and the router; return whether that middleware lets us."""
     for step in steps_of(router.middleware_stack):
+        if step is router:
+            break  # it has none
         inner = _wrapped(step)
         if isinstance(inner, MethodType) and inner.__self__ is router:
             if isinstance(step, FunctionType):
                 _cell_of_app(step).cell_contents = wrap(inner)
             else:
                 step.app = wrap(inner)
-            return
+            return True
+    return False
 
 
 def steps_of(app: Any) -> Iterator[Any]:
@@ -161,11 +200,13 @@ class _Walk:
         self.with_dependencies = with_dependencies
         self.mark = mark
         self.entries: list[Entry] = []
+        self.handed_to: Any = None
         self.prefix = ""
         """The paths of the mounts so far."""
 
-    def app(self, app: ASGIApp) -> Target:
-        """Enter an ASGI app."""
+    def app(self, app: ASGIApp, handed_to: Any = None) -> Target:
+        """Enter an ASGI app, which may stand within ``handed_to``."""
+        self.handed_to = handed_to or app
         for step in steps_of(app):
             self.note_mark(step)
             if isinstance(step, Starlette):
@@ -179,7 +220,8 @@ class _Walk:
 
     def router(self, router: Router) -> Target:
         """Enter a router: the first full match, else the first partial one, else what is behind the routes."""
-        self.entries.append(Entry(router, self.view.get("root_path", ""), self.mark))
+        self.entries.append(Entry(router, self.view.get("root_path", ""), self.mark, self.view.get("app")))
+        self.handed_to = None
         matched = self.select(router)
         return self.behind(router) if matched is None else self.route(matched)
 
@@ -279,7 +321,7 @@ class _Walk:
         if app is not route.app:
             for step in steps_of(route.app):
                 self.note_mark(step)
-        return self.app(app)
+        return self.app(app, route.app)
 
     def included(self, included: Any) -> Target:
         """Enter an included router: its best candidate, which may be a router included into it."""
@@ -301,6 +343,7 @@ class _Walk:
         if answers_405_itself and described.methods and method not in described.methods:
             return self.nothing()
         endpoint = described.endpoint
+        self.handed_to = route.app if answers_405_itself else None
         if not isinstance(route, APIRoute):
             if isinstance(endpoint, type) and issubclass(endpoint, HTTPEndpoint):
                 return self.http_endpoint(endpoint, method, described, is_all=answers_405_itself)
@@ -346,7 +389,8 @@ class _Walk:
         path = self.prefix + getattr(route, "path", "") or None
         dependant = getattr(route, "dependant", None) if self.with_dependencies else None
         dependencies = () if dependant is None else tuple(_calls(dependant))
-        return Target(True, endpoint, self.mark, docs, tuple(self.entries), path, dependencies)
+        entries = tuple(self.entries)
+        return Target(True, endpoint, self.mark, docs, entries, path, dependencies, handed_to=self.handed_to)
 
     def nothing(self) -> Target:
         """Return the end of a way on which no application code runs."""

@@ -39,11 +39,12 @@ class Server:
 
 @contextmanager
 def uvicorn_server(
-    app: ASGIApp, *, ws: str = "auto", lifespan: Any = "off", access_log: bool = False
+    app: ASGIApp, *, http: str = "auto", ws: str = "auto", lifespan: Any = "off", access_log: bool = False
 ) -> Iterator[Server]:
-    """Serve ``app`` with uvicorn and its websocket implementation ``ws``."""
+    """Serve ``app`` with uvicorn, its HTTP implementation ``http`` and its websocket implementation ``ws``."""
     config = uvicorn.Config(
         app,
+        http=http,
         ws=ws,
         lifespan=lifespan,
         access_log=access_log,
