@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine, Mapping
+from contextvars import ContextVar
 from copy import copy
 from datetime import UTC, datetime
 from functools import partial
@@ -182,13 +183,17 @@ def visit_at_endpoint(scope: Scope) -> Visit | None:
     return visit
 
 
-def _visits(scope: Scope) -> list[Visit]:
+def _chain_of(visit: Visit | None) -> list[Visit]:
     """Return the visits of a request to all gates that it came through, outermost first."""
-    visits, visit = [], visit_of(scope)
+    visits = []
     while visit is not None:
         visits.append(visit)
         visit = visit.outer
     return visits[::-1]
+
+
+_judged_again: ContextVar[tuple[object, Visit] | None] = ContextVar("fastapi_maintenance_judged_again", default=None)
+"""The visit of the current request since it was judged again at a router, and what was answering it then."""
 
 
 def _visits_around(scope: Scope, router: Router, inner: Gate | None = None) -> list[Visit]:
@@ -198,12 +203,13 @@ def _visits_around(scope: Scope, router: Router, inner: Gate | None = None) -> l
     code of an app may as well call an app that has nothing to do with it. ``inner`` judges it by itself.
     """
     visits: dict[Gate, Visit] = {}
-    around = answering.get()
+    around, judged = answering.get(), _judged_again.get()
+    newest = [] if judged is None or judged[0] is not around else _chain_of(judged[1])
     while around is not None:
         app, outer_scope, around = around
         gate = app.gate
         if gate not in (None, inner, *visits) and gate.leads_to(router):
-            visits[gate] = gate.visit_within(outer_scope, scope)
+            visits[gate] = gate.visit_within(outer_scope, scope, newest or _chain_of(visit_of(outer_scope)))
     return list(visits.values())[::-1]
 
 
@@ -265,12 +271,12 @@ class Gate:
             if visit is not None:
                 scope[_SCOPE_KEY] = visit
 
-    def visit_within(self, outer_scope: Scope, scope: Scope) -> Visit:
-        """Return the visit of a request that is made within another one, which came through this gate.
+    def visit_within(self, outer_scope: Scope, scope: Scope, visits: list[Visit]) -> Visit:
+        """Return the visit of a request that is made within another one, which made these visits.
 
         It is judged by what the switch said to that one, as long as that one runs.
         """
-        outer = next((visit for visit in _visits(outer_scope) if visit.gate is self), None)
+        outer = next((visit for visit in visits if visit.gate is self), None)
         visit = Visit(self, scope, None)
         if self.terms.exemptions.bypass is not None:
             hand_over(outer_scope, scope)
@@ -603,7 +609,7 @@ class _Entrance:
 
     async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
         innermost = visit_of(scope)
-        visits = _visits_around(scope, self.router) if innermost is None else _visits(scope)
+        visits = _visits_around(scope, self.router) if innermost is None else _chain_of(innermost)
         outer = None
         for visit in visits:
             # Copies of the scope share its visit, and what was refused may come again. So the visit stays as it is,
@@ -616,9 +622,16 @@ class _Entrance:
                     await visit.gate.refuse(verdict, visit.as_it_came(scope), receive, send)
                     return
             outer = current
-        if outer is not innermost:
-            scope[_SCOPE_KEY] = outer
-        await self.app(scope, receive, send)
+        if outer is None or outer is innermost:
+            await self.app(scope, receive, send)
+            return
+        scope[_SCOPE_KEY] = outer
+        before = _judged_again.get()
+        _judged_again.set((answering.get(), outer))
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            _judged_again.set(before)
 
 
 class _BehindCors:
@@ -630,7 +643,7 @@ class _BehindCors:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request in, unless it came here as a preflight and a gate blocks what it was made to."""
         around = answering.get()
-        for visit in _visits(scope if around is None or _SCOPE_KEY in scope else around[1]):
+        for visit in _chain_of(visit_of(scope if around is None or _SCOPE_KEY in scope else around[1])):
             if visit.is_preflight:
                 current = visit.within(visit.outer)
                 verdict, receive = await visit.gate.judge_behind_cors(current, scope, receive)
