@@ -77,6 +77,13 @@ class EmptiedInPlace(Anew):
         await self.app(scope, receive, send)
 
 
+class Rewriting(Anew):
+    """One that passes on a copy."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app({**scope, **self.changes}, receive, send)
+
+
 class CopiedDeeply(Anew):
     """One that passes on a deep copy."""
 
@@ -385,6 +392,18 @@ async def test_a_new_scope_on_the_way_into_a_mounted_app_is_judged_again(where: 
         assert await status(mounted(path), "/inner/open") == code, path
     assert await status(mounted("/inner/normal", force_maintenance_mode_off), "/inner/open") == 200
     assert await status(mounted("/inner/normal", force_maintenance_mode_on), "/inner/open") == 503
+
+
+@pytest.mark.parametrize("how", [Anew, Rewriting])
+async def test_a_new_scope_within_a_rewritten_request_is_one_of_that_request(how: Any) -> None:
+    """So the marks around it and the app that it came to are known."""
+    open_app = FastAPI(routes=routes(), middleware=[inside(Anew)])
+    plain_app = FastAPI(routes=routes(), middleware=[inside(Anew)])
+    for path, code in (("/open/normal", 200), ("/plain/docs", 200), ("/plain/normal", 503)):
+        app = gated(inside(how, path=path))
+        app.mount("/open", force_maintenance_mode_off(open_app))
+        app.mount("/plain", plain_app)
+        assert await status(app, "/none") == code, path
 
 
 @pytest.mark.parametrize("outer_on", [False, True])

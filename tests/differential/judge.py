@@ -292,7 +292,7 @@ async def _judge_parts(
                 # The 500 is made further out than the parts are.
                 answer = replace(part.oracle, ran=answer.ran)  # noqa: PLW2901
             verdict = expected(part.looks[first:], state, known, story)
-            report.seen[f"batch {subject.batch}: {verdict}"] += 1
+            report.seen[f"batch: {verdict}"] += 1
             problem = difference(verdict, part.ask, answer, part.oracle)
             if problem:
                 problem += ", as a part of a batch"

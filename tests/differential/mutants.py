@@ -420,15 +420,6 @@ def the_parts_of_a_batch_share_one_judgement(monkeypatch: pytest.MonkeyPatch) ->
     _replace(monkeypatch, gate.Gate, "judge_again", judge_again)
 
 
-@mutant
-def a_new_scope_in_a_new_scope_is_known_by_the_outermost_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Forgetful:
-        get = staticmethod(lambda: None)
-        set = staticmethod(lambda value: None)
-
-    monkeypatch.setattr(gate, "_judged_again", Forgetful)
-
-
 # Preflights.
 
 
