@@ -284,6 +284,9 @@ class Gate:
             visit.forget(None)
             return visit
         visit.root_path = outer.root_path
+        if scope.get("method") == "HEAD":
+            # Where the client asked by another method, its server waits for a body.
+            visit._method = outer._method or outer_scope.get("method")  # noqa: SLF001 - of the same kind
         if self.view().in_flight.get(id(outer_scope)) is outer_scope:
             visit.state = outer.state
             if outer.target is None:

@@ -263,6 +263,28 @@ async def test_a_handshake_in_a_new_scope_is_judged_again() -> None:
     assert ran == ["ws"]
 
 
+async def test_the_answer_to_what_was_made_a_head_has_a_body() -> None:
+    """The server waits for it, since the client asked by another method."""
+    app = gated(inside(Anew, path="/normal", method="HEAD"))
+    answer = await request(app, "POST", "/none")
+    assert (answer.status_code, len(answer.content)) == (503, int(answer.headers["content-length"]))
+
+
+@pytest.mark.usefixtures("nothing_marked")
+async def test_while_nothing_is_forced_on_all_parts_are_judged_by_what_the_switch_said() -> None:
+    """As long as the request around them runs, also if the switch is turned on meanwhile."""
+    backend = MemoryBackend()
+
+    async def turning(parts: list[Part]) -> list[int]:
+        await set_maintenance_mode(True, backend)
+        return [await part() for part in parts]
+
+    app = FastAPI(routes=[Route("/normal", noting("normal"))])
+    app = gated(inside(Batch, way=turning), on=backend, app=app)
+    assert await batch(app, [["GET", "/normal"], ["GET", "/none"]]) == [200, 404]
+    assert await status(app, "/normal") == 503
+
+
 # Many out of one
 
 
@@ -442,6 +464,12 @@ async def test_another_app_is_not_judged_by_the_gate_around_the_caller() -> None
     app.get("/calls")(force_maintenance_mode_off(calls))
     assert (await get(app, "/calls")).json() == [200, 200, 200, 503, 503, 503]
 
+    async def opaque(scope: Scope, receive: Receive, send: Send) -> None:
+        await plain(anew(scope), receive, send)
+
+    leading_nowhere = MaintenanceModeMiddleware(force_maintenance_mode_off(opaque), backend=MemoryBackend(True))
+    assert await status(leading_nowhere, "/normal") == 200
+
 
 # Guards
 
@@ -485,6 +513,7 @@ async def test_a_token_that_was_taken_out_of_the_query_still_opens() -> None:
     token = await bypass.token(holder="tester", backend=backend)
     assert await status(app, f"/written?{bypass.parameter}={token}", "POST") == 200
     assert await status(app, "/written", "POST") == 503
+    assert await status(app, "/open") == 200
 
 
 # Deep copies

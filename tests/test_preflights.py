@@ -26,7 +26,7 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance.backends import MemoryBackend
 
-from .asgi import PREFLIGHT, request, status
+from .asgi import PREFLIGHT, call, request, scope_of, status
 from .servers import uvicorn_server
 
 pytestmark = pytest.mark.anyio
@@ -217,6 +217,16 @@ async def test_without_a_router_what_the_middleware_wraps_has_to_be_cors() -> No
     overriding = MaintenanceModeMiddleware(Overriding(CORSMiddleware(opaque)), enable_maintenance=True)
     assert await status(overriding, "/x", "OPTIONS", headers=FORGED) == 503
     assert ran == []
+
+
+async def test_what_gets_through_a_cors_middleware_is_judged_behind_it() -> None:
+    """Also where that does not take it for a preflight, as by names in upper case, which no server lets through."""
+    app = closed(Mount("", CORSMiddleware(opaque, allow_origins=["*"])), exemptions=Exemptions(paths=["/exempt"]))
+    scope = scope_of("/x", "OPTIONS")
+    scope["headers"] = [(name.upper().encode(), value.encode()) for name, value in PREFLIGHT.items()]
+    assert (await call(app, scope)).status == 503
+    assert await status(app, "/exempt") == 200
+    assert ran == ["GET"]
 
 
 async def test_what_answers_preflights_by_itself_is_marked_so() -> None:
