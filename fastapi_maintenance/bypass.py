@@ -372,6 +372,12 @@ class Bypass:
                 yield token
 
 
+def hand_over(scope: Scope, inner: Scope) -> None:
+    """Give the tokens that were taken out of a request's query to a request that is made within it."""
+    if _SCOPE_KEY in scope:
+        inner.setdefault(_SCOPE_KEY, scope[_SCOPE_KEY])
+
+
 class _Taken:
     """What was taken out of a request's query: parameter to token. Not to be shown, so it has no ``repr``."""
 

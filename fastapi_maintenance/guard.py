@@ -25,7 +25,7 @@ from .decorators import mark_of, marked_anywhere
 from .drain import count_guarded
 from .exceptions import InvalidConfiguration, MaintenanceActive, WebSocketMaintenanceActive
 from .exemptions import Exemptions
-from .gate import Visit, answer_to_link, mark_around, state_of, visit_of
+from .gate import Visit, answer_to_link, mark_around, state_of, visit_at_endpoint
 from .policy import Decision, Facts, Mark, Rule, decide
 from .registry import DEFAULT, AppSwitch, checked_name, registry
 from .responses import can_deny, request_of
@@ -57,7 +57,8 @@ class MaintenanceGuard:
 
     Args:
         name: The switch.
-        exemptions: What stays open here; by default preflights.
+        exemptions: What stays open here; by default nothing. A preflight that comes to a guard has passed every
+            ``CORSMiddleware``, so it is judged like any other request.
         exempt_handler: As the middleware's.
         response_handler: As the middleware's. A guard without the middleware around answers by it, and by the client's
             ``Accept``, where ``maintenance_exception_handler`` is registered.
@@ -91,7 +92,7 @@ class MaintenanceGuard:
             MaintenanceActive: It may not.
             HTTPException: It came by a bypass link: 303 to the same URL without the token.
         """
-        visit = visit_of(connection.scope)
+        visit = visit_at_endpoint(connection.scope)
         bypass = self.terms.exemptions.bypass
         if bypass is not None:
             app = _app(connection.scope, visit)

@@ -50,6 +50,8 @@ class AppSwitch:
     enable_maintenance: bool | None = None
     overrides: tuple[tuple[str, BaseStateBackend], ...] = ()
     """What stands in for the backends of switches, the last one first: for tests of the app."""
+    gate: Any = None
+    """The gate that judges the app's requests; ``None`` for an app without the middleware."""
 
     def __post_init__(self) -> None:
         self.owner: weakref.ref[object] = weakref.ref(self)

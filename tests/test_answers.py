@@ -17,6 +17,7 @@ from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -216,6 +217,7 @@ async def test_a_preflight_is_answered_by_cors_not_by_us() -> None:
     """OPTIONS as a preflight passes; the plain one that reaches code is refused."""
     preflight = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
     app = FastAPI(routes=[Route("/page", lambda request: Response(), methods=["OPTIONS"])])
+    app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"])
     app.add_middleware(MaintenanceModeMiddleware, enable_maintenance=True)
     assert (await request(app, "OPTIONS", "/page", headers=preflight)).status_code == 200
     assert (await request(app, "OPTIONS", "/page")).status_code == 503

@@ -385,22 +385,18 @@ async def test_exempt_paths_of_a_mounted_guard_are_those_of_the_outermost_app(
     assert await status(app, root_path + "/inner/items/2", root_path=root_path) == 503
 
 
-async def test_a_preflight_passes_a_guard(backend: BaseStateBackend) -> None:
-    """Where the app answers it by itself; unless that is switched off."""
+@pytest.mark.parametrize("middleware", [False, True])
+async def test_a_preflight_does_not_pass_a_guard(backend: BaseStateBackend, middleware: bool) -> None:
+    """It has passed every ``CORSMiddleware``; an app that answers it by itself marks what does so."""
     app = FastAPI()
-
-    @app.options("/open", dependencies=[Depends(maintenance_guard)])
-    async def open_endpoint() -> None: ...
-
-    strict = MaintenanceGuard(exemptions=Exemptions(preflight=False))
-
-    @app.options("/strict", dependencies=[Depends(strict)])
-    async def strict_endpoint() -> None: ...
-
-    await set_maintenance_mode(True)
+    if middleware:
+        app.add_middleware(MaintenanceModeMiddleware)
+    exempting = Depends(MaintenanceGuard("billing", exemptions=Exemptions(preflight=True)))
+    app.options("/closed", dependencies=[exempting])(lambda: None)
+    app.options("/open", dependencies=[exempting])(force_maintenance_mode_off(lambda: None))
+    await set_maintenance_mode(True, name="billing")
+    assert await status(app, "/closed", "OPTIONS", headers=PREFLIGHT) == 503
     assert await status(app, "/open", "OPTIONS", headers=PREFLIGHT) == 200
-    assert await status(app, "/open", "OPTIONS") == 503
-    assert await status(app, "/strict", "OPTIONS", headers=PREFLIGHT) == 503
 
 
 async def test_the_refusal_has_cors_headers(backend: BaseStateBackend) -> None:
