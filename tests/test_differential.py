@@ -48,7 +48,8 @@ EXERCISED = {
     "endpoint: await": 15, "endpoint: asgi": 25, "endpoint: anonymous": 7, "class: header": 10,
     "class: fallback": 8, "class: handle": 30, "matching": 7, "docs": 15, "status 500": 25, "status 418": 12,
     "status 422": 8, "stopped by a dependency": 15, "method HEAD": 10, "method OPTIONS": 50, "method PURGE": 5,
-    "method QUERY": 5, "method get": 5, "a new scope": 200, "CORS on the mount": 8, "CORS on the route": 8, "wrapped: cors": 20,
+    "method QUERY": 5, "method get": 5, "a new scope": 200,
+    "CORS on the mount": 8, "CORS on the route": 8, "wrapped: cors": 20,
     "websocket, can be denied": 120, "websocket, can only be closed": 120,
     # What is said about it.
     "marked above": 50, "marked below": 80, "marked inside": 15, "method mark": 6, "inner mark against outer mark": 15,
