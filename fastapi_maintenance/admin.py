@@ -59,7 +59,7 @@ from .guard import MaintenanceGuard
 from .handlers import call
 from .registry import DEFAULT, checked_name, registry
 from .routes import operations_of
-from .schedule import Window, is_over
+from .schedule import Window
 from .state import MaintenanceMode, MaintenanceState
 
 logger = logging.getLogger("fastapi_maintenance")
@@ -357,7 +357,7 @@ async def _described(name: str) -> SwitchModel:
             HoldModel(id=id_, kind=hold.kind, owner=hold.owner, reason=hold.reason, expires_at=hold.expires_at)
             for id_, hold in state.holds_at(now).items()
         ],
-        windows=[_of_window(window) for window in state.windows.values() if not is_over(window, now)],
+        windows=[_of_window(window) for window in state.windows_left(now)],
         knowledge=status.knowledge,
         last_error=status.last_error,
         in_flight=len(others_in_flight(name=name)),

@@ -7,12 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from anyio.lowlevel import current_token
-from starlette.concurrency import run_in_threadpool
 
 from .backends.base import BaseStateBackend
 from .exceptions import InvalidConfiguration, UnknownWindow
 from .registry import DEFAULT, instead_of_meant, registry
-from .schedule import Window, check_aware, is_over, plan
+from .schedule import Window, check_aware, plan
 from .snapshot import SwitchStatus, View, view_of
 from .state import Change, MaintenanceMode, MaintenanceState, as_mode, set_mode
 
@@ -128,14 +127,13 @@ async def schedule_maintenance(
         name: The switch.
         mode: What it does to requests.
         reason: What to tell clients and colleagues.
-        rrule: By which rule it recurs (RFC 5545), such as ``"FREQ=WEEKLY;BYDAY=SU"``. Needs the extra ``schedule``.
+        rrule: By which rule it recurs (RFC 5545), such as ``"FREQ=WEEKLY;BYDAY=SU"``.
         zone: With ``rrule``: in which zone's local time it recurs, such as ``"Europe/Berlin"``; by default the
             ``ZoneInfo`` of ``start``.
         by: Who plans it, for people.
 
     Raises:
         InvalidConfiguration: It can't be what was meant, and why; or the state would become too large.
-        MissingExtra: A recurring window needs python-dateutil.
         ReadOnlyBackend: The state can't be set from here, as with an environment variable.
         UnsupportedByBackend: The backend stores on or off only.
         AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
@@ -143,8 +141,7 @@ async def schedule_maintenance(
     """
     now = datetime.now(UTC)
     check_reason(reason)
-    more: dict[str, Any] = {"mode": as_mode(mode).value, "reason": reason, "rrule": rrule, "zone": zone}
-    window = await run_in_threadpool(plan, start, end, now=now, **more)  # some rules take seconds to be refused
+    window = plan(start, end, now=now, mode=as_mode(mode).value, reason=reason, rrule=rrule, zone=zone)
     view = view_of(registry.meant(backend, name))
     await view.apply(
         Change(put_windows={window.id: window}, drop_windows=await _over(view, now - _CLOCKS_DIFFER), by=by)
@@ -200,8 +197,7 @@ async def break_hold(
 
 async def _over(view: View, now: datetime) -> frozenset[str]:
     """Return the ids of the windows that were over at a time."""
-    windows = (view.peek() or await view.read()).windows
-    return await run_in_threadpool(lambda: frozenset(id_ for id_, one in windows.items() if is_over(one, now)))
+    return (view.peek() or await view.read()).timetable.over(now)
 
 
 async def change_mode(

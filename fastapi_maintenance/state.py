@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -30,12 +31,11 @@ from .exceptions import (
     CorruptState,
     HoldLost,
     InvalidConfiguration,
-    MissingExtra,
     SwitchIsHeld,
     UnknownWindow,
     VersionConflict,
 )
-from .schedule import Occurrence, Segment, Timetable, UnknownZone, Window, dateutil, ended_early
+from .schedule import Occurrence, Outlook, Step, Timetable, Window
 
 MAX_BYTES = 64 * 1024
 """The largest document that is stored or read."""
@@ -43,10 +43,7 @@ MAX_BYTES = 64 * 1024
 _MOST_RECENT_CHANGES = 64
 """How many changes a document remembers, so that none is made twice."""
 
-_LOOKAHEAD = 100
-"""How many starts and ends ahead the next change is looked for."""
-
-_TIMETABLE, _END = "_known_timetable", "_known_end"
+_TIMETABLE = "_known_timetable"
 """Where a state keeps what it has worked out of its windows: beside the fields, so neither compared nor stored."""
 
 
@@ -124,7 +121,9 @@ class Explanation(NamedTuple):
 
 
 _STRENGTH = {MaintenanceMode.OFF: 0, MaintenanceMode.READ_ONLY: 1, MaintenanceMode.ON: 2}
-_MODES = {mode.value: mode for mode in MaintenanceMode}
+_RANKED = (MaintenanceMode.OFF, MaintenanceMode.READ_ONLY, MaintenanceMode.ON)
+"""The modes by their rank in a timetable."""
+_NOTHING_PLANNED = Outlook([Step(UNIX_EPOCH, 0)], None)
 
 
 class MaintenanceState(BaseModel):
@@ -175,9 +174,6 @@ class MaintenanceState(BaseModel):
         """Work out what the windows say at ``now``: the first time it takes longer, and no request should wait.
 
         What ``former`` has worked out is taken over if it has the same windows.
-
-        Raises:
-            MissingExtra: A recurring window needs python-dateutil.
         """
         if not self.windows:
             return
@@ -191,16 +187,18 @@ class MaintenanceState(BaseModel):
         An on-hold that no off-hold masks wins; then any off-hold opens; then the stored mode until its end, or a
         window, whichever blocks more. ``instead`` (an app's ``enable_maintenance``) stands in for these two.
         """
+        planned = _RANKED[self.timetable.at(now).rank] if self.windows and instead is None else MaintenanceMode.OFF
+        return self._mode_at(now, planned, instead)
+
+    def _mode_at(self, now: datetime, planned: MaintenanceMode, instead: bool | None = None) -> MaintenanceMode:
+        """Return the mode that counts at ``now``, when windows make ``planned``."""
         if self.holds and (live := self.holds_at(now)):
             # Where no on-hold closes, there is an off-hold: alone, or masking the others.
             return MaintenanceMode.ON if _closing(live) else MaintenanceMode.OFF
         if instead is not None:
             return MaintenanceMode.ON if instead else MaintenanceMode.OFF
         mode = self._stored_mode_at(now)
-        if self.windows:
-            planned = _mode_of(self.timetable.at(now))
-            return planned if _STRENGTH[planned] > _STRENGTH[mode] else mode
-        return mode
+        return planned if _STRENGTH[planned] > _STRENGTH[mode] else mode
 
     def _stored_mode_at(self, now: datetime) -> MaintenanceMode:
         return MaintenanceMode.OFF if self.until is not None and now >= self.until else self.mode
@@ -224,9 +222,9 @@ class MaintenanceState(BaseModel):
         if self.windows:
             segment = self.timetable.at(now)
             if segment.occurrence is not None:
-                planned, of_window = _mode_of(segment), segment.occurrence.window.reason
+                planned, of_window = _RANKED[segment.rank], segment.occurrence.window.reason
                 if _STRENGTH[planned] > _STRENGTH[mode]:
-                    return Explanation(of_window, segment.ends)
+                    return Explanation(of_window, self.timetable.closed_until(now, planned))
                 reason = reason or (of_window if planned is mode else None)
             until = self._end(mode)
         if self.until is not None and now >= self.until:
@@ -237,27 +235,27 @@ class MaintenanceState(BaseModel):
         """Return when neither the stored mode goes on, which is ``mode``, nor a window that blocks as much."""
         if self.until is None or mode is MaintenanceMode.OFF:
             return self.until
-        # It stays the same, and to look ahead takes microseconds per window.
-        windows, until, end = self.__dict__.get(_END, (None, None, None))
-        if windows is not self.windows or until != (self.until, mode):
-            end = self.timetable.closed_until(self.until, mode)
-            self.__dict__[_END] = self.windows, (self.until, mode), end
-        known: datetime | None = end
-        return known
+        return self.timetable.closed_until(self.until, mode)
 
     def next_change_at(self, now: datetime) -> datetime | None:
         """Return when another mode will count, unless somebody changes the state before.
 
-        ``None``: never, or not with the next hundred starts and ends.
+        ``None``: never, or that is not in sight.
         """
-        mode, moment = self.mode_at(now), now
-        for _ in range(_LOOKAHEAD):
-            following = self.same_until(moment)
-            if following is None:
-                return None
-            if self.mode_at(following) is not mode:
-                return following
-            moment = following
+        outlook = self.timetable.outlook(now) if self.windows else _NOTHING_PLANNED
+        ends = [
+            self.until,
+            *(hold.expires_at for hold in self.holds.values()),
+            *(step.since for step in outlook.steps),
+        ]
+        mode, rank, ahead = self.mode_at(now), outlook.steps[0].rank, deque(outlook.steps[1:])
+        for moment in sorted({end for end in ends if end is not None and end > now}):
+            if outlook.horizon is not None and moment >= outlook.horizon:
+                break
+            if ahead and ahead[0].since == moment:
+                rank = ahead.popleft().rank
+            if self._mode_at(moment, _RANKED[rank]) is not mode:
+                return moment
         return None
 
     def same_until(self, now: datetime) -> datetime | None:
@@ -270,6 +268,11 @@ class MaintenanceState(BaseModel):
     def upcoming(self, now: datetime, limit: int) -> list[Occurrence]:
         """Return the next occurrences of windows that have not begun at ``now``, at most ``limit``, in order."""
         return self.timetable.upcoming(now, limit)
+
+    def windows_left(self, now: datetime) -> list[Window]:
+        """Return the windows that are not over at ``now``."""
+        over = self.timetable.over(now)
+        return [window for id_, window in self.windows.items() if id_ not in over]
 
     def for_as_long_as_it_takes(self, now: datetime) -> Self:
         """Return the state with the holds that are alive at ``now``, none of which expires any more."""
@@ -312,14 +315,10 @@ class MaintenanceState(BaseModel):
             state = cls.model_validate_json(raw, strict=True)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            if isinstance(first.get("ctx", {}).get("error"), UnknownZone):
-                raise MissingExtra(f"{where}, with its {first['ctx']['error']},", "schedule") from None
             place = ".".join(str(part) for part in first["loc"])
             raise CorruptState(where, f"{place}: {first['msg']}" if place else first["msg"]) from None
         if "schema_" not in state.model_fields_set:
             raise CorruptState(where, "it does not say which schema it has")
-        if any(window.rrule is not None for window in state.windows.values()):
-            dateutil(f"{where}, with its recurring windows,")
         return state
 
 
@@ -327,11 +326,6 @@ def _closing(holds: Mapping[str, Hold]) -> list[Hold]:
     """Return the on-holds that no off-hold masks."""
     masked = frozenset().union(*(hold.masks for hold in holds.values() if hold.kind == "off"))
     return [hold for id_, hold in holds.items() if hold.kind == "on" and id_ not in masked]
-
-
-def _mode_of(segment: Segment) -> MaintenanceMode:
-    """Return the mode of the window that counts."""
-    return MaintenanceMode.OFF if segment.occurrence is None else _MODES[segment.occurrence.window.mode]
 
 
 def checked_size(document: bytes) -> bytes:
@@ -412,9 +406,8 @@ class Change:
         """
         if self.ends_windows_at is None:
             return self
-        before = state.windows.values()
-        after = ended_early(before, self.ends_windows_at)
-        ended = {new.id: new.ended for old, new in zip(before, after, strict=True) if new.ended and new is not old}
+        # The occurrence's own start is what is marked, so that a clock that is ahead ends nothing else.
+        ended = {active.window.id: active.start for active in state.timetable.all_at(self.ends_windows_at)}
         return replace(self, ended_windows={**self.ended_windows, **ended}, ends_windows_at=None)
 
     def applied_to(self, state: MaintenanceState, now: datetime) -> MaintenanceState:

@@ -12,7 +12,7 @@ import fastapi_maintenance
 PACKAGE = Path(fastapi_maintenance.__file__).parent
 
 LAYERS = (
-    {"exceptions", "accept", "page", "route_index", "handlers"},
+    {"exceptions", "accept", "page", "recurrence", "route_index", "handlers"},
     {"schedule"},
     {"state"},
     {"policy"},
