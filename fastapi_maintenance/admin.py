@@ -60,7 +60,7 @@ from .handlers import call
 from .registry import DEFAULT, checked_name, registry
 from .routes import operations_of
 from .schedule import Window
-from .state import MaintenanceMode, MaintenanceState
+from .state import MAX_REASON, MAX_RETRY_AFTER, MaintenanceMode, MaintenanceState
 
 logger = logging.getLogger("fastapi_maintenance")
 
@@ -124,9 +124,9 @@ class ModeChange(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     mode: MaintenanceMode
-    reason: str | None = Field(default=None, max_length=_LONGEST_TEXT)
+    reason: str | None = Field(default=None, max_length=MAX_REASON)
     until: AwareDatetime | None = None
-    retry_after: int | None = Field(default=None, ge=0, le=10**9)
+    retry_after: int | None = Field(default=None, ge=0, le=MAX_RETRY_AFTER)
     break_holds: bool = False
 
 
@@ -138,7 +138,7 @@ class WindowPlan(BaseModel):
     start: AwareDatetime
     end: AwareDatetime
     mode: Literal["on", "read_only"] = "on"
-    reason: str | None = Field(default=None, max_length=_LONGEST_TEXT)
+    reason: str | None = Field(default=None, max_length=MAX_REASON)
     rrule: str | None = Field(default=None, max_length=_LONGEST_TEXT)
     zone: str | None = Field(default=None, max_length=100)
 

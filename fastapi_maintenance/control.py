@@ -13,7 +13,7 @@ from .exceptions import InvalidConfiguration, UnknownWindow
 from .registry import DEFAULT, instead_of_meant, registry
 from .schedule import Window, check_aware, plan
 from .snapshot import SwitchStatus, View, view_of
-from .state import Change, MaintenanceMode, MaintenanceState, as_mode, set_mode
+from .state import MAX_REASON, MAX_RETRY_AFTER, Change, MaintenanceMode, MaintenanceState, as_mode, set_mode
 
 _CLOCKS_DIFFER = timedelta(days=1)
 """By how much at most, so that a window that is over for one host is not forgotten while it goes on for another."""
@@ -229,8 +229,8 @@ async def change_mode(
             raise InvalidConfiguration(f"until={until.isoformat()}: that is over; a time to come is needed")
         if mode is MaintenanceMode.OFF:
             raise InvalidConfiguration("until goes with a mode that blocks, not with off")
-    if retry_after is not None and (type(retry_after) is not int or retry_after < 0):
-        raise InvalidConfiguration(f"retry_after={retry_after!r}: whole seconds, 0 or more, are needed")
+    if retry_after is not None and (type(retry_after) is not int or not 0 <= retry_after <= MAX_RETRY_AFTER):
+        raise InvalidConfiguration(f"retry_after={retry_after!r} must be whole seconds from 0 to {MAX_RETRY_AFTER}")
     change = set_mode(mode, now=now, reason=reason, until=until, retry_after=retry_after, **requirements)
     return await view_of(registry.meant(backend, name)).apply(change)
 
@@ -242,6 +242,11 @@ def check_reason(reason: str | None) -> None:
             str.encode(reason)
     except (TypeError, UnicodeEncodeError):
         raise InvalidConfiguration(f"reason={reason!r}: a text is needed") from None
+    if reason is not None and len(reason) > MAX_REASON:
+        raise InvalidConfiguration(
+            f"reason={reason[:20]!r}... has {len(reason)} characters, it must have at most {MAX_REASON}: "
+            "give a link to the rest"
+        )
 
 
 def _check_end(until: datetime) -> None:

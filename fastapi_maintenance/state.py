@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -22,10 +22,12 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    PrivateAttr,
     TypeAdapter,
     ValidationError,
     field_validator,
 )
+from pydantic_core import from_json, to_json
 
 from .exceptions import (
     CorruptState,
@@ -35,10 +37,27 @@ from .exceptions import (
     UnknownWindow,
     VersionConflict,
 )
-from .schedule import Occurrence, Outlook, Step, Timetable, Window
+from .page import in_one_line
+from .schedule import MAX_WINDOWS, Occurrence, Outlook, Step, Timetable, Window
 
 MAX_BYTES = 64 * 1024
 """The largest document that is stored or read."""
+
+_ROOM_FOR_MODE = _ROOM_FOR_HOLD = 16 * 1024
+"""What the longest reason, in characters that take six bytes each, and all that goes with it can take."""
+
+MAX_REASON = 2000
+"""The longest reason that is accepted, in characters."""
+MAX_OWNER = 300
+"""The longest name of who holds or changes a switch, in characters."""
+MAX_HOLDS = 100
+"""How many holds a switch may have at a time."""
+MAX_RETRY_AFTER = 10**9
+"""The most seconds after which clients may be told to come back."""
+MAX_VERSION = 2**53 - 1
+"""The highest version: JavaScript and Lua know no higher whole numbers. After it a new life (``epoch``) begins."""
+
+_LONGEST_PROBLEM = 300
 
 _MOST_RECENT_CHANGES = 64
 """How many changes a document remembers, so that none is made twice."""
@@ -98,7 +117,8 @@ Milliseconds = Annotated[
 class Hold(BaseModel):
     """A temporary override by running code: for as long as it lives, the switch is held on or off."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Members that only newer versions know are kept.
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     kind: Literal["on", "off"]
     owner: str = ""
@@ -108,6 +128,13 @@ class Hold(BaseModel):
     """When it is gone unless it was renewed; ``None``: not by itself."""
     masks: frozenset[str] = frozenset()
     """Ids of the on-holds that an off-hold opens: those that enclose it in its own execution context."""
+
+
+class UnreadableWindow(NamedTuple):
+    """A stored window that can't be understood here: it is kept, and does not apply."""
+
+    stored: Any
+    problem: str
 
 
 class Explanation(NamedTuple):
@@ -132,26 +159,28 @@ class MaintenanceState(BaseModel):
     ``mode`` is the stored mode, what an operator set; ``mode_at(now)`` is what counts.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    # Members that only newer versions know are kept.
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 
     schema_: Literal[1] = Field(default=1, validation_alias="schema", serialization_alias="schema")
     epoch: str = ""
     """The life of the document: another one means that the store was emptied in between."""
-    version: int = Field(default=0, ge=0)
+    version: int = Field(default=0, ge=0, le=MAX_VERSION)
     """Grows with each change within an epoch."""
     mode: MaintenanceMode = MaintenanceMode.OFF
     reason: str | None = None
     since: Moment | None = None
     until: Moment | None = None
-    retry_after: int | None = Field(default=None, ge=0)
+    retry_after: int | None = Field(default=None, ge=0, le=MAX_RETRY_AFTER)
     """After how many seconds clients are told to come back while the end isn't known."""
     holds: dict[str, Hold] = Field(default_factory=dict)
-    windows: dict[str, Window] = Field(default_factory=dict)
+    windows: dict[str, Window] = Field(default_factory=dict, max_length=MAX_WINDOWS)
     """The planned periods of maintenance, by their ids."""
     updated_by: str | None = None
     updated_at: Moment | None = None
     recent_changes: tuple[str, ...] = ()
     """Ids of the last changes, where the store has no better place for them."""
+    _unreadable: dict[str, UnreadableWindow] = PrivateAttr(default_factory=dict)
 
     @field_validator("windows")
     @classmethod
@@ -161,6 +190,11 @@ class MaintenanceState(BaseModel):
                 msg = f"window {window.id!r} is stored as {id_!r}"
                 raise ValueError(msg)
         return windows
+
+    @property
+    def unreadable_windows(self) -> Mapping[str, UnreadableWindow]:
+        """The stored windows that can't be understood here, by their ids."""
+        return self._unreadable
 
     @property
     def timetable(self) -> Timetable:
@@ -297,8 +331,11 @@ class MaintenanceState(BaseModel):
         Raises:
             InvalidConfiguration: It is larger than a document may be.
         """
-        document = {"schema": 1, "epoch": self.epoch, "version": self.version, "mode": self.mode.value}
+        document: dict[str, Any] = {"schema": 1, "epoch": self.epoch, "version": self.version, "mode": self.mode.value}
         document |= self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        if self._unreadable:
+            kept = {id_: window.stored for id_, window in self._unreadable.items()}
+            document["windows"] = {**(document.get("windows") or {}), **kept}
         return checked_size(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode())
 
     @classmethod
@@ -307,19 +344,68 @@ class MaintenanceState(BaseModel):
 
         Raises:
             CorruptState: It is no document, one of another schema, or larger than one may be.
-            MissingExtra: It can't be understood here: of a window that recurs, this host lacks the rules or the zone.
         """
         if len(raw) > MAX_BYTES:
             raise CorruptState(where, f"more than {MAX_BYTES} bytes")
         try:
             state = cls.model_validate_json(raw, strict=True)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise CorruptState(where, f"{place}: {first['msg']}" if place else first["msg"]) from None
+            state = cls._readable_part(raw, error, where)
         if "schema_" not in state.model_fields_set:
             raise CorruptState(where, "it does not say which schema it has")
         return state
+
+    @classmethod
+    def _readable_part(cls, raw: bytes | str, error: ValidationError, where: str) -> Self:
+        """Return the state of a document without the windows that can't be read, if these are the only problem."""
+        try:
+            document = from_json(raw)
+            windows = document["windows"].items()
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise CorruptState(where, problem_of(error)) from None
+        unreadable: dict[str, UnreadableWindow] = {}
+        readable: dict[str, Any] = {}
+        for id_, stored in windows:
+            problem = _problem_of_window(id_, stored)
+            if problem is None and len(readable) == MAX_WINDOWS:
+                problem = f"there are more than {MAX_WINDOWS} windows"
+            if problem is None:
+                readable[id_] = stored
+            else:
+                unreadable[id_] = UnreadableWindow(stored, problem)
+        try:
+            state = cls.model_validate_json(to_json({**document, "windows": readable}), strict=True)
+        except ValidationError as other:
+            raise CorruptState(where, problem_of(other)) from None
+        return state.with_unreadable(unreadable)
+
+    def with_unreadable(self, unreadable: dict[str, UnreadableWindow]) -> Self:
+        """Return the state with these windows that can't be read."""
+        state = self.model_copy()
+        state._unreadable = unreadable  # noqa: SLF001 - of this very class
+        return state
+
+    def without_unreadable(self, ids: frozenset[str]) -> Self:
+        """Return the state without these windows that can't be read."""
+        if not ids & self._unreadable.keys():
+            return self
+        return self.with_unreadable({id_: window for id_, window in self._unreadable.items() if id_ not in ids})
+
+
+def _problem_of_window(id_: str, stored: Any) -> str | None:
+    """Return what is wrong with a stored window, if anything is."""
+    try:
+        window = Window.model_validate_json(to_json(stored), strict=True)
+    except ValidationError as error:
+        return problem_of(error)
+    return None if window.id == id_ else f"window {window.id!r} is stored as {id_!r}"
+
+
+def problem_of(error: ValidationError) -> str:
+    """Return the first problem of a document, with its place: in one line, for logs that keep them apart by lines."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return in_one_line(f"{place}: {first['msg']}" if place else first["msg"])[:_LONGEST_PROBLEM]
 
 
 def _closing(holds: Mapping[str, Hold]) -> list[Hold]:
@@ -335,10 +421,11 @@ def checked_size(document: bytes) -> bytes:
     return document
 
 
-def too_large(size: int) -> InvalidConfiguration:
+def too_large(size: int, limit: int = MAX_BYTES) -> InvalidConfiguration:
     """Return the error for a document of so many bytes."""
+    room = "" if limit == MAX_BYTES else ", so that a mode and a hold always fit"
     return InvalidConfiguration(
-        f"the state would have {size} bytes, nothing was changed: at most {MAX_BYTES} are stored; "
+        f"the state would have {size} bytes, nothing was changed: at most {limit} are stored{room}; "
         "shorten the reasons, or plan fewer windows"
     )
 
@@ -375,6 +462,11 @@ class Change:
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     """Makes a retry harmless: a store makes the change with one id once."""
 
+    def __post_init__(self) -> None:
+        """Keep the name of who makes it short: it is for people."""
+        if self.by is not None and len(self.by) > MAX_OWNER:
+            object.__setattr__(self, "by", self.by[:MAX_OWNER])
+
     def check(self, state: MaintenanceState, now: datetime) -> None:
         """Raise the ``ChangeRejected`` that says so where what the change requires isn't so."""
         if self.expected_version is not None and self.expected_version != state.version:
@@ -382,21 +474,21 @@ class Change:
         lost = self.required_holds - state.holds.keys()
         if lost:
             raise HoldLost(sorted(lost))
-        unknown = self.required_windows - state.windows.keys()
+        known = state.windows.keys() | state.unreadable_windows.keys()
+        unknown = self.required_windows - known
         if unknown:
-            raise UnknownWindow(sorted(unknown), sorted(state.windows))
+            raise UnknownWindow(sorted(unknown), sorted(known))
         if self.refuse_while_held:
-            owners = sorted(hold.owner for hold in state.holds_at(now).values() if hold.kind == "on")
+            owners = sorted(in_one_line(hold.owner) for hold in state.holds_at(now).values() if hold.kind == "on")
             if owners:
                 raise SwitchIsHeld(owners)
 
     def holds_after(self, holds: Mapping[str, Hold], now: datetime) -> dict[str, Hold]:
         """Return the holds that follow ``holds``, which are those that have not expired."""
         kept = {} if self.break_holds else {id_: hold for id_, hold in holds.items() if id_ not in self.drop_holds}
-        if self.ttl is None:
-            return {**kept, **self.put_holds}
-        expiry = {"expires_at": now + self.ttl}
-        return {**kept, **{id_: hold.model_copy(update=expiry) for id_, hold in self.put_holds.items()}}
+        expiry = {} if self.ttl is None else {"expires_at": now + self.ttl}
+        put = {id_: _put_over(kept.get(id_), hold, **expiry) for id_, hold in self.put_holds.items()}
+        return {**kept, **put}
 
     def resolved(self, state: MaintenanceState) -> Change:
         """Return the change with ``ended_windows`` in place of ``ends_windows_at``.
@@ -417,6 +509,29 @@ class Change:
             VersionConflict, HoldLost, UnknownWindow, SwitchIsHeld: What the change requires isn't so.
         """
         self.check(state, now)
+        after = self.after(state, now)
+        self.check_room(state, after)
+        return after
+
+    def check_room(self, before: MaintenanceState, after: MaintenanceState) -> None:
+        """Raise ``InvalidConfiguration`` where more windows or holds would leave too little room for a mode."""
+        more_windows = bool(after.windows.keys() - before.windows.keys())
+        if more_windows and len(after.windows) + len(after.unreadable_windows) > MAX_WINDOWS:
+            raise InvalidConfiguration(
+                f"{MAX_WINDOWS} windows are planned already, nothing was changed: cancel one first, "
+                "or let one window recur (rrule)"
+            )
+        more_holds = bool(after.holds.keys() - before.holds.keys())
+        if more_holds and len(after.holds) > MAX_HOLDS:
+            raise InvalidConfiguration(f"{MAX_HOLDS} blocks hold the switch already, nothing was changed")
+        if more_windows or more_holds:
+            limit = MAX_BYTES - _ROOM_FOR_MODE - (_ROOM_FOR_HOLD if more_windows else 0)
+            size = len(after.model_copy(update=_WITHOUT_MODE).to_json())
+            if size > limit:
+                raise too_large(size, limit)
+
+    def after(self, state: MaintenanceState, now: datetime) -> MaintenanceState:
+        """Return the state that would follow ``state``, whatever the change requires."""
         update: dict[str, Any] = {
             "holds": self.holds_after(state.holds_at(now), now),
             "windows": self._windows_after(state),
@@ -424,12 +539,12 @@ class Change:
         if not self.is_renewal:
             update |= self.fields
             update |= {
-                "epoch": state.epoch or self.id,
-                "version": state.version + 1,
+                "epoch": state.epoch if state.epoch and state.version < MAX_VERSION else self.id,
+                "version": state.version + 1 if state.version < MAX_VERSION else 1,
                 "updated_by": self.by,
                 "updated_at": now,
             }
-        return state.model_copy(update=update)
+        return state.model_copy(update=update).without_unreadable(self.drop_windows)
 
     def _windows_after(self, state: MaintenanceState) -> dict[str, Window]:
         ended_windows = self.resolved(state).ended_windows
@@ -440,7 +555,7 @@ class Change:
             for id_, window in state.windows.items()
             if id_ not in self.drop_windows
         }
-        return {**windows, **self.put_windows}
+        return {**windows, **{id_: _put_over(windows.get(id_), window) for id_, window in self.put_windows.items()}}
 
     def applied_once_to(self, state: MaintenanceState, now: datetime) -> MaintenanceState:
         """Return the state that follows ``state``, which is ``state`` itself if this change is in it already.
@@ -462,16 +577,11 @@ class Change:
             {
                 "id": self.id,
                 "fields": {name: plain.get(name) for name in self.fields} | {"updated_by": self.by},
-                "put_holds": {
-                    id_: hold.model_dump(mode="json", exclude_defaults=True) for id_, hold in self.put_holds.items()
-                },
+                "put_holds": {id_: _plain(hold) for id_, hold in self.put_holds.items()},
                 "ttl": None if self.ttl is None else self.ttl // timedelta(milliseconds=1),
                 "drop_holds": sorted(self.drop_holds),
                 "break_holds": self.break_holds,
-                "put_windows": {
-                    id_: window.model_dump(mode="json", exclude_defaults=True)
-                    for id_, window in self.put_windows.items()
-                },
+                "put_windows": {id_: _plain(window) for id_, window in self.put_windows.items()},
                 "drop_windows": sorted(self.drop_windows),
                 "ended_windows": {
                     id_: start.astimezone(UTC).isoformat().replace("+00:00", "Z")
@@ -486,6 +596,26 @@ class Change:
             ensure_ascii=False,
             separators=(",", ":"),
         )
+
+
+_WITHOUT_MODE: dict[str, Any] = {
+    name: MaintenanceState.model_fields[name].get_default()
+    for name in ("reason", "since", "until", "retry_after", "updated_by", "recent_changes")
+}
+"""What a state is measured without, when the room that is left for these is what matters."""
+
+_T = TypeVar("_T", Hold, Window)
+
+
+def _put_over(former: _T | None, new: _T, **update: Any) -> _T:
+    """Return what is put in the place of ``former``, whose members that this version does not know stay."""
+    kept = {} if former is None else former.model_extra or {}
+    return new.model_copy(update={**kept, **(new.model_extra or {}), **update}) if kept or update else new
+
+
+def _plain(part: Hold | Window) -> dict[str, Any]:
+    """Return a hold or window for a store that puts it over a former one; defaults are ``null``, and not stored."""
+    return dict.fromkeys(type(part).model_fields) | part.model_dump(mode="json", exclude_defaults=True)
 
 
 def _ended(window: Window, start: datetime | None) -> Window:
@@ -520,6 +650,8 @@ def is_plain(state: MaintenanceState) -> bool:
     """Return whether a plain boolean says all that a state says."""
     return (
         state.mode is not MaintenanceMode.READ_ONLY
+        and not state.model_extra
+        and not state.unreadable_windows
         and not state.holds
         and not state.windows
         and state.reason is None
