@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 
 from fastapi_maintenance import Answer, Decision, MaintenanceMode
-from fastapi_maintenance.page import CONDITIONS, PLACEHOLDERS, SHIPPED, SHIPPED_POLICY, Page, encodable, in_one_line, legible
+from fastapi_maintenance.page import (
+    CONDITIONS,
+    PLACEHOLDERS,
+    SHIPPED,
+    SHIPPED_POLICY,
+    Page,
+    encodable,
+    in_one_line,
+    legible,
+)
 from fastapi_maintenance.policy import Rule
 from tests.asgi import scope_of
 
