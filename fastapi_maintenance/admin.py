@@ -62,15 +62,14 @@ from .guard import MaintenanceGuard
 from .handlers import call
 from .registry import DEFAULT, checked_name, registry
 from .routes import operations_of
-from .schedule import Window, is_over
-from .state import Explanation, MaintenanceMode, MaintenanceState
+from .schedule import Window
+from .state import MAX_REASON, MAX_RETRY_AFTER, Explanation, MaintenanceMode, MaintenanceState
 
 logger = logging.getLogger("fastapi_maintenance")
 
 _COOKIE = "maintenance_admin"
 _SHOWN_IN_FLIGHT = 20
 _LONGEST_TEXT = 500
-_LONGEST_REASON = 2000
 _MOST_ETAGS = 32
 """How many of ``If-Match`` are compared."""
 
@@ -130,9 +129,9 @@ class ModeChange(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     mode: MaintenanceMode
-    reason: str | None = Field(default=None, max_length=_LONGEST_REASON)
+    reason: str | None = Field(default=None, max_length=MAX_REASON)
     until: AwareDatetime | None = None
-    retry_after: int | None = Field(default=None, ge=0, le=10**9)
+    retry_after: int | None = Field(default=None, ge=0, le=MAX_RETRY_AFTER)
     break_holds: bool = False
 
 
@@ -144,7 +143,7 @@ class WindowPlan(BaseModel):
     start: AwareDatetime
     end: AwareDatetime
     mode: Literal["on", "read_only"] = "on"
-    reason: str | None = Field(default=None, max_length=_LONGEST_REASON)
+    reason: str | None = Field(default=None, max_length=MAX_REASON)
     rrule: str | None = Field(default=None, max_length=_LONGEST_TEXT)
     zone: str | None = Field(default=None, max_length=100)
 
@@ -368,7 +367,7 @@ async def _described(name: str) -> SwitchModel:
             HoldModel(id=id_, kind=hold.kind, owner=hold.owner, reason=hold.reason, expires_at=hold.expires_at)
             for id_, hold in state.holds_at(now).items()
         ],
-        windows=[_of_window(window) for window in state.windows.values() if not is_over(window, now)],
+        windows=[_of_window(window) for window in state.windows_left(now)],
         knowledge=status.knowledge,
         last_error=status.last_error,
         in_flight=len(others_in_flight(name=name)),
@@ -538,8 +537,6 @@ async def _carried_out(form: dict[str, str], name: str, by: str | None) -> None:
     # What the operator saw must still be so; the change itself requires the version, so nothing slips in between.
     version = await _expected(name, form.get("etag", ""))
     reason = form.get("reason", "").strip() or None
-    if reason is not None and len(reason) > _LONGEST_REASON:
-        raise InvalidConfiguration(f"the reason must have at most {_LONGEST_REASON} characters, not {len(reason)}")
     match form.get("action"):
         case "set":
             mode = MaintenanceMode(form.get("mode", ""))

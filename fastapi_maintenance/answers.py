@@ -22,7 +22,7 @@ from .accept import preferred
 from .exceptions import InvalidConfiguration
 from .page import SHIPPED, SHIPPED_POLICY, Page, encodable, legible
 from .policy import Decision, Rule
-from .state import MaintenanceMode
+from .state import MAX_RETRY_AFTER, MaintenanceMode
 
 DETAIL = "Service temporarily unavailable due to maintenance"
 TITLE = "We’ll be back soon"
@@ -93,8 +93,8 @@ class Answer:
             )
         for name in ("retry_after", "jitter_seconds"):
             value = getattr(self, name)
-            if not _is_int(value) or value < 0:
-                raise InvalidConfiguration(f"{name}={value!r}: whole seconds, 0 or more, are needed")
+            if not _is_int(value) or not 0 <= value <= MAX_RETRY_AFTER:
+                raise InvalidConfiguration(f"{name}={value!r} must be whole seconds from 0 to {MAX_RETRY_AFTER}")
         for name in ("detail", "title"):
             value = getattr(self, name)
             if not isinstance(value, str) or not legible(value):

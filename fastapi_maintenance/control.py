@@ -7,14 +7,22 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from anyio.lowlevel import current_token
-from starlette.concurrency import run_in_threadpool
 
 from .backends.base import BaseStateBackend
 from .exceptions import InvalidConfiguration, UnknownWindow
 from .registry import DEFAULT, instead_of_meant, registry
-from .schedule import Window, check_aware, is_over, plan
+from .schedule import Window, check_aware, plan
 from .snapshot import SwitchStatus, View, view_of
-from .state import Change, MaintenanceMode, MaintenanceState, as_mode, check_text, set_mode
+from .state import (
+    MAX_REASON,
+    MAX_RETRY_AFTER,
+    Change,
+    MaintenanceMode,
+    MaintenanceState,
+    as_mode,
+    check_text,
+    set_mode,
+)
 
 _CLOCKS_DIFFER = timedelta(days=1)
 """By how much at most, so that a window that is over for one host is not forgotten while it goes on for another."""
@@ -132,14 +140,13 @@ async def schedule_maintenance(
         name: The switch.
         mode: What it does to requests.
         reason: What to tell clients and colleagues.
-        rrule: By which rule it recurs (RFC 5545), such as ``"FREQ=WEEKLY;BYDAY=SU"``. Needs the extra ``schedule``.
+        rrule: By which rule it recurs (RFC 5545), such as ``"FREQ=WEEKLY;BYDAY=SU"``.
         zone: With ``rrule``: in which zone's local time it recurs, such as ``"Europe/Berlin"``; by default the
             ``ZoneInfo`` of ``start``.
         by: Who plans it, for people.
 
     Raises:
         InvalidConfiguration: It can't be what was meant, and why; or the state would become too large.
-        MissingExtra: A recurring window needs python-dateutil.
         ReadOnlyBackend: The state can't be set from here, as with an environment variable.
         UnsupportedByBackend: The backend stores on or off only.
         AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
@@ -147,8 +154,7 @@ async def schedule_maintenance(
     """
     now = datetime.now(UTC)
     check_reason(reason)
-    more: dict[str, Any] = {"mode": as_mode(mode).value, "reason": reason, "rrule": rrule, "zone": zone}
-    window = await run_in_threadpool(plan, start, end, now=now, **more)  # some rules take seconds to be refused
+    window = plan(start, end, now=now, mode=as_mode(mode).value, reason=reason, rrule=rrule, zone=zone)
     view = view_of(registry.meant(backend, name))
     await view.apply(
         Change(put_windows={window.id: window}, drop_windows=await _over(view, now - _CLOCKS_DIFFER), by=by)
@@ -204,8 +210,7 @@ async def break_hold(
 
 async def _over(view: View, now: datetime) -> frozenset[str]:
     """Return the ids of the windows that were over at a time."""
-    windows = (view.peek() or await view.read()).windows
-    return await run_in_threadpool(lambda: frozenset(id_ for id_, one in windows.items() if is_over(one, now)))
+    return (view.peek() or await view.read()).timetable.over(now)
 
 
 async def change_mode(
@@ -234,16 +239,22 @@ async def change_mode(
         until = _checked_end(until, now)
         if mode is MaintenanceMode.OFF:
             raise InvalidConfiguration("until goes with a mode that blocks, not with off")
-    if retry_after is not None and (type(retry_after) is not int or retry_after < 0):
-        raise InvalidConfiguration(f"retry_after={retry_after!r}: whole seconds, 0 or more, are needed")
+    if retry_after is not None and (type(retry_after) is not int or not 0 <= retry_after <= MAX_RETRY_AFTER):
+        raise InvalidConfiguration(f"retry_after={retry_after!r} must be whole seconds from 0 to {MAX_RETRY_AFTER}")
     change = set_mode(mode, now=now, reason=reason, until=until, retry_after=retry_after, **requirements)
     return await view_of(registry.meant(backend, name)).apply(change)
 
 
 def check_reason(reason: str | None) -> None:
     """Raise ``InvalidConfiguration`` if a reason can't be stored."""
-    if reason is not None:
-        check_text(reason, "reason")
+    if reason is None:
+        return
+    check_text(reason, "reason")
+    if len(reason) > MAX_REASON:
+        raise InvalidConfiguration(
+            f"reason={reason[:20]!r}... has {len(reason)} characters, it must have at most {MAX_REASON}: "
+            "give a link to the rest"
+        )
 
 
 def _checked_end(until: datetime | timedelta, now: datetime) -> datetime:

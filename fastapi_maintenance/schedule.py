@@ -4,7 +4,7 @@ Everything here is a pure function of its arguments, ``now`` included: nothing r
 window. So a restart, a clock that jumps and a host that slept through the start change nothing: what counts is what
 the clock says when a request comes. (A timetable remembers what it worked out last, which no caller can see.)
 
-How windows recur (RFC 5545, sections 3.3.5, 3.3.10 and 3.8.5.3):
+How windows recur (RFC 5545, sections 3.3.5 and 3.8.5.3; ``recurrence`` has the rules):
 
 - A recurring window begins at the same local time in its zone. Where clocks went forward past that time, it begins
   as much later as they skipped (02:30 becomes 03:30); where the time comes twice, at the first.
@@ -12,21 +12,19 @@ How windows recur (RFC 5545, sections 3.3.5, 3.3.10 and 3.8.5.3):
   which repeat the exact duration. One of 01:00 to 05:00 ends at 06:00 on the day on which clocks go forward in
   between, and at 04:00 on the day on which they go back.
 - The start belongs to the window and the end does not.
-- Days that a month or a year lacks are left out: a window of 29 February recurs in leap years.
-- ``HOURLY`` and ``MINUTELY`` mean hours and minutes of the local day, the same ones every day.
 """
 
 from __future__ import annotations
 
-import re
 import uuid
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, time, timedelta
+from collections import deque
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from heapq import merge
-from itertools import islice, pairwise
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from itertools import islice
+from typing import Annotated, Literal, NamedTuple, Self
 from zoneinfo import ZoneInfo
 
 from pydantic import (
@@ -40,40 +38,33 @@ from pydantic import (
     model_validator,
 )
 
-from .exceptions import InvalidConfiguration, MissingExtra
+from .exceptions import InvalidConfiguration
+from .recurrence import MAX_RULE_LENGTH, SIGHT_YEARS, Recurrence, Rule
 
-MAX_RULE_LENGTH = 512
-"""The longest recurrence rule that is accepted, in characters."""
-
-_MOST_OCCURRENCES = 1000
-"""The largest ``COUNT``."""
+MAX_WINDOWS = 100
+"""How many windows a switch may have."""
 
 _FIRST_YEAR, _LAST_YEAR = 1900, 2999
 """The years in which a recurring window may begin for the first time."""
 
+_LAST_YEAR_PLACED = 8998
+"""Until then recurrences are looked for, whose own end is later."""
+
 _LONGEST = timedelta(days=366)
 """The longest recurring window."""
 
-_AT_A_TIME = 8
+_AT_A_TIME = 4
 """How many starts to come a window works out at once."""
 
 _LOOKAHEAD = 100
-"""How many windows, or changes, ahead an end is looked for."""
+"""How many occurrences are looked at, beside one of each window, to find out when something ends."""
 
 _DAY = timedelta(days=1)
 _ALWAYS = datetime.min.replace(tzinfo=UTC)
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
-_ERA_YEARS, _ERA = 400, timedelta(days=146_097)
-"""The Gregorian calendar repeats itself after this time, on the same days of the week."""
-
-_CALENDAR_ENDS = 9899
-"""Rules are followed in the last era that begins no later than this year.
-
-dateutil looks for an occurrence up to the year 9999 and can't be told to stop earlier. From here it takes 0.5 s at
-most (a few µs if there is one soon), from today 10 s, and it still sees the next hundred years: as far as anybody
-here is concerned, what does not occur for so long does not occur again.
-"""
+_SIGHT = timedelta(days=365 * (SIGHT_YEARS - 1))
+"""For how long it is known at least that a rule occurs no more, or that it does."""
 
 
 def check_aware(moment: object, name: str) -> None:
@@ -123,7 +114,8 @@ def zone_named(name: str) -> ZoneInfo:
 class Window(BaseModel):
     """A planned period of maintenance: ``start`` belongs to it, ``end`` does not."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Members that only newer versions know are kept.
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     id: str = Field(min_length=1, max_length=64)
     start: Moment
@@ -154,12 +146,12 @@ class Window(BaseModel):
                 "in whose local time it recurs"
             )
         if self.rrule is not None and self.zone is not None:
-            _Rule.parse(self.rrule)
             zone_named(self.zone)
             if self.duration > _LONGEST:
                 raise ValueError(f"a recurring window lasts {_LONGEST.days} days at most, not {self.duration}")
             if not _FIRST_YEAR <= self.start.year <= _LAST_YEAR:
                 raise ValueError(f"a recurring window begins in the years {_FIRST_YEAR} to {_LAST_YEAR}: {self.start}")
+            _recurrence_of(self)
         return self
 
     @property
@@ -168,8 +160,7 @@ class Window(BaseModel):
         return self.end - self.start
 
 
-@dataclass(frozen=True, slots=True)
-class Occurrence:
+class Occurrence(NamedTuple):
     """One time that a window occurs."""
 
     window: Window
@@ -177,8 +168,7 @@ class Occurrence:
     end: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """A time from ``since`` until just before ``until`` in which the answer is the same."""
 
     since: datetime
@@ -186,8 +176,28 @@ class Segment:
     """``None``: for ever."""
     occurrence: Occurrence | None
     """The occurrence that counts: ``on`` before ``read_only``, among equals the one that ends last."""
-    ends: datetime | None = None
-    """When no window of at least this mode follows or overlaps any more; ``None``: that is not in sight."""
+
+    @property
+    def rank(self) -> int:
+        """The rank of its mode, as a step has it."""
+        return _rank(self.occurrence)
+
+
+class Step(NamedTuple):
+    """A time from which on windows make another mode than before."""
+
+    since: datetime
+    rank: int
+    """Of the mode: 0 is "off", and what blocks more has a higher one."""
+
+
+class Outlook(NamedTuple):
+    """Which modes windows make from a time on."""
+
+    steps: list[Step]
+    """In order; the first is the mode at the time that was asked for."""
+    horizon: datetime | None
+    """What comes then and later is out of sight; ``None``: nothing is."""
 
 
 def plan(
@@ -213,7 +223,6 @@ def plan(
 
     Raises:
         InvalidConfiguration: It can't be what was meant, and why.
-        MissingExtra: A recurring window needs python-dateutil.
     """
     try:
         check_aware(start, "start")
@@ -238,7 +247,7 @@ def plan(
             }
         )
         if window.rrule is not None:
-            _check_recurrence(window, given=start)
+            _check_existence(start)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         cause = first.get("ctx", {}).get("error")
@@ -246,7 +255,7 @@ def plan(
         raise InvalidConfiguration(f"{problem}; nothing was scheduled") from None
     except ValueError as error:
         raise InvalidConfiguration(f"{error}; nothing was scheduled") from None
-    if is_over(window, now):
+    if Timetable([window]).over(now):
         raise InvalidConfiguration(
             f"the window from {start} to {end} has no occurrence after now, which is {now}; nothing was scheduled"
         )
@@ -265,257 +274,30 @@ def _zone_of(start: datetime) -> str:
     return key
 
 
-def _check_recurrence(window: Window, *, given: datetime) -> None:
-    recurrence = _Recurrence(window)
-    begins = window.start.astimezone(recurrence.zone)
-    if given.replace(tzinfo=None) != window.start.astimezone(given.tzinfo).replace(tzinfo=None):
-        raise ValueError(f"start {given} does not exist in {given.tzinfo}, clocks skip it: begin on another day")
-    if begins.fold:
-        raise ValueError(
-            f"start {begins} is the second of that name, and a window recurs at the first: begin with that"
-        )
-    first = next(recurrence.starts(window.start), None)
-    if first is None:
-        raise ValueError(f"a window by the rule {window.rrule!r} never occurs")
-    if first != window.start:
-        raise ValueError(
-            f"start {begins} is no occurrence of the rule {window.rrule!r}: "
-            f"begin with the first one that is, {first.astimezone(recurrence.zone)}"
-        )
-    walls = list(islice(recurrence.walls(recurrence.start), _MOST_OCCURRENCES))
-    gap = min((later - earlier for earlier, later in pairwise(walls)), default=window.duration)
-    if window.duration > gap:
-        raise ValueError(
-            f"a window of {window.duration} by the rule {window.rrule!r} overlaps itself, it recurs after {gap}: "
-            "let it be shorter, or recur less often"
-        )
+def _check_existence(start: datetime) -> None:
+    """Raise ``ValueError`` if clocks skip a time."""
+    if start.replace(tzinfo=None) != start.astimezone(UTC).astimezone(start.tzinfo).replace(tzinfo=None):
+        raise ValueError(f"start {start} does not exist in {start.tzinfo}, clocks skip it: begin on another day")
 
 
-_WEEKDAYS = ("MO", "TU", "WE", "TH", "FR", "SA", "SU")
-_FREQUENCIES = ("YEARLY", "MONTHLY", "WEEKLY", "DAILY", "HOURLY", "MINUTELY")
-_PART = re.compile(r"([A-Z]+)=([A-Z0-9,+-]+)")
-_NUMBER = re.compile(r"[+-]?[0-9]{1,4}")
-_DAY_OF_WEEK = re.compile(rf"([+-]?[1-9][0-9]?)?({'|'.join(_WEEKDAYS)})")
-_UNTIL = re.compile(r"[0-9]{8}T[0-9]{6}Z")
+class _Starts:
+    """When a recurring window begins: its rule's local times, placed in its zone."""
 
-_NUMBERS = {
-    "INTERVAL": range(1, 367),
-    "COUNT": range(1, _MOST_OCCURRENCES + 1),
-    "BYMONTH": range(1, 13),
-    "BYWEEKNO": range(1, 54),
-    "BYYEARDAY": range(1, 367),
-    "BYMONTHDAY": range(1, 32),
-    "BYHOUR": range(24),
-    "BYMINUTE": range(60),
-    "BYSETPOS": range(1, 367),
-}
-_FROM_THE_END = frozenset({"BYWEEKNO", "BYYEARDAY", "BYMONTHDAY", "BYSETPOS"})
-_SINGLE = frozenset({"INTERVAL", "COUNT"})
-_NOT_WITH = {
-    "BYWEEKNO": frozenset({"MONTHLY", "WEEKLY", "DAILY", "HOURLY", "MINUTELY"}),
-    "BYYEARDAY": frozenset({"MONTHLY", "WEEKLY", "DAILY"}),
-    "BYMONTHDAY": frozenset({"WEEKLY"}),
-    "BYSETPOS": frozenset({"HOURLY", "MINUTELY"}),
-}
-"""The frequencies with which a part has no meaning (RFC 5545, section 3.3.10; for ``BYSETPOS`` our own limit)."""
+    def __init__(self, rrule: str, zone: str, first: datetime) -> None:
+        self.zone = zone_named(zone)
+        self._first = first
+        self.recurrence = Recurrence(Rule.parse(rrule), first.astimezone(self.zone).replace(tzinfo=None))
 
-_ELSEWHERE = {
-    "DTSTART": "the window's start says when it begins",
-    "BYSECOND": "a window begins at the second of its start",
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Rule:
-    """A recurrence rule as it is written."""
-
-    frequency: str
-    numbers: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    """The parts that are numbers, sorted."""
-    days: tuple[tuple[int, int], ...] = ()
-    """``BYDAY``: which one of the period (0: each), and which day of the week from Monday, 0."""
-    week_start: int = 0
-    until: datetime | None = None
-
-    @property
-    def interval(self) -> int:
-        return self.numbers.get("INTERVAL", (1,))[0]
-
-    @property
-    def count(self) -> int | None:
-        return self.numbers.get("COUNT", (None,))[0]
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Return the rule that was written.
-
-        Raises:
-            ValueError: It is none, or none that a window can have.
-        """
-        try:
-            return cls._parse(text)
-        except ValueError as error:
-            raise ValueError(f"rrule {text!r}: {error}") from None
-
-    @classmethod
-    def _parse(cls, text: str) -> Self:
-        parts: dict[str, str] = {}
-        for part in text.split(";"):
-            name = part.partition("=")[0].partition(":")[0]
-            if name in _ELSEWHERE:
-                raise ValueError(f"{name} has no place in it, {_ELSEWHERE[name]}")
-            match = _PART.fullmatch(part)
-            if match is None:
-                raise ValueError(f"{part!r} is no part of a rule such as 'FREQ=WEEKLY;BYDAY=SU'")
-            if name in parts:
-                raise ValueError(f"{name} stands there twice")
-            parts[name] = match[2]
-        frequency = parts.pop("FREQ", None)
-        if frequency not in _FREQUENCIES:
-            raise ValueError(f"FREQ is one of {', '.join(_FREQUENCIES)}")
-        readers: dict[str, Callable[[str], Any]] = {
-            "BYDAY": _days_of_week,
-            "WKST": lambda value: _days_of_week(value)[0][1],
-            "UNTIL": _utc,
-        }
-        numbers = {name: _numbers(name, value) for name, value in parts.items() if name not in readers}
-        others = {name: readers[name](value) for name, value in parts.items() if name in readers}
-        rule = cls(
-            frequency=frequency,
-            numbers=numbers,
-            days=others.get("BYDAY", ()),
-            week_start=others.get("WKST", 0),
-            until=others.get("UNTIL"),
-        )
-        rule._check()
-        return rule
-
-    def _check(self) -> None:
-        if self.until is not None and self.count is not None:
-            raise ValueError("COUNT and UNTIL exclude each other")
-        for name in self.numbers:
-            if self.frequency in _NOT_WITH.get(name, ()):
-                raise ValueError(f"{name} has no meaning with FREQ={self.frequency}")
-        if any(nth for nth, _ in self.days):
-            if self.frequency not in {"YEARLY", "MONTHLY"} or "BYWEEKNO" in self.numbers:
-                raise ValueError("numbered days such as 1MO need FREQ=MONTHLY, or FREQ=YEARLY without BYWEEKNO")
-            if not all(nth for nth, _ in self.days):
-                raise ValueError("BYDAY has either numbered days such as 1MO or plain ones, make two windows of it")
-        if (
-            "BYSETPOS" in self.numbers
-            and not self.days
-            and not any(name.startswith("BY") and name != "BYSETPOS" for name in self.numbers)
-        ):
-            raise ValueError("BYSETPOS chooses from what another BY... part names, and there is none")
-        if self.frequency == "HOURLY" and 24 % self.interval:
-            raise ValueError("the INTERVAL of hours divides 24, so that they are the same ones every day")
-        if self.frequency == "MINUTELY" and 60 % self.interval:
-            raise ValueError("the INTERVAL of minutes divides 60, so that they are the same ones every hour")
-
-
-def _numbers(name: str, value: str) -> tuple[int, ...]:
-    accepted = _NUMBERS.get(name)
-    if accepted is None:
-        raise ValueError(
-            f"{name} is no part of a rule that is known here: FREQ, UNTIL, BYDAY, WKST, {', '.join(_NUMBERS)}"
-        )
-    words = value.split(",")
-    if any(_NUMBER.fullmatch(word) is None for word in words) or (name in _SINGLE and len(words) > 1):
-        raise ValueError(f"{name}={value} is no number")
-    numbers = {int(word) for word in words}
-    for number in numbers:
-        if number not in accepted and not (name in _FROM_THE_END and -number in accepted):
-            minus = "-" if name in _FROM_THE_END else ""
-            also = f" or {minus}{accepted[0]} to {minus}{accepted[-1]}" if minus else ""
-            raise ValueError(f"{name}={number}: accepted are {accepted[0]} to {accepted[-1]}{also}")
-    return tuple(sorted(numbers))
-
-
-def _days_of_week(value: str) -> tuple[tuple[int, int], ...]:
-    matches = [_DAY_OF_WEEK.fullmatch(word) for word in value.split(",")]
-    days = {(int(match[1] or 0), _WEEKDAYS.index(match[2])) for match in matches if match is not None}
-    if None in matches or any(abs(nth) not in range(54) for nth, _ in days):
-        raise ValueError(f"{value} are no days: accepted are {', '.join(_WEEKDAYS)}, numbered up to 53: 1MO, -1FR")
-    return tuple(sorted(days))
-
-
-def _utc(value: str) -> datetime:
-    if _UNTIL.fullmatch(value) is None:
-        raise ValueError(f"UNTIL={value}: a time in UTC such as 20301231T235959Z is needed (RFC 5545, section 3.3.10)")
-    return datetime.strptime(value, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-
-
-def dateutil(what: str = "a recurring window") -> Any:
-    """Return what follows recurrence rules.
-
-    Raises:
-        MissingExtra: It isn't installed; ``what`` needs it.
-    """
-    try:
-        from dateutil import rrule  # noqa: PLC0415 - an optional dependency
-    except ImportError:
-        raise MissingExtra(what, "schedule") from None
-    return rrule
-
-
-class _Recurrence:
-    """When a recurring window begins: found in local time without a zone, then placed in the zone."""
-
-    def __init__(self, window: Window) -> None:
-        dateutil()
-        self.zone = zone_named(window.zone or "")
-        self._first = window.start
-        self.start = window.start.astimezone(self.zone).replace(tzinfo=None)
-        self._rule = rule = _Rule.parse(window.rrule or "")
-        by_day = rule.frequency in {"DAILY", "HOURLY", "MINUTELY"}
-        self._frequency = "DAILY" if by_day else rule.frequency
-        self._interval = 1 if by_day and rule.frequency != "DAILY" else rule.interval
-        self._options = self._explicit_dates() | self._explicit_times()
-        self._last: datetime | None = None
-        if rule.count is not None:
-            self._last = max(islice(self.walls(self.start), rule.count), default=self.start)
-
-    def _explicit_dates(self) -> dict[str, Any]:
-        """Return dateutil's options for the days, those included that a rule leaves to its start.
-
-        So the rule can be followed from any period on, not only from the first.
-        """
-        rule = self._rule
-        options: dict[str, Any] = {name.lower(): values for name, values in rule.numbers.items() if name[:2] == "BY"}
-        says = rule.numbers.keys() & {"BYWEEKNO", "BYYEARDAY", "BYMONTHDAY"}
-        if rule.days:
-            options["byweekday"] = tuple(
-                dateutil().weekday(day, nth) if nth else dateutil().weekday(day) for nth, day in rule.days
-            )
-        elif rule.frequency == "WEEKLY" or says == {"BYWEEKNO"}:
-            options["byweekday"] = (self.start.weekday(),)
-        elif rule.frequency in {"YEARLY", "MONTHLY"} and not says:
-            options["bymonthday"] = (self.start.day,)
-            if rule.frequency == "YEARLY":
-                options.setdefault("bymonth", (self.start.month,))
-        return options
-
-    def _explicit_times(self) -> dict[str, Any]:
-        """Return dateutil's options for the times of the day; hours and minutes are the same ones every day."""
-        rule, start = self._rule, self.start
-        hours: Iterable[int] = rule.numbers.get("BYHOUR", (start.hour,))
-        minutes: Iterable[int] = rule.numbers.get("BYMINUTE", (start.minute,))
-        if rule.frequency == "HOURLY":
-            hours = _every(rule.interval, start.hour, among=rule.numbers.get("BYHOUR", range(24)))
-        elif rule.frequency == "MINUTELY":
-            hours = rule.numbers.get("BYHOUR", range(24))
-            minutes = _every(rule.interval, start.minute, among=rule.numbers.get("BYMINUTE", range(60)))
-        return {"byhour": tuple(hours), "byminute": tuple(minutes), "bysecond": (start.second,)}
-
-    def starts(self, since: datetime) -> Iterator[datetime]:
-        """Yield when it begins, from ``since`` on, in order."""
-        since = max(since, self._first)
-        if since.year > _CALENDAR_ENDS - 2 * _ERA_YEARS:
+    def since(self, moment: datetime) -> Iterator[datetime]:
+        """Yield when it begins, from a moment on, in order."""
+        since = max(moment, self._first)
+        if since.year > _LAST_YEAR_PLACED:
             return
         # A local time that is skipped or comes twice may be placed at or after `since` although it reads earlier.
         reads = min((since + by).astimezone(self.zone).replace(tzinfo=None) - by for by in (-_DAY, 0 * _DAY, _DAY))
-        for start in self._placed(self.walls(reads)):
-            if self._rule.until is not None and start > self._rule.until:
+        until = self.recurrence.until
+        for start in self._placed(self.recurrence.occurs_from(reads)):
+            if until is not None and start > until:
                 return
             if start >= since:
                 yield start
@@ -528,69 +310,52 @@ class _Recurrence:
             if start.astimezone(self.zone).replace(tzinfo=None) != wall:
                 moved.append(start)  # past local times that are still to come
                 continue
-            yield from (other for other in moved if other < start)
-            moved = [other for other in moved if other > start]
+            if moved:
+                yield from (other for other in moved if other < start)
+                moved = [other for other in moved if other > start]
             yield start
         yield from moved
 
-    def walls(self, since: datetime) -> Iterator[datetime]:
-        """Yield the local times at which it begins, from ``since`` on, in order, as if all of them existed.
 
-        It begins to look in the period (such as the week) of ``since``, however long ago the first start was.
-        """
-        if not (self._options["byhour"] and self._options["byminute"]):
-            return  # dateutil would look for a time on every day to come
-        since = max(since, self.start)
-        period = self._period(self.start)
-        period += (self._period(since) - period) // self._interval * self._interval
-        first_day = self._first_day(period)
-        eras = (_CALENDAR_ENDS - first_day.year) // _ERA_YEARS * _ERA
-        rule = dateutil().rrule(
-            getattr(dateutil(), self._frequency),
-            dtstart=datetime.combine(first_day, time()) + eras,
-            interval=self._interval,
-            wkst=self._rule.week_start,
-            **self._options,
-        )
-        for found in _until_the_calendar_ends(rule):
-            wall = found - eras + timedelta(microseconds=self.start.microsecond)
-            if self._last is not None and wall > self._last:
-                return
-            if wall >= since:
-                yield wall
+def _recurrence_of(window: Window) -> _Starts:
+    """Return when a recurring window begins.
 
-    def _period(self, moment: datetime) -> int:
-        match self._frequency:
-            case "YEARLY":
-                return moment.year
-            case "MONTHLY":
-                return moment.year * 12 + moment.month - 1
-            case "WEEKLY":
-                return (moment.toordinal() - 1 - self._rule.week_start) // 7
-            case _:
-                return moment.toordinal()
-
-    def _first_day(self, period: int) -> date:
-        match self._frequency:
-            case "YEARLY":
-                return date(period, 1, 1)
-            case "MONTHLY":
-                return date(period // 12, period % 12 + 1, 1)
-            case "WEEKLY":
-                return date.fromordinal(period * 7 + 1 + self._rule.week_start)
-            case _:
-                return date.fromordinal(period)
+    Raises:
+        ValueError: It can't be what was meant, and why.
+    """
+    recurrence = _checked_recurrence(window.rrule or "", window.zone or "", window.start, window.duration)
+    if isinstance(recurrence, str):
+        raise ValueError(recurrence)  # noqa: TRY004 - what is wrong with the window
+    return recurrence
 
 
-def _until_the_calendar_ends(found: Iterable[datetime]) -> Iterator[datetime]:
+@lru_cache(maxsize=4 * MAX_WINDOWS)  # a document is read every second, and its windows are the same for weeks
+def _checked_recurrence(rrule: str, zone: str, start: datetime, duration: timedelta) -> _Starts | str:
+    """Return when a window begins, or what is wrong with it."""
     try:
-        yield from found
-    except ValueError:  # dateutil steps into the year 10000 when the last week of 9999 goes beyond it
-        return
-
-
-def _every(interval: int, first: int, *, among: Iterable[int]) -> tuple[int, ...]:
-    return tuple(number for number in among if (number - first) % interval == 0)
+        starts = _Starts(rrule, zone, start)
+    except UnknownZone:
+        raise  # and look again: somebody may install it
+    except ValueError as error:
+        return str(error)
+    begins = start.astimezone(starts.zone)
+    if begins.fold:
+        return f"start {begins} is the second of that name, and a window recurs at the first: begin with that"
+    first = next(starts.since(start), None)
+    if first is None:
+        return f"a window by the rule {rrule!r} never occurs"
+    if first != start:
+        return (
+            f"start {begins} is no occurrence of the rule {rrule!r}: "
+            f"begin with the first one that is, {first.astimezone(starts.zone)}"
+        )
+    gap = starts.recurrence.shorter_gap(duration)
+    if gap is not None:
+        return (
+            f"a window of {duration} by the rule {rrule!r} overlaps itself, it recurs after {gap}: "
+            "let it be shorter, or recur less often"
+        )
+    return starts
 
 
 class _Batch(NamedTuple):
@@ -599,17 +364,20 @@ class _Batch(NamedTuple):
     known_from: datetime
     known_until: datetime
     starts: tuple[datetime, ...]
+    has_more: bool
+    """Whether later ones may be in sight."""
 
 
 class _Line:
     """One window on the time line, with the starts worked out last at hand."""
 
-    __slots__ = ("_batches", "_duration", "_recurrence", "_window")
+    __slots__ = ("_batches", "_duration", "_recurrence", "_window", "id")
 
     def __init__(self, window: Window) -> None:
+        self.id = window.id
         self._window = window
         self._duration = window.duration
-        self._recurrence = None if window.rrule is None else _Recurrence(window)
+        self._recurrence = None if window.rrule is None else _recurrence_of(window)
         self._batches: tuple[_Batch, ...] = ()
 
     def at(self, moment: datetime) -> Segment:
@@ -627,11 +395,23 @@ class _Line:
         until = end if following is None else min(end, following)
         return Segment(start, until, Occurrence(self._window, start, end))
 
-    def after(self, moment: datetime) -> Iterator[Occurrence]:
-        """Yield the occurrences that begin after a moment, in order."""
-        for start in self._starts(moment):
-            if start > moment:
-                yield Occurrence(self._window, start, start + self._duration)
+    def not_over(self, moment: datetime) -> Iterator[Occurrence]:
+        """Yield the occurrence that is active at a moment, if one is, and those that begin after it, in order."""
+        active = self.at(moment).occurrence
+        if active is not None:
+            yield active
+        batch = self._batch(moment)
+        for start in batch.starts[bisect_right(batch.starts, moment) :]:
+            yield Occurrence(self._window, start, start + self._duration)
+        if batch.has_more:
+            for start in self._starts(batch.known_until):
+                if start > batch.known_until:
+                    yield Occurrence(self._window, start, start + self._duration)
+
+    def is_over(self, moment: datetime) -> bool:
+        """Return whether it is neither active at a moment nor occurs again."""
+        segment = self.at(moment)
+        return segment.occurrence is None and segment.until is None
 
     def _batch(self, moment: datetime) -> _Batch:
         batches = self._batches  # read once: another thread may put others there
@@ -639,7 +419,7 @@ class _Line:
             if batch.known_from <= moment < batch.known_until:
                 return batch
         batch = self._worked_out(moment)
-        self._batches = (batch, *batches[:1])  # two, for now and for a look ahead
+        self._batches = (batch, *batches[:1])  # two, for now and for the end of a stored mode
         return batch
 
     def _worked_out(self, moment: datetime) -> _Batch:
@@ -650,15 +430,21 @@ class _Line:
             ahead += start > moment
             if ahead == _AT_A_TIME:
                 break
-        known_until = starts[-1] if ahead == _AT_A_TIME else _NEVER
-        return _Batch(_ALWAYS if from_the_first else moment, known_until, tuple(starts))
+        has_more = ahead == _AT_A_TIME
+        if has_more:
+            known_until = starts[-1]
+        elif self._recurrence is None:
+            known_until = _NEVER
+        else:  # they are all that are in sight, and more will be later on
+            known_until = min(max(moment, self._window.start), _NEVER - _SIGHT) + _SIGHT
+        return _Batch(_ALWAYS if from_the_first else moment, known_until, tuple(starts), has_more)
 
     def _starts(self, since: datetime) -> Iterator[datetime]:
         ended = self._window.ended
         if ended is not None:
             since = max(since, ended)
         once = iter((self._window.start,) if self._window.start >= since else ())
-        starts = once if self._recurrence is None else self._recurrence.starts(since)
+        starts = once if self._recurrence is None else self._recurrence.since(since)
         return (start for start in starts if ended is None or start > ended)
 
 
@@ -678,76 +464,86 @@ class Timetable:
     """Windows, made ready to be asked often: within a segment the answer costs two comparisons.
 
     It may be asked for any time in any order, from several threads. Keep one for as long as its windows are the
-    same. The next segment costs about a microsecond per window, and for recurring ones a tenth of a millisecond
-    when they are asked first, and then once in eight occurrences: ask a new timetable once before requests do.
-
-    Raises:
-        MissingExtra: A recurring window needs python-dateutil.
+    same. The next segment costs about a microsecond per window, and some tens of them per recurring window once in
+    four occurrences. To look ahead takes about a millisecond, once in a segment and if anybody asks.
     """
 
-    __slots__ = ("_lines", "_segment")
+    __slots__ = ("_lines", "_outlooks", "_segment")
 
     def __init__(self, windows: Iterable[Window]) -> None:
         self._lines = tuple(_Line(window) for window in windows)
         self._segment = Segment(_ALWAYS, _ALWAYS, None)
+        self._outlooks: tuple[tuple[Segment, Outlook], ...] = ()
 
     def at(self, now: datetime) -> Segment:
         """Return what counts at ``now``, and from when until when that is so."""
         segment = self._segment  # read once: another thread may put another one there
         if segment.since <= now and (segment.until is None or now < segment.until):
             return segment
-        now = _now_in_utc(now)
-        last, segment = segment, self._at(now)
-        if segment.occurrence is not None:
-            known = last.ends is not None and last.since <= now < last.ends
-            goes_on = known and _rank(last.occurrence) == _rank(segment.occurrence)
-            occurrence = segment.occurrence
-            ends = last.ends if goes_on else self.closed_until(occurrence.end, occurrence.window.mode)
-            segment = replace(segment, ends=ends)
-        self._segment = segment
+        segment = self._segment = self._at(_now_in_utc(now))
         return segment
 
-    def next_change(self, now: datetime) -> datetime | None:
-        """Return when the mode changes next.
+    def outlook(self, now: datetime) -> Outlook:
+        """Return which modes windows make from ``now`` on, as far as that is in sight."""
+        now = _now_in_utc(now)
+        known = self._outlooks  # read once, as above
+        for segment, outlook in known:
+            if segment.since <= now and (segment.until is None or now < segment.until):
+                return outlook
+        segment, outlook = self._at(now), self._look_ahead(now)
+        self._outlooks = ((segment, outlook), *known[:1])  # two, for now and for the end of a stored mode
+        return outlook
 
-        ``None``: never, or not with the next hundred starts and ends, as of windows that follow each other without
-        a gap.
-        """
-        segment = self.at(now)
-        rank, until = _rank(segment.occurrence), segment.until
-        for _ in range(_LOOKAHEAD):
-            if until is None:
-                return None
-            following = self._at(until)
-            if _rank(following.occurrence) != rank:
-                return until
-            until = following.until
-        return None
+    def _look_ahead(self, now: datetime) -> Outlook:
+        """Go through the next occurrences once, in the order in which they begin."""
+        coming = self._not_over(now)
+        occurrences = deque(islice(coming, _LOOKAHEAD + len(self._lines)))
+        beyond = next(coming, None)
+        ends, moment = [_ALWAYS] * (1 + len(_RANK)), now  # of each rank
+        steps: list[Step] = []
+        while True:
+            while occurrences and occurrences[0].start <= moment:
+                begun = occurrences.popleft()
+                ends[_rank(begun)] = max(ends[_rank(begun)], begun.end)
+            rank = max((rank for rank, end in enumerate(ends) if end > moment), default=0)
+            if not steps or rank != steps[-1].rank:
+                steps.append(Step(moment, rank))
+            changes = [*(end for end in ends if end > moment), *(one.start for one in islice(occurrences, 1))]
+            moment = min(changes, default=_NEVER)
+            if not changes or (beyond is not None and moment >= beyond.start):
+                return Outlook(steps, None if beyond is None else beyond.start)
+
+    def next_change(self, now: datetime) -> datetime | None:
+        """Return when the mode changes next; ``None``: never, or that is not in sight."""
+        return next((step.since for step in self.outlook(now).steps[1:]), None)
 
     def closed_until(self, now: datetime, mode: str) -> datetime | None:
-        """Return when no window of at least ``mode`` goes on any more: ``now`` if none does then.
+        """Return when no window of at least ``mode`` is active any more: ``now`` if none is then.
 
         ``None``: that is not in sight.
         """
-        rank, end = _RANK[mode], _now_in_utc(now)
-        for _ in range(_LOOKAHEAD):
-            following = (line.at(end).occurrence for line in self._lines)
-            later = max((other.end for other in following if other is not None and _rank(other) >= rank), default=end)
-            if later == end:
-                return end
-            end = later
-        return None
+        first, *others = self.outlook(now).steps
+        if first.rank < _RANK[mode]:
+            return _now_in_utc(now)
+        return next((step.since for step in others if step.rank < _RANK[mode]), None)
 
     def all_at(self, now: datetime) -> list[Occurrence]:
-        """Return all occurrences that go on at ``now``."""
+        """Return all occurrences that are active at ``now``."""
         now = _now_in_utc(now)
-        return [going_on for line in self._lines if (going_on := line.at(now).occurrence) is not None]
+        return [active for line in self._lines if (active := line.at(now).occurrence) is not None]
 
     def upcoming(self, now: datetime, limit: int) -> list[Occurrence]:
         """Return the next occurrences, at most ``limit``, that have not begun at ``now``; the earliest first."""
         now = _now_in_utc(now)
-        coming = merge(*(line.after(now) for line in self._lines), key=lambda occurrence: occurrence.start)
-        return list(islice(coming, limit))
+        return list(islice((one for one in self._not_over(now) if one.start > now), limit))
+
+    def over(self, now: datetime) -> frozenset[str]:
+        """Return the ids of the windows that are neither active at ``now`` nor occur again."""
+        now = _now_in_utc(now)
+        return frozenset(line.id for line in self._lines if line.is_over(now))
+
+    def _not_over(self, now: datetime) -> Iterator[Occurrence]:
+        return merge(*(line.not_over(now) for line in self._lines), key=lambda occurrence: occurrence.start)
 
     def _at(self, moment: datetime) -> Segment:
         segments = [line.at(moment) for line in self._lines]
@@ -775,21 +571,3 @@ def next_change(windows: Iterable[Window], now: datetime) -> datetime | None:
 def upcoming(windows: Iterable[Window], now: datetime, limit: int) -> list[Occurrence]:
     """Return the next occurrences, see ``Timetable.upcoming``."""
     return Timetable(windows).upcoming(now, limit)
-
-
-def ended_early(windows: Iterable[Window], now: datetime) -> tuple[Window, ...]:
-    """Return the windows, with each occurrence ended that is going on at ``now``; later ones will occur.
-
-    That is what an operator's "off" means during a window. What is marked is the occurrence's own start, so that a
-    clock that is ahead ends nothing else.
-    """
-    return tuple(
-        window if (now_on := current([window], now)) is None else window.model_copy(update={"ended": now_on.start})
-        for window in windows
-    )
-
-
-def is_over(window: Window, now: datetime) -> bool:
-    """Return whether a window neither goes on at ``now`` nor occurs again."""
-    segment = Timetable([window]).at(now)
-    return segment.occurrence is None and segment.until is None

@@ -27,6 +27,7 @@ from starlette.types import Scope
 from . import background
 from .backends.base import VIEW, BaseStateBackend, FollowedBackend, StateBackend
 from .exceptions import BackendUnavailable, EmptiedStore, MaintenanceError, ReadOnlyBackend, UnsupportedByBackend
+from .page import in_one_line
 from .registry import AppSwitch
 from .state import Change, Hold, MaintenanceMode, MaintenanceState, as_mode
 from .transitions import Transitions
@@ -34,6 +35,7 @@ from .transitions import Transitions
 logger = logging.getLogger("fastapi_maintenance")
 
 _SECONDS_BETWEEN_TRIES = 0.001
+_MOST_NAMED = 5
 
 
 class Knowledge(StrEnum):
@@ -250,6 +252,8 @@ class FollowedView(View):
         """How many attempts failed since the last that did not."""
         self._last_contact: float | None = None
         self._last_error: str | None = None
+        self._unreadable: str | None = None
+        """What is wrong with stored windows that don't apply."""
 
     def peek(self) -> MaintenanceState | None:
         """Return the last copy, or ``None`` before the first."""
@@ -288,7 +292,7 @@ class FollowedView(View):
             Knowledge.STALE if self._failures else Knowledge.READY,
             None if stored is None else stored.version,
             time.monotonic() - last_contact,
-            self._last_error,
+            self._last_error or self._unreadable,
         )
 
     def start(self, user: object) -> None:
@@ -442,6 +446,7 @@ class FollowedView(View):
         self._states_accepted += 1
         self._stored = state
         self._in_contact()
+        self._note_unreadable(state)
         self._show(state)
 
     def _show(self, state: MaintenanceState) -> None:
@@ -453,6 +458,19 @@ class FollowedView(View):
         if self._watched:
             self._notice(state.holds)
 
+    def _note_unreadable(self, state: MaintenanceState) -> None:
+        """Log stored windows that can't be read, once."""
+        problems = [f"window {id_!r}: {window.problem}" for id_, window in state.unreadable_windows.items()]
+        unreadable = in_one_line("; ".join(problems[:_MOST_NAMED])) or None
+        if unreadable is not None and unreadable != self._unreadable:
+            logger.warning(
+                "%r has %d windows that can't be read and don't apply, the rest does: %s",
+                self._backend,
+                len(problems),
+                unreadable,
+            )
+        self._unreadable = unreadable
+
     def _in_contact(self) -> None:
         if self._failures:
             logger.warning("%r can be read again", self._backend)
@@ -463,7 +481,7 @@ class FollowedView(View):
         if not isinstance(error, MaintenanceError):  # those name the store
             error = BackendUnavailable(repr(self._backend), str(error) or repr(error))
         self._failures += 1
-        self._last_error = str(error)
+        self._last_error = in_one_line(str(error))
         if self._failures == 1:
             counts = "the last known one stays"
             if self._last_contact is None:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -21,32 +22,47 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    PrivateAttr,
     TypeAdapter,
     ValidationError,
     field_validator,
 )
+from pydantic_core import from_json, to_json
 
 from .exceptions import (
     CorruptState,
     HoldLost,
     InvalidConfiguration,
-    MissingExtra,
     SwitchIsHeld,
     UnknownWindow,
     VersionConflict,
 )
-from .schedule import Occurrence, Segment, Timetable, UnknownZone, Window, dateutil, ended_early
+from .page import in_one_line
+from .schedule import MAX_WINDOWS, Occurrence, Outlook, Step, Timetable, Window
 
 MAX_BYTES = 64 * 1024
 """The largest document that is stored or read."""
 
+_ROOM_FOR_MODE = _ROOM_FOR_HOLD = 16 * 1024
+"""What the longest reason, in characters that take six bytes each, and all that goes with it can take."""
+
+MAX_REASON = 2000
+"""The longest reason that is accepted, in characters."""
+MAX_OWNER = 300
+"""The longest name of who holds or changes a switch, in characters."""
+MAX_HOLDS = 100
+"""How many holds a switch may have at a time."""
+MAX_RETRY_AFTER = 10**9
+"""The most seconds after which clients may be told to come back."""
+MAX_VERSION = 2**53 - 1
+"""The highest version: JavaScript and Lua know no higher whole numbers. After it a new life (``epoch``) begins."""
+
+_LONGEST_PROBLEM = 300
+
 _MOST_RECENT_CHANGES = 64
 """How many changes a document remembers, so that none is made twice."""
 
-_LOOKAHEAD = 100
-"""How many starts and ends ahead the next change is looked for."""
-
-_TIMETABLE, _END = "_known_timetable", "_known_end"
+_TIMETABLE = "_known_timetable"
 """Where a state keeps what it has worked out of its windows: beside the fields, so neither compared nor stored."""
 
 
@@ -101,7 +117,8 @@ Milliseconds = Annotated[
 class Hold(BaseModel):
     """A temporary override by running code: for as long as it lives, the switch is held on or off."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Members that only newer versions know are kept.
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     kind: Literal["on", "off"]
     owner: str = ""
@@ -111,6 +128,13 @@ class Hold(BaseModel):
     """When it is gone unless it was renewed; ``None``: not by itself."""
     masks: frozenset[str] = frozenset()
     """Ids of the on-holds that an off-hold opens: those that enclose it in its own execution context."""
+
+
+class UnreadableWindow(NamedTuple):
+    """A stored window that can't be understood here: it is kept, and does not apply."""
+
+    stored: Any
+    problem: str
 
 
 class Explanation(NamedTuple):
@@ -124,7 +148,9 @@ class Explanation(NamedTuple):
 
 
 _STRENGTH = {MaintenanceMode.OFF: 0, MaintenanceMode.READ_ONLY: 1, MaintenanceMode.ON: 2}
-_MODES = {mode.value: mode for mode in MaintenanceMode}
+_RANKED = (MaintenanceMode.OFF, MaintenanceMode.READ_ONLY, MaintenanceMode.ON)
+"""The modes by their rank in a timetable."""
+_NOTHING_PLANNED = Outlook([Step(UNIX_EPOCH, 0)], None)
 
 
 class MaintenanceState(BaseModel):
@@ -133,27 +159,29 @@ class MaintenanceState(BaseModel):
     ``mode`` is the stored mode, what an operator set; ``mode_at(now)`` is what counts.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    # Members that only newer versions know are kept.
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 
     schema_: Literal[1] = Field(default=1, validation_alias="schema", serialization_alias="schema")
     epoch: str = ""
     """The life of the document: another one means that the store was emptied in between."""
-    version: int = Field(default=0, ge=0)
+    version: int = Field(default=0, ge=0, le=MAX_VERSION)
     """Grows with each change within an epoch."""
     mode: MaintenanceMode = MaintenanceMode.OFF
     reason: str | None = None
     since: Moment | None = None
     """When the maintenance began that ``mode`` makes: to store a mode again, or another one that blocks, keeps it."""
     until: Moment | None = None
-    retry_after: int | None = Field(default=None, ge=0)
+    retry_after: int | None = Field(default=None, ge=0, le=MAX_RETRY_AFTER)
     """After how many seconds clients are told to come back while the end isn't known."""
     holds: dict[str, Hold] = Field(default_factory=dict)
-    windows: dict[str, Window] = Field(default_factory=dict)
+    windows: dict[str, Window] = Field(default_factory=dict, max_length=MAX_WINDOWS)
     """The planned periods of maintenance, by their ids."""
     updated_by: str | None = None
     updated_at: Moment | None = None
     recent_changes: tuple[str, ...] = ()
     """Ids of the last changes, where the store has no better place for them."""
+    _unreadable: dict[str, UnreadableWindow] = PrivateAttr(default_factory=dict)
 
     @field_validator("windows")
     @classmethod
@@ -163,6 +191,11 @@ class MaintenanceState(BaseModel):
                 msg = f"window {window.id!r} is stored as {id_!r}"
                 raise ValueError(msg)
         return windows
+
+    @property
+    def unreadable_windows(self) -> Mapping[str, UnreadableWindow]:
+        """The stored windows that can't be understood here, by their ids."""
+        return self._unreadable
 
     @property
     def timetable(self) -> Timetable:
@@ -176,9 +209,6 @@ class MaintenanceState(BaseModel):
         """Work out what the windows say at ``now``: the first time it takes longer, and no request should wait.
 
         What ``former`` has worked out is taken over if it has the same windows.
-
-        Raises:
-            MissingExtra: A recurring window needs python-dateutil.
         """
         if not self.windows:
             return
@@ -192,16 +222,18 @@ class MaintenanceState(BaseModel):
         An on-hold that no off-hold masks wins; then any off-hold opens; then the stored mode until its end, or a
         window, whichever blocks more. ``instead`` (an app's ``enable_maintenance``) stands in for these two.
         """
+        planned = _RANKED[self.timetable.at(now).rank] if self.windows and instead is None else MaintenanceMode.OFF
+        return self._mode_at(now, planned, instead)
+
+    def _mode_at(self, now: datetime, planned: MaintenanceMode, instead: bool | None = None) -> MaintenanceMode:
+        """Return the mode that counts at ``now``, when windows make ``planned``."""
         if self.holds and (live := self.holds_at(now)):
             # Where no on-hold closes, there is an off-hold: alone, or masking the others.
             return MaintenanceMode.ON if _closing(live) else MaintenanceMode.OFF
         if instead is not None:
             return MaintenanceMode.ON if instead else MaintenanceMode.OFF
         mode = self.stored_mode_at(now)
-        if self.windows:
-            planned = _mode_of(self.timetable.at(now))
-            return planned if _STRENGTH[planned] > _STRENGTH[mode] else mode
-        return mode
+        return planned if _STRENGTH[planned] > _STRENGTH[mode] else mode
 
     def stored_mode_at(self, now: datetime) -> MaintenanceMode:
         """Return the stored mode, which is off after its end."""
@@ -226,9 +258,9 @@ class MaintenanceState(BaseModel):
         if self.windows:
             segment = self.timetable.at(now)
             if segment.occurrence is not None:
-                planned, of_window = _mode_of(segment), segment.occurrence.window.reason
+                planned, of_window = _RANKED[segment.rank], segment.occurrence.window.reason
                 if _STRENGTH[planned] > _STRENGTH[mode]:
-                    return Explanation(of_window, segment.ends)
+                    return Explanation(of_window, self.timetable.closed_until(now, planned))
                 reason = reason or (of_window if planned is mode else None)
             until = self._end(mode)
         if self.until is not None and now >= self.until:
@@ -239,30 +271,26 @@ class MaintenanceState(BaseModel):
         """Return when neither the stored mode goes on, which is ``mode``, nor a window that blocks as much."""
         if self.until is None or mode is MaintenanceMode.OFF:
             return self.until
-        # It stays the same, and to look ahead takes microseconds per window.
-        windows, until, end = self.__dict__.get(_END, (None, None, None))
-        if windows is not self.windows or until != (self.until, mode):
-            end = self.timetable.closed_until(self.until, mode)
-            self.__dict__[_END] = self.windows, (self.until, mode), end
-        known: datetime | None = end
-        return known
+        return self.timetable.closed_until(self.until, mode)
 
     def next_change_at(self, now: datetime) -> datetime | None:
         """Return when another mode will count, unless somebody changes the state before.
 
-        ``None``: never, or not with the next hundred starts and ends, or nobody can say. That is so while code holds
-        the switch: it renews its holds before they expire, until it gives them back.
+        ``None``: never, or that is not in sight, or nobody can say. That is so while code holds the switch: it renews
+        its holds before they expire, until it gives them back.
         """
         if self.holds_at(now):
             return None
-        mode, moment = self.mode_at(now), now
-        for _ in range(_LOOKAHEAD):
-            following = self.same_until(moment)
-            if following is None:
-                return None
-            if self.mode_at(following) is not mode:
-                return following
-            moment = following
+        outlook = self.timetable.outlook(now) if self.windows else _NOTHING_PLANNED
+        ends = [self.until, *(step.since for step in outlook.steps)]
+        mode, rank, ahead = self.mode_at(now), outlook.steps[0].rank, deque(outlook.steps[1:])
+        for moment in sorted({end for end in ends if end is not None and end > now}):
+            if outlook.horizon is not None and moment >= outlook.horizon:
+                break
+            if ahead and ahead[0].since == moment:
+                rank = ahead.popleft().rank
+            if self._mode_at(moment, _RANKED[rank]) is not mode:
+                return moment
         return None
 
     def same_until(self, now: datetime) -> datetime | None:
@@ -275,6 +303,11 @@ class MaintenanceState(BaseModel):
     def upcoming(self, now: datetime, limit: int) -> list[Occurrence]:
         """Return the next occurrences of windows that have not begun at ``now``, at most ``limit``, in order."""
         return self.timetable.upcoming(now, limit)
+
+    def windows_left(self, now: datetime) -> list[Window]:
+        """Return the windows that are not over at ``now``."""
+        over = self.timetable.over(now)
+        return [window for id_, window in self.windows.items() if id_ not in over]
 
     def for_as_long_as_it_takes(self, now: datetime) -> Self:
         """Return the state with the holds that are alive at ``now``, none of which expires any more."""
@@ -299,8 +332,11 @@ class MaintenanceState(BaseModel):
         Raises:
             InvalidConfiguration: It is larger than a document may be.
         """
-        document = {"schema": 1, "epoch": self.epoch, "version": self.version, "mode": self.mode.value}
+        document: dict[str, Any] = {"schema": 1, "epoch": self.epoch, "version": self.version, "mode": self.mode.value}
         document |= self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        if self._unreadable:
+            kept = {id_: window.stored for id_, window in self._unreadable.items()}
+            document["windows"] = {**(document.get("windows") or {}), **kept}
         return checked_size(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode())
 
     @classmethod
@@ -309,34 +345,74 @@ class MaintenanceState(BaseModel):
 
         Raises:
             CorruptState: It is no document, one of another schema, or larger than one may be.
-            MissingExtra: It can't be understood here: of a window that recurs, this host lacks the rules or the zone.
         """
         if len(raw) > MAX_BYTES:
             raise CorruptState(where, f"more than {MAX_BYTES} bytes")
         try:
             state = cls.model_validate_json(raw, strict=True)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            if isinstance(first.get("ctx", {}).get("error"), UnknownZone):
-                raise MissingExtra(f"{where}, with its {first['ctx']['error']},", "schedule") from None
-            place = ".".join(str(part) for part in first["loc"])
-            raise CorruptState(where, f"{place}: {first['msg']}" if place else first["msg"]) from None
+            state = cls._readable_part(raw, error, where)
         if "schema_" not in state.model_fields_set:
             raise CorruptState(where, "it does not say which schema it has")
-        if any(window.rrule is not None for window in state.windows.values()):
-            dateutil(f"{where}, with its recurring windows,")
         return state
+
+    @classmethod
+    def _readable_part(cls, raw: bytes | str, error: ValidationError, where: str) -> Self:
+        """Return the state of a document without the windows that can't be read, if these are the only problem."""
+        try:
+            document = from_json(raw)
+            windows = document["windows"].items()
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise CorruptState(where, problem_of(error)) from None
+        unreadable: dict[str, UnreadableWindow] = {}
+        readable: dict[str, Any] = {}
+        for id_, stored in windows:
+            problem = _problem_of_window(id_, stored)
+            if problem is None and len(readable) == MAX_WINDOWS:
+                problem = f"there are more than {MAX_WINDOWS} windows"
+            if problem is None:
+                readable[id_] = stored
+            else:
+                unreadable[id_] = UnreadableWindow(stored, problem)
+        try:
+            state = cls.model_validate_json(to_json({**document, "windows": readable}), strict=True)
+        except ValidationError as other:
+            raise CorruptState(where, problem_of(other)) from None
+        return state.with_unreadable(unreadable)
+
+    def with_unreadable(self, unreadable: dict[str, UnreadableWindow]) -> Self:
+        """Return the state with these windows that can't be read."""
+        state = self.model_copy()
+        state._unreadable = unreadable  # noqa: SLF001 - of this very class
+        return state
+
+    def without_unreadable(self, ids: frozenset[str]) -> Self:
+        """Return the state without these windows that can't be read."""
+        if not ids & self._unreadable.keys():
+            return self
+        return self.with_unreadable({id_: window for id_, window in self._unreadable.items() if id_ not in ids})
+
+
+def _problem_of_window(id_: str, stored: Any) -> str | None:
+    """Return what is wrong with a stored window, if anything is."""
+    try:
+        window = Window.model_validate_json(to_json(stored), strict=True)
+    except ValidationError as error:
+        return problem_of(error)
+    return None if window.id == id_ else f"window {window.id!r} is stored as {id_!r}"
+
+
+def problem_of(error: ValidationError) -> str:
+    """Return the first problem of a document, with its place: in one line, for logs that keep them apart by lines."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return in_one_line(f"{place}: {first['msg']}" if place else first["msg"])[:_LONGEST_PROBLEM]
 
 
 def _closing(holds: Mapping[str, Hold]) -> list[Hold]:
     """Return the on-holds that no off-hold masks."""
     masked = frozenset().union(*(hold.masks for hold in holds.values() if hold.kind == "off"))
     return [hold for id_, hold in holds.items() if hold.kind == "on" and id_ not in masked]
-
-
-def _mode_of(segment: Segment) -> MaintenanceMode:
-    """Return the mode of the window that counts."""
-    return MaintenanceMode.OFF if segment.occurrence is None else _MODES[segment.occurrence.window.mode]
 
 
 def checked_size(document: bytes) -> bytes:
@@ -346,10 +422,11 @@ def checked_size(document: bytes) -> bytes:
     return document
 
 
-def too_large(size: int) -> InvalidConfiguration:
+def too_large(size: int, limit: int = MAX_BYTES) -> InvalidConfiguration:
     """Return the error for a document of so many bytes."""
+    room = "" if limit == MAX_BYTES else ", so that a mode and a hold always fit"
     return InvalidConfiguration(
-        f"the state would have {size} bytes, nothing was changed: at most {MAX_BYTES} are stored; "
+        f"the state would have {size} bytes, nothing was changed: at most {limit} are stored{room}; "
         "shorten the reasons, or plan fewer windows"
     )
 
@@ -387,8 +464,10 @@ class Change:
     """Makes a retry harmless: a store makes the change with one id once."""
 
     def __post_init__(self) -> None:
+        """Keep the name of who makes it short: it is for people."""
         if self.by is not None:
             check_text(self.by, "by")
+            object.__setattr__(self, "by", self.by[:MAX_OWNER])
 
     def check(self, state: MaintenanceState, now: datetime) -> None:
         """Raise the ``ChangeRejected`` that says so where what the change requires isn't so."""
@@ -397,21 +476,21 @@ class Change:
         lost = self.required_holds - state.holds.keys()
         if lost:
             raise HoldLost(sorted(lost))
-        unknown = self.required_windows - state.windows.keys()
+        known = state.windows.keys() | state.unreadable_windows.keys()
+        unknown = self.required_windows - known
         if unknown:
-            raise UnknownWindow(sorted(unknown), sorted(state.windows))
+            raise UnknownWindow(sorted(unknown), sorted(known))
         if self.refuse_while_held:
-            owners = sorted(hold.owner for hold in state.holds_at(now).values() if hold.kind == "on")
+            owners = sorted(in_one_line(hold.owner) for hold in state.holds_at(now).values() if hold.kind == "on")
             if owners:
                 raise SwitchIsHeld(owners)
 
     def holds_after(self, holds: Mapping[str, Hold], now: datetime) -> dict[str, Hold]:
         """Return the holds that follow ``holds``, which are those that have not expired."""
         kept = {} if self.break_holds else {id_: hold for id_, hold in holds.items() if id_ not in self.drop_holds}
-        if self.ttl is None:
-            return {**kept, **self.put_holds}
-        expiry = {"expires_at": now + self.ttl}
-        return {**kept, **{id_: hold.model_copy(update=expiry) for id_, hold in self.put_holds.items()}}
+        expiry = {} if self.ttl is None else {"expires_at": now + self.ttl}
+        put = {id_: _put_over(kept.get(id_), hold, **expiry) for id_, hold in self.put_holds.items()}
+        return {**kept, **put}
 
     def resolved(self, state: MaintenanceState) -> Change:
         """Return the change with ``ended_windows`` in place of ``ends_windows_at``, and ``since`` of a window's start.
@@ -425,9 +504,8 @@ class Change:
             return replace(self, fields={**self.fields, "since": since})
         if self.ends_windows_at is None:
             return self
-        before = state.windows.values()
-        after = ended_early(before, self.ends_windows_at)
-        ended = {new.id: new.ended for old, new in zip(before, after, strict=True) if new.ended and new is not old}
+        # The occurrence's own start is what is marked, so that a clock that is ahead ends nothing else.
+        ended = {active.window.id: active.start for active in state.timetable.all_at(self.ends_windows_at)}
         return replace(self, ended_windows={**self.ended_windows, **ended}, ends_windows_at=None)
 
     def applied_to(self, state: MaintenanceState, now: datetime) -> MaintenanceState:
@@ -437,6 +515,29 @@ class Change:
             VersionConflict, HoldLost, UnknownWindow, SwitchIsHeld: What the change requires isn't so.
         """
         self.check(state, now)
+        after = self.after(state, now)
+        self.check_room(state, after)
+        return after
+
+    def check_room(self, before: MaintenanceState, after: MaintenanceState) -> None:
+        """Raise ``InvalidConfiguration`` where more windows or holds would leave too little room for a mode."""
+        more_windows = bool(after.windows.keys() - before.windows.keys())
+        if more_windows and len(after.windows) + len(after.unreadable_windows) > MAX_WINDOWS:
+            raise InvalidConfiguration(
+                f"{MAX_WINDOWS} windows are planned already, nothing was changed: cancel one first, "
+                "or let one window recur (rrule)"
+            )
+        more_holds = bool(after.holds.keys() - before.holds.keys())
+        if more_holds and len(after.holds) > MAX_HOLDS:
+            raise InvalidConfiguration(f"{MAX_HOLDS} blocks hold the switch already, nothing was changed")
+        if more_windows or more_holds:
+            limit = MAX_BYTES - _ROOM_FOR_MODE - (_ROOM_FOR_HOLD if more_windows else 0)
+            size = len(after.model_copy(update=_WITHOUT_MODE).to_json())
+            if size > limit:
+                raise too_large(size, limit)
+
+    def after(self, state: MaintenanceState, now: datetime) -> MaintenanceState:
+        """Return the state that would follow ``state``, whatever the change requires."""
         change = self.resolved(state)
         update: dict[str, Any] = {
             "holds": self.holds_after(state.holds_at(now), now),
@@ -447,12 +548,12 @@ class Change:
             if update.get("since") is not None and state.stored_mode_at(now) is not MaintenanceMode.OFF:
                 update["since"] = state.since  # a maintenance that is corrected began when it began
             update |= {
-                "epoch": state.epoch or self.id,
-                "version": state.version + 1,
+                "epoch": state.epoch if state.epoch and state.version < MAX_VERSION else self.id,
+                "version": state.version + 1 if state.version < MAX_VERSION else 1,
                 "updated_by": self.by,
                 "updated_at": now,
             }
-        return state.model_copy(update=update)
+        return state.model_copy(update=update).without_unreadable(self.drop_windows)
 
     def _windows_after(self, state: MaintenanceState) -> dict[str, Window]:
         if not (self.put_windows or self.drop_windows or self.ended_windows):
@@ -462,7 +563,7 @@ class Change:
             for id_, window in state.windows.items()
             if id_ not in self.drop_windows
         }
-        return {**windows, **self.put_windows}
+        return {**windows, **{id_: _put_over(windows.get(id_), window) for id_, window in self.put_windows.items()}}
 
     def applied_once_to(self, state: MaintenanceState, now: datetime) -> MaintenanceState:
         """Return the state that follows ``state``, which is ``state`` itself if this change is in it already.
@@ -484,16 +585,11 @@ class Change:
             {
                 "id": self.id,
                 "fields": {name: plain.get(name) for name in self.fields} | {"updated_by": self.by},
-                "put_holds": {
-                    id_: hold.model_dump(mode="json", exclude_defaults=True) for id_, hold in self.put_holds.items()
-                },
+                "put_holds": {id_: _plain(hold) for id_, hold in self.put_holds.items()},
                 "ttl": None if self.ttl is None else self.ttl // timedelta(milliseconds=1),
                 "drop_holds": sorted(self.drop_holds),
                 "break_holds": self.break_holds,
-                "put_windows": {
-                    id_: window.model_dump(mode="json", exclude_defaults=True)
-                    for id_, window in self.put_windows.items()
-                },
+                "put_windows": {id_: _plain(window) for id_, window in self.put_windows.items()},
                 "drop_windows": sorted(self.drop_windows),
                 "ended_windows": {
                     id_: start.astimezone(UTC).isoformat().replace("+00:00", "Z")
@@ -516,6 +612,26 @@ def check_text(value: object, name: str) -> None:
         str.encode(value)  # type: ignore[arg-type]
     except (TypeError, UnicodeEncodeError):
         raise InvalidConfiguration(f"{name}={value!r}: a text is needed") from None
+
+
+_WITHOUT_MODE: dict[str, Any] = {
+    name: MaintenanceState.model_fields[name].get_default()
+    for name in ("reason", "since", "until", "retry_after", "updated_by", "recent_changes")
+}
+"""What a state is measured without, when the room that is left for these is what matters."""
+
+_T = TypeVar("_T", Hold, Window)
+
+
+def _put_over(former: _T | None, new: _T, **update: Any) -> _T:
+    """Return what is put in the place of ``former``, whose members that this version does not know stay."""
+    kept = {} if former is None else former.model_extra or {}
+    return new.model_copy(update={**kept, **(new.model_extra or {}), **update}) if kept or update else new
+
+
+def _plain(part: Hold | Window) -> dict[str, Any]:
+    """Return a hold or window for a store that puts it over a former one; defaults are ``null``, and not stored."""
+    return dict.fromkeys(type(part).model_fields) | part.model_dump(mode="json", exclude_defaults=True)
 
 
 def _ended(window: Window, start: datetime | None) -> Window:
@@ -551,6 +667,8 @@ def is_plain(state: MaintenanceState) -> bool:
     """Return whether a plain boolean says all that a state says."""
     return (
         state.mode is not MaintenanceMode.READ_ONLY
+        and not state.model_extra
+        and not state.unreadable_windows
         and not state.holds
         and not state.windows
         and state.reason is None

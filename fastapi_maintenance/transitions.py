@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from . import background
-from .page import legible
+from .page import in_one_line
 from .state import MaintenanceMode, MaintenanceState
 
 logger = logging.getLogger("fastapi_maintenance")
@@ -121,7 +121,7 @@ class Transitions:
             self._where,
             transition.before,
             transition.after,
-            f": {' '.join(legible(transition.reason).split())}" if transition.reason else "",
+            f": {in_one_line(transition.reason)}" if transition.reason else "",
             extra={
                 "maintenance_before": transition.before.value,
                 "maintenance_after": transition.after.value,

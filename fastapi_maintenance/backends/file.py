@@ -21,7 +21,7 @@ from pathlib import Path
 
 from .. import background
 from ..exceptions import BackendUnavailable, CorruptState, DeadlinePassed, InvalidConfiguration, ReadOnlyBackend
-from ..state import MAX_BYTES, UNIX_EPOCH, Change, MaintenanceMode, MaintenanceState, is_plain, parse_mode
+from ..state import MAX_BYTES, MAX_VERSION, UNIX_EPOCH, Change, MaintenanceMode, MaintenanceState, is_plain, parse_mode
 from .base import FollowedBackend, OnBackendError
 
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -338,7 +338,7 @@ def _parsed(raw: bytes, file: os.stat_result, *, where: str) -> MaintenanceState
 
 def _of_bare(mode: MaintenanceMode, file: os.stat_result) -> MaintenanceState:
     """Return the state of a file that has a bare word."""
-    version = max(file.st_mtime_ns // 1000, 0)
+    version = min(max(file.st_mtime_ns // 1000, 0), MAX_VERSION)
     modified = UNIX_EPOCH + timedelta(microseconds=version)
     return MaintenanceState(
         # Named after the word, so that followers see a change even between two files of the same version.

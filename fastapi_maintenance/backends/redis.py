@@ -25,6 +25,7 @@ from ..exceptions import (
     UnknownWindow,
     VersionConflict,
 )
+from ..page import in_one_line
 from ..state import MAX_BYTES, Change, MaintenanceMode, MaintenanceState, to_milliseconds, too_large
 from .base import FollowedBackend, OnBackendError, clock_difference
 
@@ -261,6 +262,7 @@ class RedisBackend(FollowedBackend):
                     error.where, f"{error.problem}; nothing was changed, set a mode to replace it"
                 ) from None
             return now, change.resolved(state), _Unreadable(id_, error.problem)
+        change.check_room(state, change.after(state, now))
         return now, change.resolved(state), None
 
     def _server_time(self, reply: Any) -> datetime:
@@ -304,7 +306,7 @@ class RedisBackend(FollowedBackend):
                 known = {id_.decode() for id_ in details}
                 raise UnknownWindow(sorted(change.required_windows - known), sorted(known))
             case b"held":
-                raise SwitchIsHeld(sorted(owner.decode() for owner in details))
+                raise SwitchIsHeld(sorted(in_one_line(owner.decode()) for owner in details))
             case b"large":
                 raise too_large(int(details[0]))
             case b"unreadable":
@@ -334,7 +336,7 @@ class RedisBackend(FollowedBackend):
     def _heard(self, document: bytes) -> MaintenanceState | None:
         try:
             return self._parsed(document)
-        except (CorruptState, MissingExtra):
+        except CorruptState:
             return None  # what the key has will be read, and complained about
 
     def _unavailable(self, problem: object, *, sent: bool = False) -> BackendUnavailable:

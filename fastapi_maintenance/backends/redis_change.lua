@@ -11,6 +11,8 @@ local key, sign, aside = KEYS[1], KEYS[2], KEYS[3]
 local deadline, updated_at, kept_for = tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local most_bytes, replaceable, channel = tonumber(ARGV[5]), ARGV[6], ARGV[7]
 
+local most_version = 9007199254740991 -- 2^53 - 1, as in state.py
+
 local find, sub, byte = string.find, string.sub, string.byte
 local QUOTE, OPEN, OPEN_LIST = byte('"{[', 1, 3)
 
@@ -92,6 +94,19 @@ local function put(names, texts, put_names, put_texts)
     end
     texts[name] = put_texts[name]
   end
+end
+
+-- The text of an object that is put over a former one, whose other members stay; a member that is null goes.
+local function merged(former, new)
+  local names, texts = members(former or '{}')
+  local new_names, new_texts = members(new)
+  for _, name in ipairs(new_names) do
+    if new_texts[name] == 'null' then
+      new_texts[name] = nil
+    end
+  end
+  put(names, texts, new_names, new_texts)
+  return object_of(names, texts)
 end
 
 -- Makes an object a member of the document, or leaves an empty one out.
@@ -187,12 +202,10 @@ for _, id in ipairs(change.drop_holds) do
   hold_texts[id] = nil
 end
 local put_ids, put_texts = members(change_texts.put_holds)
-if change.ttl ~= cjson.null then
-  for _, id in ipairs(put_ids) do
-    local hold_names, texts_of_hold = members(put_texts[id])
-    hold_names[#hold_names + 1] = 'expires_at'
-    texts_of_hold.expires_at = string.format('%.0f', now + change.ttl)
-    put_texts[id] = object_of(hold_names, texts_of_hold)
+for _, id in ipairs(put_ids) do
+  put_texts[id] = merged(hold_texts[id], put_texts[id])
+  if change.ttl ~= cjson.null then
+    put_texts[id] = merged(put_texts[id], '{"expires_at":' .. string.format('%.0f', now + change.ttl) .. '}')
   end
 end
 put(ids, hold_texts, put_ids, put_texts)
@@ -214,7 +227,11 @@ if next(change.put_windows) or next(change.drop_windows) or next(change.ended_wi
       window_texts[id] = object_of(window_names, texts_of_window)
     end
   end
-  put(window_ids, window_texts, members(change_texts.put_windows))
+  local new_ids, new_texts = members(change_texts.put_windows)
+  for _, id in ipairs(new_ids) do
+    new_texts[id] = merged(window_texts[id], new_texts[id])
+  end
+  put(window_ids, window_texts, new_ids, new_texts)
   set_object(names, texts, 'windows', window_ids, window_texts)
 end
 
@@ -229,8 +246,9 @@ if not change.is_renewal then
     names[#names + 1] = name
     texts[name] = field_texts[name] ~= 'null' and field_texts[name] or nil
   end
-  if (state.epoch or '') == '' then
+  if (state.epoch or '') == '' or version >= most_version then
     texts.epoch = change_texts.id
+    version = version < most_version and version or 0
   end
   texts.version = string.format('%.0f', version + 1)
   names[#names + 1] = 'updated_at'

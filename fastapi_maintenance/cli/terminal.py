@@ -18,7 +18,7 @@ from ..exceptions import (
     UnknownBackend,
 )
 from ..page import in_one_line
-from ..schedule import Window, is_over
+from ..schedule import Window
 from ..state import Hold, MaintenanceMode, MaintenanceState
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def details(state: MaintenanceState, now: datetime, store: str) -> list[tuple[st
     if explained.retry_after is not None:
         rows.append(("retry after", f"{explained.retry_after} s"))
     rows += [("hold", _of_hold(hold)) for hold in live.values()]
-    rows += [("window", described(window)) for window in state.windows.values() if not is_over(window, now)]
+    rows += [("window", described(window)) for window in state.windows_left(now)]
     following = state.next_change_at(now)
     if following is not None:
         rows.append(("next change", f"{WORDS[state.mode_at(following)]} from {moment(following)}"))
@@ -199,7 +199,7 @@ def document(switch: str, state: MaintenanceState, now: datetime, store: str) ->
             }
             for id_, hold in state.holds_at(now).items()
         ],
-        "windows": [plain["windows"][id_] for id_, window in state.windows.items() if not is_over(window, now)],
+        "windows": [plain["windows"][window.id] for window in state.windows_left(now)],
         "next_change_at": None if following is None else following.isoformat(),
         "updated_by": plain["updated_by"],
         "updated_at": plain["updated_at"],
