@@ -26,7 +26,7 @@ from pathlib import Path
 from tests.matrix import FASTAPIS
 from tests.scripts import ROOT
 
-from .injection import AGREEMENTS, HOLE, NEEDLESS, WAYS
+from .injection import FINDINGS, WAYS
 from .known import reason_for
 
 HOME = ROOT / ".suites"
@@ -141,15 +141,21 @@ def steady_differences(suite: Suite, way: str, bare: Outcomes, injected: Outcome
     return still, len(differences) - len(still)
 
 
+def print_row(suite: Suite, way: str, outcomes: Outcomes, more: Iterable[object], begin: float) -> None:
+    """Print a row of the table."""
+    ended = Counter(outcomes.values())
+    seconds = f"{time.monotonic() - begin:.0f} s"
+    cells = (suite.folder.name, way, len(outcomes), ended["passed"], ended["failed"], *more, seconds)
+    print("|", " | ".join(map(str, cells)), "|", flush=True)
+
+
 def examine(suite: Suite, ways: Iterable[str]) -> bool:
     """Run a suite in each way, print a row of the table for each, and return whether nothing was found."""
     lines: list[str] = []
     begin = time.monotonic()
     bare = suite.run("bare").outcomes
     ended = Counter(bare.values())
-    seconds = time.monotonic() - begin
-    print(f"| {suite.folder.name} | bare | {len(bare)} | {ended['passed']} | {ended['failed']} "
-          f"| | | | | | | {seconds:.0f} s |", flush=True)  # fmt: skip
+    print_row(suite, "bare", bare, ("",) * (3 + len(FINDINGS)), begin)
     if ended["failed"] > MOST_FAILURES * len(bare):
         lines.append(f"FAILED bare: {ended['failed']} of {len(bare)} tests fail without anything injected")
     for way in ways:
@@ -159,19 +165,10 @@ def examine(suite: Suite, ways: Iterable[str]) -> bool:
         compared = way != "new-scope"
         differences, unsteady = steady_differences(suite, way, bare, run.outcomes) if compared else ([], 0)
         problems, explained = problems_of(suite.name, way, run, differences)
-        ended, counts = Counter(run.outcomes.values()), run.counts
-        found = (
-            f"{counts['connections']} | {sum(counts[each] for each in AGREEMENTS)} "
-            f"| {counts[HOLE]} | {counts[NEEDLESS]}"
-            if way in ORACLES
-            else " | | | "
-        )
-        print(
-            f"| {suite.folder.name} | {way} | {len(run.outcomes)} | {ended['passed']} | {ended['failed']} "
-            f"| {len(differences) if compared else ''} | {counts['apps']} | {found} "
-            f"| {time.monotonic() - begin:.0f} s |",
-            flush=True,
-        )
+        counts = run.counts
+        differ = f"{len(differences)}, {len(explained)} explained" if compared else ""
+        found = [counts[each] if way in ORACLES else "" for each in ("connections", *FINDINGS)]
+        print_row(suite, way, run.outcomes, (differ, counts["apps"], *found), begin)
         lines += [f"FAILED {way}: {problem}" for problem in problems]
         lines += [f"explained {way}: {each}" for each in explained]
         if unsteady:
@@ -223,8 +220,9 @@ def main(arguments: Sequence[str]) -> int:
     if not options.keep:
         install(options.fastapi, home)
     suites = [suite for suite in suites_in(home) if suite.name in (options.suite or GROUPS)]
-    print("| suite | way | tests | passed | failed | differ | apps | connections | agree | holes | needless | time |")
-    print("|---|---|---|---|---|---|---|---|---|---|---|---|", flush=True)
+    columns = ("suite", "way", "tests", "passed", "failed", "differ", "apps", "connections", *FINDINGS, "time")
+    print("|", " | ".join(columns), "|")
+    print("|---" * len(columns) + "|", flush=True)
     found = [examine(suite, options.way or WAYS[1:]) for suite in suites]
     return 0 if all(found) else 1
 

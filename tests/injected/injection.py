@@ -38,6 +38,7 @@ NOTHING = "passes, and nothing runs"
 STOPPED = "answered by a middleware inside"
 HOLE = "passes, and it runs"
 NEEDLESS = "blocked, and nothing runs"
+FINDINGS = (RAN, NOTHING, STOPPED, HOLE, NEEDLESS)
 AGREEMENTS = (RAN, NOTHING, STOPPED)
 """The middleware can't foresee that another one inside answers by itself, so nothing is compared then."""
 
