@@ -101,8 +101,8 @@ class Suite:
                 [self.python, "-m", "pytest", *options, *(tests or ("-n", "auto", "tests"))],
                 check=False,
                 cwd=self.folder,
-                # A machine that is busy must not make a difference, so their time-out is not for it.
-                env={**os.environ, "PYTHONPATH": str(Path(__file__).parent), "PYTEST_TIMEOUT": "300"},
+                # Their own time-out is too short for a busy machine; where they have none, a test might hang for ever.
+                env={**os.environ, "PYTHONPATH": str(Path(__file__).parent), "PYTEST_TIMEOUT": "120"},
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -187,13 +187,14 @@ def install(fastapi: str, home: Path) -> None:
     pip = [str(home / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
     wanted = FASTAPIS.get(fastapi, (f"fastapi=={fastapi}",))
     subprocess.run([*pip, "install", "--upgrade", "pip>=25.1"], check=True)  # it knows dependency groups
-    subprocess.run([*pip, "install", "--editable", ".", "pytest-xdist>=3.6", *wanted], check=True, cwd=ROOT)
+    tools = ("pytest-xdist>=3.6", "pytest-timeout>=2.3")
+    subprocess.run([*pip, "install", "--editable", ".", *tools, *wanted], check=True, cwd=ROOT)
     suites = suites_in(home)
     pins = [f"{suite.name}=={suite.version}" for suite in suites]
     download = ["download", "--no-deps", "--no-binary", ",".join(GROUPS), "--dest", str(home / "sources")]
     subprocess.run([*pip, *download, *pins], check=True)
-    # One after the other, since each may pin its own tools: the last one prevails.
-    for suite in reversed(suites):
+    # One after the other, since each may pin its own tools. FastAPI's say less, so they go last and prevail.
+    for suite in suites:
         with tarfile.open(f"{suite.folder}.tar.gz") as archive:
             archive.extractall(home / "sources", filter="data")
         needs = ["fastapi[all]", "--group", f"{suite.folder / 'pyproject.toml'}:{GROUPS[suite.name]}"]
