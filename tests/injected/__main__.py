@@ -32,13 +32,15 @@ from .known import reason_for
 HOME = ROOT / ".suites"
 GROUPS = {"starlette": "dev", "fastapi": "tests"}
 """The suites, and the dependency group by which each names what its tests need."""
-FEWEST = {"starlette": (200, 350), "fastapi": (800, 2_500)}
-"""How many apps and connections there must be at least: about half of what there was when this was written."""
+FEWEST = {"starlette": (150, 300), "fastapi": (350, 1_500)}
+"""How many apps and connections there must be at least: about half of those with FastAPI 0.128."""
 MOST_FAILURES = 0.02
 """The share of tests that may fail without anything injected: as root, without a network, with newer dependencies."""
 MOST_RERUN = 50
 """How many tests that differ run again by themselves; of more than these some differ for sure."""
-MOST_LINES = 100
+RERUNS = 3
+"""How often: FastAPI 0.128 has a websocket test that hangs now and then, with nothing injected as well."""
+MOST_LINES = 20
 ORACLES = ("on", "new-scope")
 """The ways in which what would be blocked is compared with what ran."""
 
@@ -132,13 +134,13 @@ def problems_of(suite: str, way: str, run: Run, differences: Iterable[str]) -> t
     return problems, explained
 
 
-def steady_differences(suite: Suite, way: str, bare: Outcomes, injected: Outcomes) -> tuple[list[str], int]:
-    """Return the tests that differ also when they run again by themselves, and how many others there were."""
+def steady_differences(suite: Suite, way: str, bare: Outcomes, injected: Outcomes) -> list[str]:
+    """Return the tests that differ also each time that they run again by themselves."""
     differences = differing(bare, injected)
-    if not differences or len(differences) > MOST_RERUN:
-        return differences, 0
-    still = differing(suite.run("bare", differences).outcomes, suite.run(way, differences).outcomes)
-    return still, len(differences) - len(still)
+    for _ in range(0 if len(differences) > MOST_RERUN else RERUNS):
+        if differences:
+            differences = differing(suite.run("bare", differences).outcomes, suite.run(way, differences).outcomes)
+    return differences
 
 
 def print_row(suite: Suite, way: str, outcomes: Outcomes, more: Iterable[object], begin: float) -> None:
@@ -163,7 +165,7 @@ def examine(suite: Suite, ways: Iterable[str]) -> bool:
         run = suite.run(way)
         # In a scope of its own a request may look another way to tests: only what runs is compared.
         compared = way != "new-scope"
-        differences, unsteady = steady_differences(suite, way, bare, run.outcomes) if compared else ([], 0)
+        differences = steady_differences(suite, way, bare, run.outcomes) if compared else []
         problems, explained = problems_of(suite.name, way, run, differences)
         counts = run.counts
         differ = f"{len(differences)}, {len(explained)} explained" if compared else ""
@@ -171,8 +173,8 @@ def examine(suite: Suite, ways: Iterable[str]) -> bool:
         print_row(suite, way, run.outcomes, (differ, counts["apps"], *found), begin)
         lines += [f"FAILED {way}: {problem}" for problem in problems]
         lines += [f"explained {way}: {each}" for each in explained]
-        if unsteady:
-            lines.append(f"unsteady {way}: {unsteady} tests differed, but not when they ran again by themselves")
+        unsteady = set(differing(bare, run.outcomes)).difference(differences) if compared else ()
+        lines += [f"unsteady {way}: {test}: ends this way or that" for test in sorted(unsteady)]
     for line in lines[:MOST_LINES]:
         print(f"  {suite.name}: {line}", file=sys.stderr, flush=True)
     if len(lines) > MOST_LINES:
