@@ -194,7 +194,7 @@ class Answer:
 def preferred_by(scope: Scope) -> str:
     """Return the media type, out of those offered, that the client of a request prefers."""
     # RFC 9110, section 5.3, lets a client split the header up.
-    accept = b", ".join([value for name, value in scope["headers"] if name == b"accept"])
+    accept = b", ".join([value for name, value in scope.get("headers", ()) if name == b"accept"])
     return preferred(accept.decode("latin-1"), OFFERED)
 
 

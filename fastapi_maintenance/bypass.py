@@ -360,7 +360,7 @@ class Bypass:
         if token is not None:
             yield token
         header, cookies = self.header.lower().encode(), []
-        for name, value in scope["headers"]:
+        for name, value in scope.get("headers", ()):
             if name.lower() == header:
                 yield value.decode("latin-1").strip()
             elif name.lower() == b"cookie":

@@ -196,5 +196,5 @@ def is_preflight(scope: Scope) -> bool:
     """Return whether a request is a CORS preflight (Fetch standard, "CORS-preflight request")."""
     if scope.get("method") != "OPTIONS":
         return False
-    names = {name.lower() for name, _ in scope["headers"]}
+    names = {name.lower() for name, _ in scope.get("headers", ())}
     return b"origin" in names and b"access-control-request-method" in names

@@ -166,7 +166,7 @@ _NO_FACTS = object()
 
 def _routing_facts(scope: Scope) -> object:
     """Return a copy of what routing goes by, the root path apart."""
-    return scope["path"], scope.get("method"), scope.get("query_string"), tuple(map(tuple, scope["headers"]))
+    return scope["path"], scope.get("method"), scope.get("query_string"), tuple(map(tuple, scope.get("headers", ())))
 
 
 def visit_of(scope: Scope) -> Visit | None:

@@ -666,7 +666,7 @@ def test_an_answer_is_a_value() -> None:
         ({"status": 200}, "status=200: 400 to 599"),
         ({"status": "503"}, "status='503'"),
         ({"status": True}, "status=True"),
-        ({"retry_after": -1}, "retry_after=-1: whole seconds, 0 or more"),
+        ({"retry_after": -1}, "retry_after=-1 must be whole seconds from 0 to 1000000000"),
         ({"retry_after": 1.5}, "retry_after=1.5"),
         ({"retry_after": timedelta(1)}, "retry_after=datetime.timedelta"),
         ({"jitter_seconds": -1}, "jitter_seconds=-1"),

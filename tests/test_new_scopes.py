@@ -263,6 +263,19 @@ async def test_a_handshake_in_a_new_scope_is_judged_again() -> None:
     assert ran == ["ws"]
 
 
+async def test_a_new_scope_needs_no_headers() -> None:
+    """One made by hand may have none; the bare app answers it, so it is judged like any other."""
+
+    class Bare(Anew):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            new = {key: value for key, value in anew(scope).items() if key != "headers"}
+            await self.app(new if scope["type"] == "http" else scope, receive, send)
+
+    assert await status(gated(inside(Bare)), "/normal") == 503
+    assert await status(gated(inside(Bare), on=False), "/normal") == 200
+    assert await status(gated(inside(Bare), on=False), "/forced") == 503
+
+
 async def test_the_answer_to_what_was_made_a_head_has_a_body() -> None:
     """The server waits for it, since the client asked by another method."""
     app = gated(inside(Anew, path="/normal", method="HEAD"))
