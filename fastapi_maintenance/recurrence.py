@@ -357,8 +357,8 @@ class Recurrence:
                 yield wall
 
     def shorter_gap(self, duration: timedelta) -> timedelta | None:
-        """Return the shortest gap between two occurrences if it is shorter than ``duration``."""
-        if self._rule.count == 1 or not self._times:
+        """Return the shortest gap between two occurrences if it is shorter than ``duration``; it must occur at all."""
+        if self._rule.count == 1:
             return None
         if self._positions:
             walls = islice(self.occurs_from(self.start), _CHECKED_IN_SIGHT)

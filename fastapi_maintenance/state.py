@@ -50,7 +50,7 @@ MAX_REASON = 2000
 """The longest reason that is accepted, in characters."""
 MAX_OWNER = 300
 """The longest name of who holds or changes a switch, in characters."""
-MAX_HOLDS = 100
+MAX_HOLDS = 200
 """How many holds a switch may have at a time."""
 MAX_RETRY_AFTER = 10**9
 """The most seconds after which clients may be told to come back."""

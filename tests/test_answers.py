@@ -667,6 +667,7 @@ def test_an_answer_is_a_value() -> None:
         ({"status": "503"}, "status='503'"),
         ({"status": True}, "status=True"),
         ({"retry_after": -1}, "retry_after=-1 must be whole seconds from 0 to 1000000000"),
+        ({"retry_after": 10**9 + 1}, "retry_after=1000000001 must be whole seconds from 0 to 1000000000"),
         ({"retry_after": 1.5}, "retry_after=1.5"),
         ({"retry_after": timedelta(1)}, "retry_after=datetime.timedelta"),
         ({"jitter_seconds": -1}, "jitter_seconds=-1"),

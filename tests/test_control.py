@@ -32,6 +32,7 @@ from fastapi_maintenance import (
     is_maintenance_on,
     maintenance_mode_off,
     maintenance_mode_on,
+    schedule_maintenance,
     set_maintenance_mode,
 )
 from fastapi_maintenance.backends import BaseStateBackend, LocalFileBackend, MemoryBackend
@@ -511,3 +512,20 @@ async def test_after_a_request_no_app_is_answering() -> None:
         await get_maintenance_mode()
     del apps, app
     assert await get_maintenance_mode(configured) is False
+
+
+async def test_a_reason_is_limited_in_every_entrance() -> None:
+    """Before anything is asked of a store; what just fits is stored."""
+    backend, now, long = MemoryBackend(), datetime.now(UTC), "😀" * 2001
+    with pytest.raises(InvalidConfiguration, match="has 2001 characters, it must have at most 2000"):
+        await set_maintenance_mode(True, backend, reason=long)
+    with pytest.raises(InvalidConfiguration, match="at most 2000"):
+        await schedule_maintenance(now, now + timedelta(hours=1), backend, reason=long)
+    for block in (maintenance_mode_on, maintenance_mode_off):
+        with pytest.raises(InvalidConfiguration, match="at most 2000"):
+            block(backend, reason=long)
+        with pytest.raises(InvalidConfiguration, match="must have at most 300 characters"):
+            block(backend, owner="x" * 301)
+    assert (await get_maintenance_state(backend)).version == 0
+    await set_maintenance_mode(True, backend, reason=long[:2000])
+    assert (await get_maintenance_state(backend)).reason == long[:2000]

@@ -30,6 +30,7 @@ from fastapi_maintenance.schedule import (
 )
 from fastapi_maintenance.state import MaintenanceMode, MaintenanceState, set_mode
 
+from .traffic import untraced
 from .windows import (
     BERLIN,
     DAY,
@@ -392,7 +393,8 @@ def test_numbered_days_may_be_those_of_a_year() -> None:
     [
         ("FREQ=MINUTELY", 2 * MINUTE, "overlaps itself, it recurs after 0:01:00"),
         ("FREQ=DAILY", 2 * DAY, "overlaps itself"),
-        ("FREQ=MONTHLY;BYDAY=SA,SU,MO,TU;BYSETPOS=-1,-2", 2 * DAY, "no occurrence|overlaps itself"),
+        ("FREQ=WEEKLY;BYDAY=SA,SU;BYSETPOS=1,2", 2 * DAY, "overlaps itself, it recurs after 1 day"),
+        ("FREQ=DAILY;BYHOUR=0,5,7;BYSETPOS=1,-1", 8 * HOUR, "overlaps itself, it recurs after 7:00:00"),
         ("FREQ=MONTHLY;BYDAY=53TH", HOUR, "a month has each day of the week at most 5 times"),
         ("FREQ=DAILY;BYMONTH=2;BYMONTHDAY=31", HOUR, "never occurs"),
         ("FREQ=DAILY;BYHOUR=5", HOUR, "begin with the first one that is"),
@@ -653,6 +655,9 @@ def rules(draw: st.DrawFn) -> str:
     later=st.integers(0, 10 * 366 * 24 * 60),
     count=st.none() | st.integers(1, 50),
 )
+@example("FREQ=YEARLY;BYWEEKNO=1,53,-1;BYDAY=MO,TH,SU", 0, 12 * 366 * 24 * 60, None)
+@example("FREQ=YEARLY;BYWEEKNO=1,52,53;BYDAY=MO,TH,SU;WKST=SU", 0, 5 * 366 * 24 * 60, None)
+@example("FREQ=MONTHLY;BYDAY=MO,FR;BYSETPOS=1,-1", 20 * 24 * 60, 75 * 24 * 60, None)
 @example("FREQ=YEARLY", 2 * 365 * 24 * 60 + 59 * 24 * 60, 130 * 366 * 24 * 60, None)
 def test_a_rule_followed_from_the_middle_gives_what_it_gives_from_the_start(
     rule: str, minutes: int, later: int, count: int | None
@@ -708,10 +713,11 @@ def test_a_document_of_a_hundred_heavy_windows_is_looked_at_within_ten_milliseco
     costs = [1.0] * len(asked)
     for _ in range(5):
         state = MaintenanceState(windows={one.id: one for one in windows}, mode=MaintenanceMode.ON, until=NOW + DAY)
-        for index, ask_for in enumerate(asked):
-            began = time.thread_time()
-            ask_for(state)
-            costs[index] = min(costs[index], time.thread_time() - began)
+        with untraced():
+            for index, ask_for in enumerate(asked):
+                began = time.thread_time()
+                ask_for(state)
+                costs[index] = min(costs[index], time.thread_time() - began)
     assert max(costs) < 0.010
 
 

@@ -874,8 +874,8 @@ def test_there_are_limits_for_windows_and_holds(store: Store) -> None:
         changed(backend, planned(windows[100]))
     changed(backend, planned(windows[0]))
     changed(backend, Change(put_windows={"w100": windows[100]}, drop_windows=frozenset({"w0"})))
-    changed(backend, Change(put_holds={f"h{index}": Hold(kind="on") for index in range(100)}))
-    with pytest.raises(InvalidConfiguration, match="100 blocks hold the switch already"):
+    changed(backend, Change(put_holds={f"h{index}": Hold(kind="on") for index in range(200)}))
+    with pytest.raises(InvalidConfiguration, match="200 blocks hold the switch already"):
         changed(backend, put("more", hold()))
     changed(backend, put("h1", hold()))
 

@@ -290,8 +290,8 @@ def test_more_windows_than_may_be_planned_are_kept_and_do_not_apply() -> None:
 
 def test_what_else_is_wrong_with_a_document_is_an_error_of_it() -> None:
     bad = {"id": "bad"}
-    document: object
-    for document in ({"schema": 1, "windows": {"bad": bad}, "mode": 5}, {"schema": 1, "windows": 5}, []):
+    documents: list[object] = [{"schema": 1, "windows": {"bad": bad}, "mode": 5}, {"schema": 1, "windows": 5}, []]
+    for document in documents:
         with pytest.raises(CorruptState, match="here has no readable"):
             MaintenanceState.from_json(json.dumps(document), where="here")
 
