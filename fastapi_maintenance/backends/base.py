@@ -190,6 +190,14 @@ class FollowedBackend(StateBackend):
             await self.apply(Change(expected_version=-1))  # no state is at that version, so any store refuses it
         return None
 
+    async def names_beside(self) -> list[str]:
+        """Return the names of the siblings that may have a state in the store; none where the store can't list them.
+
+        Raises:
+            BackendUnavailable: The store did not answer.
+        """
+        return []
+
     async def disconnect(self) -> None:
         """Close the connections that this backend opened. What it was given stays open."""
 
