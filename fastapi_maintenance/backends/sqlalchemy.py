@@ -312,8 +312,6 @@ class SQLAlchemyBackend(FollowedBackend):
                 trying = self._database.unbroken(self._write_in_vain())
                 await background.bounded(trying, self.timeout_seconds)
                 return None
-        except MaintenanceError:
-            raise
         except Exception as error:  # noqa: BLE001 - drivers raise what they like
             if not _is_missing_table(error):
                 raise BackendUnavailable(repr(self), self._database.told(error)) from None
