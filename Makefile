@@ -37,7 +37,7 @@ demo: $(STAMP) ## start the example service with two workers and show what it an
 	@$(BIN)/python -m examples.demo
 
 serve: $(STAMP) ## run the example service on 127.0.0.1:8000 (PORT=...) for a browser
-	@echo "http://127.0.0.1:$(PORT)/operator has the switches; Ctrl-C ends the service."
+	@echo "http://127.0.0.1:$(PORT) /operator/ has the switches, http://127.0.0.1:$(PORT) shows what they close; Ctrl-C ends the service."
 	@$(BIN)/python -m uvicorn examples.service:app --host 127.0.0.1 --port $(PORT) --workers 2
 
 test: lint types unit ## lint, types, all tests with coverage

@@ -250,6 +250,8 @@ class FollowedView(View):
         self._states_accepted = 0
         self._failures = 0
         """How many attempts failed since the last that did not."""
+        self._logged: set[type[Exception]] = set()
+        """The kinds of failure that were logged since the last attempt that did not fail."""
         self._last_contact: float | None = None
         self._last_error: str | None = None
         self._unreadable: str | None = None
@@ -475,6 +477,7 @@ class FollowedView(View):
         if self._failures:
             logger.warning("%r can be read again", self._backend)
         self._failures, self._last_error, self._last_contact = 0, None, time.monotonic()
+        self._logged.clear()
 
     def _failed(self, error: Exception) -> None:
         """Take note of a failure: the last known state stays, unless it is too old by the backend's policy."""
@@ -482,8 +485,9 @@ class FollowedView(View):
             error = BackendUnavailable(repr(self._backend), str(error) or repr(error))
         self._failures += 1
         self._last_error = in_one_line(str(error))
-        if self._failures == 1:
-            counts = "the last known one stays"
+        if type(error) not in self._logged:  # after an outage, a store without its data is news
+            self._logged.add(type(error))
+            counts = f"the switch stays {self.latest().mode_at(datetime.now(UTC))}"
             if self._last_contact is None:
                 counts = f"until it can be, the switch counts as {self._backend.initial}"
             logger.warning("the maintenance state can't be read, %s: %s", counts, self._last_error)

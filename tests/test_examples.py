@@ -246,7 +246,7 @@ async def test_the_service_follows_its_two_switches(example: Importer) -> None:
         }
 
     async def turn(switch: str, setting: str) -> None:
-        assert await status(app, f"/operator/{switch}/{setting}", "POST") == 303
+        assert await status(app, f"/operator/api/switches/{switch}/mode", "PUT", json={"mode": setting}) == 200
 
     normal = await statuses()
     assert normal == {
@@ -273,10 +273,30 @@ async def test_the_service_follows_its_two_switches(example: Importer) -> None:
 async def test_the_service_shows_its_switches_whatever_they_say(example: Importer) -> None:
     """The operator's page and the health check stay open, and tell the truth."""
     app = example("service").app
-    assert "Maintenance of <b>default</b> is <b>off</b>" in (await get(app, "/operator")).text
-    await request(app, "POST", "/operator/default/on")
-    assert "Maintenance of <b>default</b> is <b>on</b>" in (await get(app, "/operator")).text
-    assert (await get(app, "/health")).json()["maintenance"] == {"default": True, "billing": False}
+    for is_on in False, True:
+        await set_maintenance_mode(is_on, reason="new disks" if is_on else None)
+        page = (await get(app, "/operator/")).text
+        assert ("new disks" in page) is is_on
+        assert "billing" in page
+        assert (await get(app, "/health")).json()["maintenance"] == {"default": is_on, "billing": False}
+
+
+async def test_the_service_leads_to_what_its_switches_close(example: Importer) -> None:
+    """From its first page, which stays open, to the operator's page and every kind of answer."""
+    app = example("service").app
+    await set_maintenance_mode(True)
+    start = (await get(app, "/")).text
+    linked = {path: await status(app, path) for path in re.findall(r"href=(/\S*?)>", start)}
+    assert linked == {
+        "/operator/": 200,
+        "/items/7": 503,
+        "/billing/invoices/7": 503,
+        "/billing/status": 200,
+        "/legacy": 503,
+        "/health": 200,
+        "/missing": 404,
+        "/docs": 200,
+    }
 
 
 async def test_the_service_echoes(example: Importer) -> None:

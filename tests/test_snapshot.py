@@ -518,7 +518,7 @@ def test_attempts_come_less_often_and_not_all_at_once(failures: int) -> None:
 async def test_a_store_that_fails_leaves_the_last_known_state(
     make: Make, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """For ever, if nothing else was asked for; its failure and its return are logged once each."""
+    """For ever, if nothing else was asked for; each kind of failure and its return are logged once each."""
     one = make(at(1, ON))
     view = view_of(one)
     await view.read()
@@ -526,8 +526,9 @@ async def test_a_store_that_fails_leaves_the_last_known_state(
     one.stored = BackendUnavailable("<Store>", "down")
     await one.is_read()
     clock.now += 1_000_000
-    one.stored = CorruptState("<Store>", "garbage")
-    await one.is_read()
+    for failure in CorruptState("<Store>", "garbage"), one.stored, CorruptState("<Store>", "garbage"):
+        one.stored = failure
+        await one.is_read()
     assert shown(view) == (ON, 1)
     assert view.status() == SwitchStatus(
         Knowledge.STALE,
@@ -540,7 +541,8 @@ async def test_a_store_that_fails_leaves_the_last_known_state(
     assert shown(view) == (OFF, 2)
     assert view.status() == SwitchStatus(Knowledge.READY, version=2, age_seconds=0)
     assert told(caplog) == [
-        "the maintenance state can't be read, the last known one stays: <Store> is not available: down",
+        "the maintenance state can't be read, the switch stays on: <Store> is not available: down",
+        "the maintenance state can't be read, the switch stays on: <Store> has no readable maintenance state: garbage",
         "<Store> can be read again",
     ]
 
@@ -665,9 +667,31 @@ async def test_a_store_that_lost_its_state_has_failed(make: Make, caplog: pytest
     one.stored = at(1, ON, epoch="elsewhere")
     await one.is_read()
     assert shown(view) == (ON, 1)
-    failure = "the maintenance state can't be read, the last known one stays: <Store> had a state and has none now"
-    one_failure = [failure, "<Store> can be read again"]
-    assert [message.partition(": set the mode")[0] for message in told(caplog)] == one_failure * 2
+    assert [message.partition(": set the mode")[0] for message in told(caplog)] == [
+        "the maintenance state can't be read, the switch stays on: <Store> had a state and has none now",
+        "<Store> can be read again",
+        "the maintenance state can't be read, the switch stays off: <Store> had a state and has none now",
+        "<Store> can be read again",
+    ]
+
+
+async def test_a_store_that_comes_back_empty_is_logged_once(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """After an outage as well: the worker says why it stays closed, and by what it opens."""
+    one = make(at(5, ON))
+    view = view_of(one)
+    await view.read()
+    await one.is_read()
+    for failure in BackendUnavailable("<Store>", "down"), None, BackendUnavailable("<Store>", "down"), None:
+        one.stored = failure
+        await one.is_read()
+        await one.is_read()
+    assert shown(view) == (ON, 5)
+    outage, emptied = told(caplog)
+    assert outage == "the maintenance state can't be read, the switch stays on: <Store> is not available: down"
+    assert emptied == (
+        "the maintenance state can't be read, the switch stays on: <Store> had a state and has none now: "
+        "set the mode again, on or off, to go on from there"
+    )
 
 
 # Changes

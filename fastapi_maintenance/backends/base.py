@@ -81,6 +81,14 @@ class BaseStateBackend(ABC):
         """Return the backend of the switch ``name`` in the same store, or ``None`` if the store has room for one."""
         return None
 
+    async def names_beside(self) -> list[str]:
+        """Return the names of the siblings that may have a state in the store; none where the store can't list them.
+
+        Raises:
+            BackendUnavailable: The store did not answer.
+        """
+        return []
+
     def siblings_made(self) -> dict[str, BaseStateBackend]:
         """Return the siblings that are in use, by name; the registry adds to them."""
         # Not made by a constructor: a user's own backend need not call this class's.

@@ -96,6 +96,9 @@ class LocalFileBackend(FollowedBackend):
     def __repr__(self) -> str:
         return f"LocalFileBackend({self.file_path!r})"
 
+    def __str__(self) -> str:
+        return self._path.as_uri()
+
     def sibling(self, name: str) -> LocalFileBackend:
         """Return the backend of a named switch: ``state.json`` has ``state.billing.json`` beside it."""
         path = Path(self.file_path)
@@ -105,6 +108,34 @@ class LocalFileBackend(FollowedBackend):
             path.with_name(f"{path.stem}.{name}{suffix}"),
             **self._options(),
         )
+
+    async def names_beside(self) -> list[str]:
+        """Return the names in the files beside this one, whatever those have.
+
+        Raises:
+            BackendUnavailable: The directory can't be read.
+        """
+        begin, end = f"{self._path.stem}.", self._path.suffix
+        try:
+            files = [file.name for file in self._path.parent.iterdir()]
+        except OSError as error:
+            raise BackendUnavailable(repr(self), _explained(error, self._path)) from error
+        return [
+            file.removeprefix(begin).removesuffix(end)
+            for file in files
+            if file.startswith(begin) and file.endswith(end) and file != self._path.name
+        ]
+
+    def has_file(self) -> bool:
+        """Return whether there is a file, which need not be readable.
+
+        Raises:
+            BackendUnavailable: There is no directory for it either, so nobody can switch on.
+        """
+        path = _behind_links(self._path)
+        if not path.parent.is_dir():
+            raise BackendUnavailable(repr(self), _explained(FileNotFoundError(), path))
+        return path.exists()
 
     async def load(self) -> MaintenanceState:
         """Return the state that the file has now; off without a file.

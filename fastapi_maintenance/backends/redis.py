@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import importlib.resources
 import logging
+import re
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from datetime import UTC, datetime, timedelta
@@ -114,6 +115,9 @@ class RedisBackend(FollowedBackend):
 
     def __repr__(self) -> str:
         return f"RedisBackend({self._connections.shown!r}, key={self.key!r})"
+
+    def __str__(self) -> str:
+        return f"{self._connections.shown}, key {self.key}"
 
     def sibling(self, name: str) -> RedisBackend:
         """Return the backend of a named switch: the same server and options, the key with this name in it.
@@ -229,6 +233,29 @@ class RedisBackend(FollowedBackend):
         await super().try_writing()
         await self._asked("SET", f"{self.key}:tried", "", "PX", 1)
         return None
+
+    async def names_beside(self) -> list[str]:
+        """Return the names in the keys that siblings would have, within ``timeout_seconds``.
+
+        Raises:
+            BackendUnavailable: The server did not answer, does not let this user list keys, or has too many.
+        """
+        begin, _, end = self.sibling("\0").key.partition("\0")
+        names: list[str] = []
+        cursor: Any = 0
+        try:
+            async with asyncio.timeout(self.timeout_seconds):
+                while cursor != b"0":
+                    cursor, keys = await self._asked("SCAN", cursor, "MATCH", f"{_literally(begin)}*", "COUNT", 1000)
+                    found = (key.decode(errors="replace") for key in keys)
+                    names += [
+                        key.removeprefix(begin).removesuffix(end)
+                        for key in found
+                        if key.endswith(end) and key != self.key
+                    ]
+        except TimeoutError:
+            raise self._unavailable(self._no_answer) from None
+        return names
 
     async def _asked(self, *command: Any) -> Any:
         """Return the answer to one command."""
@@ -396,6 +423,11 @@ class _Unreadable(NamedTuple):
 
 class _Lost(Exception):
     """A connection could not be made, or broke."""
+
+
+def _literally(text: str) -> str:
+    """Return the pattern of Redis that matches a text only."""
+    return re.sub(r"([\\\[\]*?])", r"\\\1", text)
 
 
 def _can_replace(change: Change) -> bool:

@@ -221,6 +221,9 @@ class SQLAlchemyBackend(FollowedBackend):
     def __repr__(self) -> str:
         return f"SQLAlchemyBackend({self._database!r}, key={self.key!r})"
 
+    def __str__(self) -> str:
+        return f"{self._database.shown()}, row {self.key}"
+
     @staticmethod
     def ddl(dialect: str, table: str = DEFAULT_TABLE) -> str:
         """Return the statement that makes the table: for ``postgresql``, ``mysql``, ``mariadb`` or ``sqlite``.
@@ -297,15 +300,35 @@ class SQLAlchemyBackend(FollowedBackend):
         return UNIX_EPOCH + timedelta(milliseconds=int(milliseconds))
 
     async def try_writing(self) -> str | None:
-        """Begin a change and roll it back; where that would make a table or a database, nothing is tried.
+        """Write the row as it is and roll that back; where a table or a database would be made, nothing is tried.
 
         Raises:
             BackendUnavailable: The database did not answer, or does not let this user write.
             CorruptState: The row has something else.
         """
-        if await self.load() is None and not (self._table_seen and self._family.exists):
-            return "nothing is stored yet; the first change makes the table, if there is none"
-        return await super().try_writing()
+        await self.load()
+        try:
+            if self._table_seen and not self._database.is_nowhere():
+                trying = self._database.unbroken(self._write_in_vain())
+                await background.bounded(trying, self.timeout_seconds)
+                return None
+        except Exception as error:  # noqa: BLE001 - drivers raise what they like
+            if not _is_missing_table(error):
+                raise BackendUnavailable(repr(self), self._database.told(error)) from None
+        return "there is no table yet; the first change makes it"
+
+    async def names_beside(self) -> list[str]:
+        """Return the names of the other rows, as siblings have them.
+
+        Raises:
+            BackendUnavailable: The database did not answer within ``timeout_seconds``, or answered with an error.
+        """
+        begin = "" if self.key == DEFAULT_KEY else f"{self.key}:"
+        try:
+            keys = await background.bounded(self._database.unbroken(self._keys()), self.timeout_seconds)
+        except Exception as error:  # noqa: BLE001 - drivers raise what they like
+            raise BackendUnavailable(repr(self), self._database.told(error)) from None
+        return [key.removeprefix(begin) for key in keys if key.startswith(begin) and key != self.key]
 
     async def disconnect(self) -> None:
         """Close the connections, unless the backend of another switch in the same database uses them."""
@@ -314,6 +337,19 @@ class SQLAlchemyBackend(FollowedBackend):
     async def _clock(self) -> Any:
         async with self._database.connected(self) as connection:
             return await _value(connection, f"SELECT {self._family.clock}")
+
+    async def _keys(self) -> list[str]:
+        async with self._database.connected(self) as connection:
+            return [row.name for row in await _execute(connection, self._sql("SELECT name FROM {table}"))]
+
+    async def _write_in_vain(self) -> None:
+        """Do what a change does to the row, and end the transaction without it."""
+        async with self._database.connected(self) as connection:
+            await self._begin(connection, _Limit(self.timeout_seconds))
+            await self._locked(connection)
+            update = "UPDATE {table} SET version = version, document = document, updated_at = updated_at"
+            await _execute(connection, self._sql(f"{update} WHERE name = :name"), name=self.key)
+            await connection.rollback()
 
     async def _row(self) -> Row[Any] | None:
         """Return the document and the database's time, or ``None`` if there is no row or no table."""
@@ -483,7 +519,14 @@ class _Database:
         }
 
     def __repr__(self) -> str:
-        return repr(self.url.set(query={}).render_as_string(hide_password=True))
+        return repr(self.shown())
+
+    def shown(self) -> str:
+        """Return the URL without credentials; a relative path is the one from here."""
+        url = self.url.set(query={})
+        if self.kind == "sqlite" and not str(url.database).startswith("file:"):
+            url = url.set(database=str(Path(str(url.database)).absolute()))
+        return url.render_as_string(hide_password=True)
 
     def told(self, error: Exception) -> str:
         """Return what an error says, in one line and without credentials."""
