@@ -132,7 +132,7 @@ class LocalFileBackend(FollowedBackend):
         Raises:
             BackendUnavailable: There is no directory for it either, so nobody can switch on.
         """
-        path = _behind_links(self._path)
+        path = self._behind_links()
         if not path.parent.is_dir():
             raise BackendUnavailable(repr(self), _explained(FileNotFoundError(), path))
         return path.exists()
