@@ -108,7 +108,7 @@ def test_status_takes_the_options_of_the_former_version(
             status, out, error = here(capsys, "status", *names, *options, "--exit-code", "--json")
             assert (status, json.loads(out)["mode"], error) == (1, "on", "")
     status, out, _ = here(capsys, "status", "--backend", "file", "--file-path", str(file.with_name("none")))
-    assert (status, out.split("\n")[0]) == (0, "default: OFF")
+    assert (status, out.split("\n")[0]) == (0, "default: OFF (there is no file)")
     assert not file.with_name("none").exists()
 
 
