@@ -8,6 +8,7 @@ PORT ?= 8000
 REQUESTS ?= 50000
 STRESS_SECONDS ?= 600
 PYTEST_ARGS ?=
+FASTAPI ?= newest
 CHROMIUM ?= /usr/bin/chromium
 SUDO ?= $(if $(filter-out 0,$(shell id -u)),sudo)
 
@@ -26,7 +27,7 @@ SOURCES := $(wildcard fastapi_maintenance tests examples benchmarks)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check lint types unit format test-oldest matrix test-browser screenshots docs fuzz stress bench bench-latency wheel-test clean
+.PHONY: help demo serve test check lint types unit format test-oldest matrix test-browser screenshots docs fuzz real-suites stress bench bench-latency wheel-test clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -36,7 +37,7 @@ demo: $(STAMP) ## start the example service with two workers and show what it an
 	@$(BIN)/python -m examples.demo
 
 serve: $(STAMP) ## run the example service on 127.0.0.1:8000 (PORT=...) for a browser
-	@echo "http://127.0.0.1:$(PORT)/operator has the switches; Ctrl-C ends the service."
+	@echo "http://127.0.0.1:$(PORT) /operator/ has the switches, http://127.0.0.1:$(PORT) shows what they close; Ctrl-C ends the service."
 	@$(BIN)/python -m uvicorn examples.service:app --host 127.0.0.1 --port $(PORT) --workers 2
 
 test: lint types unit ## lint, types, all tests with coverage
@@ -84,6 +85,9 @@ docs: $(DOCS_STAMP) ## the documentation as a site: site/index.html
 fuzz: $(STAMP) ## the long differential run (REQUESTS=50000)
 	$(BIN)/python -m pytest tests/test_differential.py --requests $(REQUESTS) $(PYTEST_ARGS)
 
+real-suites: $(STAMP) ## FastAPI's and Starlette's own tests, with the middleware around each of their apps (FASTAPI=0.128)
+	$(BIN)/python -m tests.injected --fastapi '$(FASTAPI)' $(SUITES_ARGS)
+
 stress: $(STAMP) ## the long runs: writers, holds, and ten minutes (STRESS_SECONDS=600) of toggling under load and of a soak
 	$(BIN)/python -m tests.stress $(STORES)
 	$(BIN)/python -m tests.stress.holds $(STORES)
@@ -110,7 +114,7 @@ define examine
 endef
 
 clean: ## remove everything that can be made again
-	rm -rf $(VENV) $(OLDEST) $(BROWSER) $(DOCS) .matrix build dist site tests/browser/screenshots .coverage .coverage.* htmlcov .hypothesis .mypy_cache \
+	rm -rf $(VENV) $(OLDEST) $(BROWSER) $(DOCS) .matrix .suites build dist site tests/browser/screenshots .coverage .coverage.* htmlcov .hypothesis .mypy_cache \
 		.pytest_cache .ruff_cache
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -168,6 +168,16 @@ def workers(client: httpx.Client) -> dict[int, dict[str, bool]]:
     return views
 
 
+def wait_until_seen(client: httpx.Client, switches: dict[str, bool]) -> dict[int, dict[str, bool]]:
+    """Return what the workers know, as soon as both have seen the switches, which each does within 0.1 s."""
+    deadline = time.monotonic() + REQUEST_SECONDS
+    while True:
+        views = workers(client)
+        if all(view == switches for view in views.values()) or time.monotonic() > deadline:
+            return views
+        time.sleep(0.05)
+
+
 def wait_until_ready(client: httpx.Client) -> list[int]:
     """Return the ids of the two workers as soon as both have answered."""
     deadline = time.monotonic() + START_SECONDS
@@ -216,9 +226,9 @@ def show(client: httpx.Client) -> int:
     wrong = 0
     for title, switches, steps in SCENES:
         for switch, on in switches.items():
-            path = f"/operator/{switch}/{'on' if on else 'off'}"
-            client.post(path, follow_redirects=True).raise_for_status()
-        views = workers(client)
+            path = f"/operator/api/switches/{switch}/mode"
+            client.put(path, json={"mode": "on" if on else "off"}).raise_for_status()
+        views = wait_until_seen(client, switches)
         agree = len(views) == 2 and all(view == switches for view in views.values())
         wrong += not agree
         print(f"\n{title}  [{'both workers agree' if agree else f'WRONG: workers see {views}'}]")

@@ -1,19 +1,18 @@
-"""A complete service with maintenance mode, and a switch backend of its own.
+"""A complete service with two switches and the operator's page.
 
-Run it with ``make serve`` and open http://127.0.0.1:8000/operator, or see ``make demo``.
+Run it with ``make serve`` and open http://127.0.0.1:8000, or see ``make demo``.
 
-Two switches: ``default`` is the whole service, ``billing`` only the router ``/billing``. Both are kept in
-files, so that all workers agree.
+Two switches: ``default`` is the whole service, ``billing`` only the router ``/billing``. Both are kept in files, so
+that all workers agree, and the command line can be used as well.
 """
 
 import os
 import tempfile
-from enum import StrEnum
 from pathlib import Path
 
-from fastapi import APIRouter, Depends, FastAPI, WebSocket, WebSocketDisconnect, status
+from fastapi import APIRouter, Depends, FastAPI, WebSocket, WebSocketDisconnect
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse
 
 from fastapi_maintenance import (
     MaintenanceGuard,
@@ -22,52 +21,16 @@ from fastapi_maintenance import (
     force_maintenance_mode_off,
     force_maintenance_mode_on,
     get_maintenance_mode,
-    set_maintenance_mode,
 )
-from fastapi_maintenance.backends import BaseStateBackend
+from fastapi_maintenance.admin import maintenance_admin
 
-
-class FlagFile(BaseStateBackend):
-    """A switch that is on while a file exists: two methods are a whole backend."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    async def get_value(self) -> bool:
-        """Look at every request: one ``stat`` takes a microsecond, less than a thread would."""
-        return self.path.exists()
-
-    async def set_value(self, value: bool) -> None:
-        """Create or remove the file."""
-        if value:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.touch()
-        else:
-            self.path.unlink(missing_ok=True)
-
-
-class Switch(StrEnum):
-    """What an operator can switch."""
-
-    DEFAULT = "default"
-    BILLING = "billing"
-
-
-class Setting(StrEnum):
-    """Under maintenance or not."""
-
-    ON = "on"
-    OFF = "off"
-
-
+# All workers, and the command line, share the file; ``billing`` has one of its own beside it.
 STATE_DIR = Path(os.environ.get("SERVICE_STATE_DIR", Path(tempfile.gettempdir()) / "example-service"))
-BACKENDS = {switch: FlagFile(STATE_DIR / f"{switch}.maintenance") for switch in Switch}
-
-# The named switch goes to the registry, where the guard finds it; the default one is the middleware's own.
-configure_backend(BACKENDS[Switch.BILLING], name=Switch.BILLING)
+STATE_DIR.mkdir(parents=True, exist_ok=True)
+configure_backend("file", file_path=STATE_DIR / "maintenance")
 
 app = FastAPI(title="Example service")
-app.add_middleware(MaintenanceModeMiddleware, backend=BACKENDS[Switch.DEFAULT])
+app.add_middleware(MaintenanceModeMiddleware)
 # Added after ours, so it stands outside: browsers may read the 503, too.
 app.add_middleware(CORSMiddleware, allow_origins=["https://shop.example"])
 
@@ -95,7 +58,7 @@ async def read_legacy() -> dict[str, str]:
 @force_maintenance_mode_off
 async def health() -> dict[str, object]:
     """Always answer, and say which worker does and what it knows."""
-    switches = {switch: await get_maintenance_mode(backend) for switch, backend in BACKENDS.items()}
+    switches = {name: await get_maintenance_mode(name=name) for name in ("default", "billing")}
     return {"status": "ok", "worker": os.getpid(), "maintenance": switches}
 
 
@@ -123,47 +86,43 @@ async def read_invoice(number: int) -> dict[str, int]:
 @force_maintenance_mode_off
 async def billing_status() -> dict[str, bool]:
     """Stay reachable inside a router under maintenance."""
-    return {"maintenance": await get_maintenance_mode(BACKENDS[Switch.BILLING])}
+    return {"maintenance": await get_maintenance_mode(name="billing")}
 
 
 app.include_router(billing)
 
-# A real service puts its own authentication here: APIRouter(dependencies=[Depends(require_operator)]).
-operator = APIRouter(prefix="/operator", include_in_schema=False)
+# Everybody who reaches this example may switch it: a real service passes dependencies=[Depends(only_operators)].
+app.include_router(maintenance_admin(insecure=True), prefix="/operator", include_in_schema=False)
+
+LINKS = {
+    "/items/7": "follows the default switch",
+    "/billing/invoices/7": "follows both switches",
+    "/billing/status": "stays open in a router under maintenance",
+    "/legacy": "is out of service whatever the switches say",
+    "/health": "stays open, and says which worker answers",
+    "/missing": "is a 404 as always",
+    "/docs": "stays open, too",
+}
+STYLE = """
+body { margin: 0 auto; max-width: 40rem; padding: 2rem 1rem; font: 1rem/1.5 system-ui, sans-serif }
+:root { color-scheme: light dark }
+a.operator { display: inline-block; padding: .6rem 1rem; border-radius: .4rem; background: #1d5fbf; color: #fff;
+  font-weight: 600; text-decoration: none }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 1.5rem }
+dt, dd { margin: 0; padding: .4rem 0 }
+dt a { font-family: ui-monospace, monospace }
+@media (max-width: 30rem) { dl { display: block } dt { padding: 1rem 0 0 } dd { padding: 0 } dt a { display: block } }
+"""
 
 
-@operator.get("")
+@app.get("/", include_in_schema=False)
 @force_maintenance_mode_off
-async def show_switches() -> HTMLResponse:
-    """Show the switches as a page with buttons."""
-    rows = []
-    for switch, backend in BACKENDS.items():
-        now, other = (Setting.ON, Setting.OFF) if await get_maintenance_mode(backend) else (Setting.OFF, Setting.ON)
-        rows.append(
-            f"<form method=post action=/operator/{switch}/{other}>"
-            f"Maintenance of <b>{switch}</b> is <b>{now}</b> <button>turn {other}</button></form>"
-        )
-    links = "".join(
-        f"<li><a href={path}>{path}</a>"
-        for path in (
-            "/items/7",
-            "/legacy",
-            "/health",
-            "/billing/invoices/7",
-            "/billing/status",
-            "/missing",
-            "/docs",
-        )
+async def show_start() -> HTMLResponse:
+    """Lead to the operator's page, and to what the switches close and leave open."""
+    links = "".join(f"<dt><a href={path}>{path}</a><dd>{meaning}" for path, meaning in LINKS.items())
+    return HTMLResponse(
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>Example service</title><style>{STYLE}</style><h1>Example service</h1>"
+        "<p>Turn maintenance on, then see what each of these addresses answers."
+        f"<p><a class=operator href=/operator/>The operator\u2019s page</a><dl>{links}</dl>"
     )
-    return HTMLResponse(f"<!doctype html><title>Switches</title><h1>Switches</h1>{''.join(rows)}<ul>{links}</ul>")
-
-
-@operator.post("/{switch}/{setting}")
-@force_maintenance_mode_off
-async def set_switch(switch: Switch, setting: Setting) -> RedirectResponse:
-    """Turn a switch on or off for all workers."""
-    await set_maintenance_mode(setting is Setting.ON, BACKENDS[switch])
-    return RedirectResponse("/operator", status_code=status.HTTP_303_SEE_OTHER)
-
-
-app.include_router(operator)

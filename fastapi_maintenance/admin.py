@@ -11,6 +11,7 @@ import importlib.resources
 import logging
 import re
 import secrets
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -62,14 +63,13 @@ from .handlers import call
 from .registry import DEFAULT, checked_name, registry
 from .routes import operations_of
 from .schedule import Window
-from .state import MaintenanceMode, MaintenanceState
+from .state import MAX_REASON, MAX_RETRY_AFTER, Explanation, MaintenanceMode, MaintenanceState
 
 logger = logging.getLogger("fastapi_maintenance")
 
 _COOKIE = "maintenance_admin"
 _SHOWN_IN_FLIGHT = 20
 _LONGEST_TEXT = 500
-_LONGEST_REASON = 2000
 _MOST_ETAGS = 32
 """How many of ``If-Match`` are compared."""
 
@@ -129,9 +129,9 @@ class ModeChange(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     mode: MaintenanceMode
-    reason: str | None = Field(default=None, max_length=_LONGEST_REASON)
+    reason: str | None = Field(default=None, max_length=MAX_REASON)
     until: AwareDatetime | None = None
-    retry_after: int | None = Field(default=None, ge=0, le=10**9)
+    retry_after: int | None = Field(default=None, ge=0, le=MAX_RETRY_AFTER)
     break_holds: bool = False
 
 
@@ -143,7 +143,7 @@ class WindowPlan(BaseModel):
     start: AwareDatetime
     end: AwareDatetime
     mode: Literal["on", "read_only"] = "on"
-    reason: str | None = Field(default=None, max_length=_LONGEST_REASON)
+    reason: str | None = Field(default=None, max_length=MAX_REASON)
     rrule: str | None = Field(default=None, max_length=_LONGEST_TEXT)
     zone: str | None = Field(default=None, max_length=100)
 
@@ -511,9 +511,9 @@ def _add_page(router: APIRouter, page: _Page) -> None:
         try:
             await _carried_out(form, name, await page.user(request))
         except VersionConflict:
-            return await _shown(page, request, _changed_meanwhile(name), HTTP_412_PRECONDITION_FAILED)
+            return await _shown(page, request, _changed_meanwhile(name), HTTP_412_PRECONDITION_FAILED, refused=form)
         except (MaintenanceError, ValueError) as error:
-            return await _shown(page, request, f"{name}: {error}", HTTP_409_CONFLICT)
+            return await _shown(page, request, f"{name}: {error}", HTTP_409_CONFLICT, refused=form)
         return RedirectResponse(_HERE, HTTP_303_SEE_OTHER)
 
 
@@ -523,8 +523,8 @@ _HERE = "./"
 
 def _changed_meanwhile(name: str) -> str:
     return (
-        f"Nothing was done: somebody else changed {name!r} since you loaded the page. Below is what it says now: look "
-        "again and decide."
+        f"Nothing was done: somebody else changed {name!r} since you loaded the page. Below is what it says now, with "
+        "what you had entered: look again and decide."
     )
 
 
@@ -537,8 +537,6 @@ async def _carried_out(form: dict[str, str], name: str, by: str | None) -> None:
     # What the operator saw must still be so; the change itself requires the version, so nothing slips in between.
     version = await _expected(name, form.get("etag", ""))
     reason = form.get("reason", "").strip() or None
-    if reason is not None and len(reason) > _LONGEST_REASON:
-        raise InvalidConfiguration(f"the reason must have at most {_LONGEST_REASON} characters, not {len(reason)}")
     match form.get("action"):
         case "set":
             mode = MaintenanceMode(form.get("mode", ""))
@@ -548,7 +546,8 @@ async def _carried_out(form: dict[str, str], name: str, by: str | None) -> None:
                 mode,
                 name=name,
                 reason=None if is_off else reason,
-                until=None if is_off else _moment(form.get("until")),
+                until=None if is_off else await _entered_end(form.get("until", ""), name),
+                retry_after=None if is_off else _seconds(form.get("retry_after", "")),
                 by=by,
                 expected_version=version,
                 refuse_while_held=is_off and not broken,
@@ -571,6 +570,49 @@ async def _carried_out(form: dict[str, str], name: str, by: str | None) -> None:
             raise InvalidConfiguration(f"action {action!r}: accepted are set, plan, cancel, break")
 
 
+def _stored(state: MaintenanceState, now: datetime) -> tuple[MaintenanceMode, Explanation]:
+    """Return what a form that changes a switch begins with: the stored mode, or what else is going on."""
+    if state.stored_mode_at(now) is not MaintenanceMode.OFF:
+        return state.mode, Explanation(state.reason, state.until, state.retry_after)
+    mode = state.mode_at(now)
+    return mode, Explanation() if mode is MaintenanceMode.OFF else state.explanation_at(now)
+
+
+async def _filled_in(name: str) -> dict[str, str]:
+    """Return the fields of a form that changes a switch, as text, and what it does."""
+    state, now = await get_maintenance_state(name=name), datetime.now(UTC)
+    mode, (reason, until, retry_after) = _stored(state, now)
+    is_held = bool(state.holds_at(now)) and state.stored_mode_at(now) is MaintenanceMode.OFF
+    return {
+        "does": "switch on" if mode is MaintenanceMode.OFF else "keep on" if is_held else "change",
+        "mode": mode.value,
+        "reason": reason or "",
+        "until": "" if until is None else _entered(until),
+        "retry_after": "" if retry_after is None else str(retry_after),
+    }
+
+
+async def _entered_end(text: str, name: str) -> datetime | None:
+    """Return the end that was entered; one that was left as it was keeps its seconds, which the field doesn't have."""
+    until = _stored(await get_maintenance_state(name=name), datetime.now(UTC))[1].until
+    return until if until is not None and text == _entered(until) else _moment(text)
+
+
+def _entered(moment: datetime) -> str:
+    """Return a time as a browser's field has it."""
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M}"
+
+
+def _seconds(text: str) -> int | None:
+    """Return a number of seconds that was entered."""
+    if not text.strip():
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidConfiguration(f"Retry-After {text!r}: whole seconds are needed, such as 600") from None
+
+
 def _moment(text: str | None) -> datetime | None:
     """Return a time that was entered; the page says that times are in UTC."""
     if not text:
@@ -582,13 +624,22 @@ def _moment(text: str | None) -> datetime | None:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
-async def _shown(page: _Page, request: Request, problem: str | None = None, status: int = 200) -> Response:
+async def _shown(
+    page: _Page,
+    request: Request,
+    problem: str | None = None,
+    status: int = 200,
+    *,
+    refused: dict[str, str] | None = None,
+) -> Response:
     token = request.cookies.get(_COOKIE) or secrets.token_urlsafe(24)
     html = page.template.render(
-        switches=[await _described(name) for name in page.names(request)],
+        switches=[(await _described(name), await _filled_in(name)) for name in page.names(request)],
+        # Fields that a form did not have are empty.
+        refused=defaultdict(str, refused or {}),
+        fresh=defaultdict(str, start=_entered(datetime.now(UTC) + timedelta(hours=1))),
         in_flight=[tuple(one) for one in others_in_flight()[:_SHOWN_IN_FLIGHT]],
         now=datetime.now(UTC),
-        soon=datetime.now(UTC) + timedelta(hours=1),
         problem=problem,
         token=token,
         style=_file("admin.css"),
@@ -643,5 +694,4 @@ def _template() -> Any:
         raise MissingExtra("maintenance_admin", "admin") from None
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["moment"] = lambda moment: f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-    environment.filters["entered"] = lambda moment: f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M}"
     return environment.from_string(_file("admin.html"))

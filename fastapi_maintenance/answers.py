@@ -21,9 +21,15 @@ from starlette.types import Scope
 from .accept import preferred
 from .exceptions import InvalidConfiguration
 from .page import SHIPPED, SHIPPED_POLICY, Page, encodable, legible
-from .policy import Decision
+from .policy import Decision, Rule
+from .state import MAX_RETRY_AFTER, MaintenanceMode
 
 DETAIL = "Service temporarily unavailable due to maintenance"
+TITLE = "We’ll be back soon"
+READ_ONLY = "Reading works, changing does not."
+"""What people are told in addition while only changes are refused."""
+_WHILE_READ_ONLY = {DETAIL: "Service temporarily read-only due to maintenance", TITLE: "Read-only for now"}
+"""The default texts, and what they are while only changes are refused."""
 RETRY_AFTER_SECONDS = 3600
 """What clients are told while the end isn't known."""
 
@@ -61,8 +67,8 @@ class Answer:
         headers: More headers, such as ``{"Cache-Control": "no-cache"}``, and stronger than the default ones.
         retry_after: The seconds after which clients are told to come back while the end isn't known.
         jitter_seconds: Spreads the clients out: each is told a time that is later by up to so many seconds.
-        detail: The sentence in every answer.
-        title: The headline of the page and the plain text.
+        detail: The sentence in every answer. The default one says so where only changes are refused.
+        title: The headline of the page and the plain text, likewise.
         html: The page: a template as a string, or the ``Path`` of a file with one. See ``Page`` for what it can have.
 
     Raises:
@@ -74,7 +80,7 @@ class Answer:
     retry_after: int = RETRY_AFTER_SECONDS
     jitter_seconds: int = 0
     detail: str = DETAIL
-    title: str = "We’ll be back soon"
+    title: str = TITLE
     html: str | os.PathLike[str] | None = None
     _page: Page = field(init=False, repr=False, compare=False)
     fixed_headers: Mapping[str, str] = field(init=False, repr=False, compare=False)
@@ -87,8 +93,8 @@ class Answer:
             )
         for name in ("retry_after", "jitter_seconds"):
             value = getattr(self, name)
-            if not _is_int(value) or value < 0:
-                raise InvalidConfiguration(f"{name}={value!r}: whole seconds, 0 or more, are needed")
+            if not _is_int(value) or not 0 <= value <= MAX_RETRY_AFTER:
+                raise InvalidConfiguration(f"{name}={value!r} must be whole seconds from 0 to {MAX_RETRY_AFTER}")
         for name in ("detail", "title"):
             value = getattr(self, name)
             if not isinstance(value, str) or not legible(value):
@@ -123,6 +129,10 @@ class Answer:
         spread = latest - earliest
         return replace(decision, retry_after=earliest + (draw(spread + 1) if spread else 0))
 
+    def detail_of(self, decision: Decision) -> str:
+        """Return the sentence for one refusal."""
+        return _by_mode(self.detail, decision)
+
     def varies(self, decision: Decision) -> bool:
         """Return whether the answer to the same request is another one later, or by chance."""
         return decision.until is not None or self.jitter_seconds > 0
@@ -141,7 +151,7 @@ class Answer:
         return response
 
     def _json(self, decision: Decision, now: datetime, headers: dict[str, str], *, get: bool) -> Response:
-        return JSONResponse({"detail": encodable(self.detail), **_facts(decision)}, self.status, headers)
+        return JSONResponse({"detail": encodable(self.detail_of(decision)), **_facts(decision)}, self.status, headers)
 
     def _problem(self, decision: Decision, now: datetime, headers: dict[str, str], *, get: bool) -> Response:
         problem = {
@@ -149,7 +159,7 @@ class Answer:
             "type": "about:blank",
             "title": _phrase(self.status),
             "status": self.status,
-            "detail": encodable(self.detail),
+            "detail": encodable(self.detail_of(decision)),
             **_facts(decision),
             "retry_after": decision.retry_after,
         }
@@ -158,8 +168,9 @@ class Answer:
     def _html(self, decision: Decision, now: datetime, headers: dict[str, str], *, get: bool) -> Response:
         end = decision.until
         values = {
-            "title": legible(self.title),
-            "detail": legible(self.detail),
+            "title": legible(_by_mode(self.title, decision)),
+            "detail": legible(self.detail_of(decision)),
+            "read_only": READ_ONLY if _is_read_only(decision) else "",
             "reason": legible(decision.reason or ""),
             "until": "" if end is None else _iso(end),
             "until_text": "" if end is None else in_words(end),
@@ -170,7 +181,9 @@ class Answer:
         return HTMLResponse(self._page.render(values, get=get), self.status, headers)
 
     def _text(self, decision: Decision, now: datetime, headers: dict[str, str], *, get: bool) -> Response:
-        lines = [legible(self.title), legible(self.detail)]
+        lines = [legible(_by_mode(self.title, decision)), legible(self.detail_of(decision))]
+        if _is_read_only(decision):
+            lines.append(READ_ONLY)
         if decision.until is not None:
             lines.append(f"Expected back: {in_words(decision.until)}")
         if decision.reason:
@@ -181,18 +194,27 @@ class Answer:
 def preferred_by(scope: Scope) -> str:
     """Return the media type, out of those offered, that the client of a request prefers."""
     # RFC 9110, section 5.3, lets a client split the header up.
-    accept = b", ".join([value for name, value in scope["headers"] if name == b"accept"])
+    accept = b", ".join([value for name, value in scope.get("headers", ()) if name == b"accept"])
     return preferred(accept.decode("latin-1"), OFFERED)
 
 
 def _facts(decision: Decision) -> dict[str, str]:
     """Return what is known of the maintenance."""
-    facts = {}
+    facts = {"mode": MaintenanceMode.READ_ONLY.value} if _is_read_only(decision) else {}
     if decision.reason:
         facts["reason"] = encodable(decision.reason)
     if decision.until is not None:
         facts["until"] = _iso(decision.until)
     return facts
+
+
+def _is_read_only(decision: Decision) -> bool:
+    """Return whether the client was refused because its request may change something."""
+    return decision.rule is Rule.MODE and decision.mode is MaintenanceMode.READ_ONLY
+
+
+def _by_mode(text: str, decision: Decision) -> str:
+    return _WHILE_READ_ONLY.get(text, text) if _is_read_only(decision) else text
 
 
 def _iso(end: datetime) -> str:

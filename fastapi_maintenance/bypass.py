@@ -57,24 +57,27 @@ _TOKEN = re.compile(_FORM)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
+_NO_TIME = "since "
+"""What identifies a maintenance of which nobody knows when it began."""
+
+
 def maintenance_ids(state: MaintenanceState, now: datetime) -> list[str]:
     """Return what tells the maintenance that a switch is under from those before and after it.
 
-    It is the time since when the mode is stored, the occurrences of windows that go on, and the blocks that hold the
-    switch on; a new token is bound to the first of these, and good for as long as that one is there. So one for
-    tonight does not open next week's occurrence of the same window. A store of on or off only (an environment
-    variable, a backend of two methods) has none: there it is always the same.
+    It is the time at which the stored mode began to block, the starts of the windows that go on, and the blocks that
+    hold the switch on; a new token is bound to the first of these, and good for as long as that one is there. So one
+    for tonight does not open next week's occurrence of the same window, and a corrected maintenance, which keeps its
+    ``since``, keeps its tokens. A store of on or off only (an environment variable, a backend of two methods) knows no
+    time: there it is always the same.
     """
-    epoch = state.epoch  # the life of the stored document
     if state.version == 0:
-        return [epoch]
-    since = None
-    if state.mode is not MaintenanceMode.OFF and (state.until is None or now < state.until):
-        since = f"{epoch} since {'' if state.since is None else state.since.astimezone(UTC).isoformat()}"
-    planned = state.timetable.all_at(now) if state.windows else []
-    windows = [f"{epoch} window {going_on.window.id} {going_on.start.isoformat()}" for going_on in planned]
-    held = [f"{epoch} held {id_}" for id_, hold in state.holds_at(now).items() if hold.kind == "on"]
-    return [*([] if since is None else [since]), *windows, *held] or [f"{epoch} since "]
+        return [_NO_TIME]
+    began = [] if state.stored_mode_at(now) is MaintenanceMode.OFF else [state.since]
+    if state.windows:
+        began += [going_on.start for going_on in state.timetable.all_at(now)]
+    since = [_NO_TIME if at is None else f"since {at.astimezone(UTC).isoformat()}" for at in began]
+    held = [f"held {id_}" for id_, hold in state.holds_at(now).items() if hold.kind == "on"]
+    return [*since, *held] or [_NO_TIME]
 
 
 def _digests(switch: str, state: MaintenanceState, now: datetime) -> list[str]:
@@ -357,7 +360,7 @@ class Bypass:
         if token is not None:
             yield token
         header, cookies = self.header.lower().encode(), []
-        for name, value in scope["headers"]:
+        for name, value in scope.get("headers", ()):
             if name.lower() == header:
                 yield value.decode("latin-1").strip()
             elif name.lower() == b"cookie":
@@ -367,6 +370,12 @@ class Bypass:
         for _, switches, token, _ in sorted(found, key=lambda cookie: not cookie[0]):
             if switch in switches.split("."):
                 yield token
+
+
+def hand_over(scope: Scope, inner: Scope) -> None:
+    """Give the tokens that were taken out of a request's query to a request that is made within it."""
+    if _SCOPE_KEY in scope:
+        inner.setdefault(_SCOPE_KEY, scope[_SCOPE_KEY])
 
 
 class _Taken:

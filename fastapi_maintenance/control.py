@@ -13,7 +13,16 @@ from .exceptions import InvalidConfiguration, UnknownWindow
 from .registry import DEFAULT, instead_of_meant, registry
 from .schedule import Window, check_aware, plan
 from .snapshot import SwitchStatus, View, view_of
-from .state import Change, MaintenanceMode, MaintenanceState, as_mode, set_mode
+from .state import (
+    MAX_REASON,
+    MAX_RETRY_AFTER,
+    Change,
+    MaintenanceMode,
+    MaintenanceState,
+    as_mode,
+    check_text,
+    set_mode,
+)
 
 _CLOCKS_DIFFER = timedelta(days=1)
 """By how much at most, so that a window that is over for one host is not forgotten while it goes on for another."""
@@ -82,7 +91,9 @@ async def set_maintenance_mode(
     *,
     name: str = DEFAULT,
     reason: str | None = None,
-    until: datetime | None = None,
+    until: datetime | timedelta | None = None,
+    retry_after: int | None = None,
+    by: str | None = None,
 ) -> None:
     """Store the mode of a switch. While blocks hold the switch, it counts after them.
 
@@ -91,16 +102,18 @@ async def set_maintenance_mode(
         backend: Whose state to change; ``None``: the one that is meant here, see ``get_maintenance_mode``.
         name: The switch.
         reason: What to tell clients and colleagues.
-        until: When the maintenance ends by itself, an aware datetime.
+        until: When the maintenance ends by itself: an aware datetime, or a ``timedelta`` from now.
+        retry_after: After how many seconds clients are told to come back while the end isn't known.
+        by: Who changes it, for people.
 
     Raises:
         ReadOnlyBackend: The state can't be set from here, as with an environment variable.
         UnsupportedByBackend: The backend stores on or off only, and more was asked.
-        InvalidConfiguration: The mode, reason or end can't work.
+        InvalidConfiguration: The mode, or an option, can't work.
         AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
         InvalidSwitchName: The name can't be a switch's.
     """
-    await change_mode(value, backend, name=name, reason=reason, until=until)
+    await change_mode(value, backend, name=name, reason=reason, until=until, retry_after=retry_after, by=by)
 
 
 async def schedule_maintenance(
@@ -206,7 +219,7 @@ async def change_mode(
     *,
     name: str = DEFAULT,
     reason: str | None = None,
-    until: datetime | None = None,
+    until: datetime | timedelta | None = None,
     retry_after: int | None = None,
     **requirements: Any,
 ) -> MaintenanceState:
@@ -215,7 +228,6 @@ async def change_mode(
     It takes what ``set_maintenance_mode`` takes and raises what that raises, and:
 
     Args:
-        retry_after: After how many seconds clients are told to come back while the end isn't known.
         requirements: Members of ``Change``: ``by``, ``refuse_while_held``, ``break_holds``, ``expected_version``.
 
     Raises:
@@ -224,35 +236,41 @@ async def change_mode(
     mode, now = as_mode(value), datetime.now(UTC)
     check_reason(reason)
     if until is not None:
-        _check_end(until)
-        if until <= now:
-            raise InvalidConfiguration(f"until={until.isoformat()}: that is over; a time to come is needed")
+        until = _checked_end(until, now)
         if mode is MaintenanceMode.OFF:
             raise InvalidConfiguration("until goes with a mode that blocks, not with off")
-    if retry_after is not None and (type(retry_after) is not int or retry_after < 0):
-        raise InvalidConfiguration(f"retry_after={retry_after!r}: whole seconds, 0 or more, are needed")
+    if retry_after is not None and (type(retry_after) is not int or not 0 <= retry_after <= MAX_RETRY_AFTER):
+        raise InvalidConfiguration(f"retry_after={retry_after!r} must be whole seconds from 0 to {MAX_RETRY_AFTER}")
     change = set_mode(mode, now=now, reason=reason, until=until, retry_after=retry_after, **requirements)
     return await view_of(registry.meant(backend, name)).apply(change)
 
 
 def check_reason(reason: str | None) -> None:
     """Raise ``InvalidConfiguration`` if a reason can't be stored."""
-    try:
-        if reason is not None:
-            str.encode(reason)
-    except (TypeError, UnicodeEncodeError):
-        raise InvalidConfiguration(f"reason={reason!r}: a text is needed") from None
+    if reason is None:
+        return
+    check_text(reason, "reason")
+    if len(reason) > MAX_REASON:
+        raise InvalidConfiguration(
+            f"reason={reason[:20]!r}... has {len(reason)} characters, it must have at most {MAX_REASON}: "
+            "give a link to the rest"
+        )
 
 
-def _check_end(until: datetime) -> None:
-    """Raise ``InvalidConfiguration`` if an end is no moment that can be stored."""
+def _checked_end(until: datetime | timedelta, now: datetime) -> datetime:
+    """Return when a maintenance ends, or raise ``InvalidConfiguration`` if that can't be stored or is over."""
     try:
-        check_aware(until, "until")
-        until.astimezone(UTC)
+        end = now + until if isinstance(until, timedelta) else until
+        check_aware(end, "until")
+        end.astimezone(UTC)
     except ValueError as error:
         raise InvalidConfiguration(f"{error}; nothing was changed") from None
     except OverflowError:
         raise InvalidConfiguration(f"until={until}: that is outside of the years 1 to 9999") from None
+    if end <= now:
+        given = until if isinstance(until, timedelta) else until.isoformat()
+        raise InvalidConfiguration(f"until={given}: that is over; a time to come is needed")
+    return end
 
 
 def _is_on(state: MaintenanceState, backend: BaseStateBackend | None, name: str) -> bool:

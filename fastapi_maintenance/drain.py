@@ -224,6 +224,10 @@ class Socket:
         self._is_closed = False
         scope[_SOCKET] = self
 
+    def __deepcopy__(self, memo: object) -> Socket:
+        """Return the same: a copy of the scope is of the same connection."""
+        return self
+
     async def send(self, message: Message) -> None:
         """Send for the app. What passes is sent as it comes: a server may mind even a moment in between.
 

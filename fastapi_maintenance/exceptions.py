@@ -250,8 +250,9 @@ class UnsupportedFastAPI(MaintenanceError):
 class MaintenanceActive(HTTPException):
     """A guard refused the request: 503 with the default body and ``Retry-After``.
 
-    FastAPI's own handler for ``HTTPException`` already answers it, in JSON; ``maintenance_exception_handler`` answers
-    with what the client prefers, or with the custom response, if there is one.
+    A handler of your own for it, for an ``HTTPException`` or for the status answers it. Without one, the client gets
+    what it prefers, or the custom response, if the middleware is around or ``maintenance_exception_handler`` is
+    registered; else FastAPI's own handler answers, in JSON.
     """
 
     def __init__(

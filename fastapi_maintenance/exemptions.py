@@ -14,6 +14,9 @@ from starlette.types import Scope
 from .bypass import Bypass
 from .exceptions import InvalidConfiguration
 
+PREFLIGHT = "preflight"
+"""Why a preflight is exempt, as long as it has not come to an endpoint."""
+
 
 @dataclass(frozen=True, slots=True)
 class Exemptions:
@@ -31,7 +34,8 @@ class Exemptions:
             IPv4 address is the same when it comes as ``::ffff:192.0.2.7``; an IPv6 zone does not count. A client
             without an address, as on a unix socket, is in no network.
         docs: FastAPI's own pages (docs, ReDoc, schema, OAuth2 redirect) of every app, at the URLs that it has.
-        preflight: CORS preflights, without which a browser reports a network error instead of the 503.
+        preflight: CORS preflights on their way to a ``CORSMiddleware``, without which a browser reports a network
+            error instead of the 503. One that reaches an endpoint is judged there like any other request.
         bypass: Lets holders of a token pass.
 
     Raises:
@@ -66,10 +70,13 @@ class Exemptions:
             "Depends(MaintenanceGuard) would guard nothing: write Depends(MaintenanceGuard(...)), with an instance"
         )
 
-    def of_request(self, scope: Scope, path: str, *, is_docs: bool) -> str | None:
-        """Return why a request is exempt, or ``None``; ``path`` is the one that the app's routes see."""
-        if self.preflight and is_preflight(scope):
-            return "preflight"
+    def of_request(self, scope: Scope, path: str, *, is_docs: bool, preflight: bool = True) -> str | None:
+        """Return why a request is exempt, or ``None``; ``path`` is the one that the app's routes see.
+
+        ``preflight`` says whether a ``CORSMiddleware`` may still answer it.
+        """
+        if preflight and self.preflight and is_preflight(scope):
+            return PREFLIGHT
         if self.docs and is_docs:
             return "docs"
         if self._patterns is not None and self._patterns.fullmatch(path) and not _ODD.search(path):
@@ -189,5 +196,5 @@ def is_preflight(scope: Scope) -> bool:
     """Return whether a request is a CORS preflight (Fetch standard, "CORS-preflight request")."""
     if scope.get("method") != "OPTIONS":
         return False
-    names = {name.lower() for name, _ in scope["headers"]}
+    names = {name.lower() for name, _ in scope.get("headers", ())}
     return b"origin" in names and b"access-control-request-method" in names

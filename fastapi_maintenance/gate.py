@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine, Mapping
+from contextvars import ContextVar
+from copy import copy
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, cast
+from weakref import WeakSet
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -15,14 +18,25 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import metrics
 from .answers import DEFAULT_ANSWER
-from .bypass import Bypass
+from .bypass import Bypass, hand_over
 from .decorators import forced_on_anywhere, mark_of, marked_anywhere
+from .exemptions import PREFLIGHT
 from .known_targets import KnownTargets
 from .policy import Decision, Mark
-from .registry import DEFAULT, AppSwitch, registry
+from .registry import DEFAULT, AppSwitch, answering, registry
 from .responses import request_of
 from .route_index import method_of, route_path
-from .routes import Entry, Target, check_fastapi, resolve, root_of, wrap_innermost
+from .routes import (
+    Entry,
+    Target,
+    check_fastapi,
+    cors_of,
+    resolve,
+    root_of,
+    router_of,
+    routers_of,
+    wrap_innermost,
+)
 from .snapshot import View, leave, leave_all, view_for
 from .state import MaintenanceMode, MaintenanceState
 from .terms import Terms
@@ -40,7 +54,19 @@ _MODE_OFF = MaintenanceMode.OFF  # looking it up takes its time in Python 3.11
 class Visit:
     """One request at one gate: as what it was judged, and how."""
 
-    __slots__ = ("_beyond", "_facts", "_method", "_path", "gate", "outer", "refused", "root_path", "state", "target")
+    __slots__ = (
+        "_beyond",
+        "_facts",
+        "_method",
+        "_path",
+        "gate",
+        "is_preflight",
+        "outer",
+        "refused",
+        "root_path",
+        "state",
+        "target",
+    )
 
     def __init__(
         self,
@@ -49,6 +75,8 @@ class Visit:
         outer: Visit | None,
         state: MaintenanceState | None = None,
         target: Target | None = None,
+        *,
+        is_preflight: bool = False,
     ) -> None:
         self.gate = gate
         self.outer = outer
@@ -57,6 +85,8 @@ class Visit:
         """What the switch said when the request was judged, which counts to its end; before, ``None``."""
         self.target = target
         """What would run, if type, path and method alone say so; ``None`` where nobody had to know."""
+        self.is_preflight = is_preflight
+        """Whether it passes only for as long as a ``CORSMiddleware`` may still answer it."""
         self.refused: Decision | None = None
         """Why a user's ``dispatch`` was told to refuse it."""
         self.root_path: str = scope.get("root_path", "")
@@ -67,15 +97,29 @@ class Visit:
         self._beyond = False
         """Whether the request is behind the last router that was expected, so within its target."""
 
+    def __deepcopy__(self, memo: object) -> Visit:
+        """Return the same: a copy of the request's scope is of the same request."""
+        return self
+
+    def within(self, outer: Visit | None) -> Visit:
+        """Return a copy that has another visit around it."""
+        twin = copy(self)
+        twin.outer = outer
+        return twin
+
     def note(self, target: Target, scope: Scope) -> None:
         """Take note of what would run, and of all that it was found by."""
         self.target, self._beyond, self._facts = target, False, _routing_facts(scope)
 
-    def covers(self, router: Router, scope: Scope) -> bool:
-        """Return whether the request comes to a router as it was judged."""
+    def forget(self, target: Target | None) -> None:
+        """Have every router judge the request anew. Of ``target``, routers and marks on the way are taken over."""
+        self.target, self._facts = target or _UNKNOWN, _NO_FACTS
+
+    def covers(self, entrance: _Entrance, scope: Scope) -> bool:
+        """Return whether the request comes to an entrance as it was judged."""
         if self.target is None:
             return True  # off, and nothing forced on: whatever it is by now, it passes
-        entry = self._entry_of(router)
+        entry = self.entry_of(entrance.router)
         if entry is None or entry.root_path != scope.get("root_path", ""):
             return False
         if self._facts is None:
@@ -84,34 +128,45 @@ class Visit:
         elif self._facts != _routing_facts(scope):
             return False
         self._beyond = entry is self.target.entries[-1]
-        return True
+        return not self.is_preflight or entrance.may_meet_cors(self.target)
 
     def as_it_came(self, scope: Scope) -> Scope:
         """Return a scope with the method by which the client asked, which the answer must fit."""
         return scope if scope.get("method") == self._method else {**scope, "method": self._method}
 
-    def mark_around(self, router: Router) -> Mark | None:
+    def mark_around(self, router: Router, scope: Scope) -> Mark | None:
         """Return the innermost mark outside of a router, as far as it is known."""
-        entry = self._entry_of(router)
+        entry = self.entry_of(router)
         if entry is not None:
             return entry.mark
-        # Within an opaque app there may be a router, and what the app is marked with goes for all of it.
-        return self.target.mark if self.target is not None and self._beyond else None
+        target = self.target
+        if target is not None and target.mark is not None and self._beyond and not self.gate.leads_to(router):
+            # Within an opaque app there may be a router, and what the app is marked with goes for all of it.
+            return target.mark
+        app = scope.get("app")
+        return mark_of(app) if isinstance(app, Starlette) and router_of(app) is router else None
 
     def is_at_root(self, router: Router) -> bool:
         """Return whether a router is the first on the way."""
-        return self.target is not None and self.target.entries[:1] == (self._entry_of(router),)
+        entries = () if self.target is None else self.target.entries
+        return entries[0].router is router if entries else self.gate.root is router
 
-    def _entry_of(self, router: Router) -> Entry | None:
+    def entry_of(self, router: Router) -> Entry | None:
+        """Return how the request was expected to come to a router, or ``None`` if it was not."""
         for entry in () if self.target is None else self.target.entries:
             if entry.router is router:
                 return entry
         return None
 
 
+_UNKNOWN = Target(runs=True)
+_NO_FACTS = object()
+"""No request is found by these."""
+
+
 def _routing_facts(scope: Scope) -> object:
     """Return a copy of what routing goes by, the root path apart."""
-    return scope["path"], scope.get("method"), scope.get("query_string"), tuple(map(tuple, scope["headers"]))
+    return scope["path"], scope.get("method"), scope.get("query_string"), tuple(map(tuple, scope.get("headers", ())))
 
 
 def visit_of(scope: Scope) -> Visit | None:
@@ -120,13 +175,51 @@ def visit_of(scope: Scope) -> Visit | None:
     return visit
 
 
-def _visits(scope: Scope) -> list[Visit]:
+def visit_at_endpoint(scope: Scope) -> Visit | None:
+    """Return the same for a request that routing is done with, also where its scope was built without our key."""
+    visit = visit_of(scope)
+    if visit is None and "router" in scope:
+        visit = _chained(_visits_around(scope, scope["router"]))
+    return visit
+
+
+def _chain_of(visit: Visit | None) -> list[Visit]:
     """Return the visits of a request to all gates that it came through, outermost first."""
-    visits, visit = [], visit_of(scope)
+    visits = []
     while visit is not None:
         visits.append(visit)
         visit = visit.outer
     return visits[::-1]
+
+
+_judged_again: ContextVar[tuple[object, Visit] | None] = ContextVar("fastapi_maintenance_judged_again", default=None)
+"""The visit of the current request since it was judged again at a router, and what was answering it then."""
+
+
+def _visits_around(scope: Scope, router: Router, inner: Gate | None = None) -> list[Visit]:
+    """Return new visits of a request whose scope was built anew, within the request that came through the gates.
+
+    It is another request: a middleware may make many out of one. Only gates that lead to the router judge it, since
+    code of an app may as well call an app that has nothing to do with it. ``inner`` judges it by itself.
+    """
+    visits: dict[Gate, Visit] = {}
+    around, judged = answering.get(), _judged_again.get()
+    newest = [] if judged is None or judged[0] is not around else _chain_of(judged[1])
+    while around is not None:
+        app, outer_scope, around = around
+        gate = app.gate
+        if gate not in (None, inner, *visits) and gate.leads_to(router):
+            visits[gate] = gate.visit_within(outer_scope, scope, newest or _chain_of(visit_of(outer_scope)))
+    return list(visits.values())[::-1]
+
+
+def _chained(visits: list[Visit]) -> Visit | None:
+    """Put each of these new visits around the next, and return the innermost one."""
+    outer = None
+    for visit in visits:
+        visit.outer = outer
+        outer = visit
+    return outer
 
 
 class Gate:
@@ -134,6 +227,7 @@ class Gate:
 
     def __init__(self, app: AppSwitch, terms: Terms) -> None:
         self.app = app
+        app.gate = self
         self.terms = terms
         self._view: View | None = None
         self._registry_version = -1
@@ -141,8 +235,74 @@ class Gate:
         """The state that was found to be off last and that no time changes: it needn't be asked again."""
         self.passing = Visit(self, {}, None, _OFF)
         """The visit of all requests of which nothing needs to be known."""
-        self._targets = KnownTargets(_target)
+        self.root: Router | None = None
+        """The first router that it leads to."""
+        self._watches_all = False
+        self._targets = KnownTargets(self._target)
         self._verdicts = Verdicts(_OFF, None)
+
+    def __deepcopy__(self, memo: object) -> Gate:
+        """Return the same: a request's scope has its app, with this gate, and may be copied."""
+        return self
+
+    def watch_root(self, app: ASGIApp, scope: Scope) -> None:
+        """Watch the router that a middleware around ``app`` leads to."""
+        root = root_of(_start(app, scope)[0])
+        if root is not None:
+            self.root = router_of(root) if isinstance(root, Starlette) else root
+            watch(self.root)
+
+    def leads_to(self, router: Router) -> bool:
+        """Return whether requests that come through this gate may be routed to a router."""
+        if self.root is None:
+            return False
+        entrance = router.middleware_stack
+        if isinstance(entrance, _Entrance) and self in entrance.gates:
+            return True
+        if not any(found is router for found in routers_of(self.root)):
+            return False
+        watch(router).gates.add(self)
+        return True
+
+    def find_outer(self, scope: Scope) -> None:
+        """Find the gates around a request that comes within another one, where its scope does not have them."""
+        if _SCOPE_KEY not in scope and self.root is not None:
+            visit = _chained(_visits_around(scope, self.root, inner=self))
+            if visit is not None:
+                scope[_SCOPE_KEY] = visit
+
+    def visit_within(self, outer_scope: Scope, scope: Scope, visits: list[Visit]) -> Visit:
+        """Return the visit of a request that is made within another one, which made these visits.
+
+        It is judged by what the switch said to that one, as long as that one runs.
+        """
+        outer = next((visit for visit in visits if visit.gate is self), None)
+        visit = Visit(self, scope, None)
+        if self.terms.exemptions.bypass is not None:
+            hand_over(outer_scope, scope)
+        if outer is None:
+            visit.forget(None)
+            return visit
+        visit.root_path = outer.root_path
+        if scope.get("method") == "HEAD":
+            # Where the client asked by another method, its server waits for a body.
+            visit._method = outer._method or outer_scope.get("method")  # noqa: SLF001 - of the same kind
+        if self.view().in_flight.get(id(outer_scope)) is outer_scope:
+            visit.state = outer.state
+            if outer.target is None:
+                return visit
+        visit.forget(outer.target)
+        return visit
+
+    def _target(self, app: ASGIApp, scope: Scope) -> Target:
+        """Return what would run for a request that comes to a middleware around ``app``."""
+        if not self._watches_all:
+            # A middleware may send a request to any of them.
+            self._watches_all = True
+            for router in () if self.root is None else routers_of(self.root):
+                watch(router)
+        start, mark = _start(app, scope)
+        return target_of(start, scope, mark)
 
     def view(self) -> View:
         """Return the view of the app's default switch."""
@@ -179,7 +339,8 @@ class Gate:
             return None
         verdict = self._verdict(state, target, scope, scope.get("root_path", ""))
         if verdict is not None and not verdict.blocked:
-            scope[_SCOPE_KEY] = Visit(self, scope, scope.get(_SCOPE_KEY), state, target)
+            outer = scope.get(_SCOPE_KEY)
+            scope[_SCOPE_KEY] = Visit(self, scope, outer, state, target, is_preflight=verdict.is_preflight)
         return verdict
 
     def _is_off(self, state: MaintenanceState) -> bool:
@@ -208,29 +369,49 @@ class Gate:
             return PASSED_AT_ONCE, receive
         target = self._targets.of(start, scope)
         if target is None:
-            target = _target(start, scope)
+            target = self._target(start, scope)
             visit.note(target, scope)
         else:
             visit.target = target
         return await self._judge(visit, target, request, scope, receive)
 
     async def judge_again(
-        self, visit: Visit, router: Router, scope: Scope, receive: Receive
+        self, visit: Visit, entrance: _Entrance, scope: Scope, receive: Receive
     ) -> tuple[Verdict, Receive]:
-        """Judge a request that comes to ``router`` as something else than it was judged as."""
+        """Judge a request that comes to an entrance as something else than it was judged as."""
+        router = entrance.router
+        if visit.state is None:
+            view = self.view()
+            visit.state = view.peek() or await view.read()
         if visit.is_at_root(router):
             visit.root_path = scope.get("root_path", "")
-        target = target_of(router, scope, visit.mark_around(router))
+        entry = visit.entry_of(router)
+        known = scope if entry is None or entry.app is None else {**scope, "app": entry.app}
+        target = target_of(router, known, visit.mark_around(router, scope))
         visit.note(target, scope)
-        return await self._judge(visit, target, None, scope, receive)
+        return await self._judge(visit, target, None, scope, receive, may_meet_cors=entrance.may_meet_cors)
+
+    async def judge_behind_cors(self, visit: Visit, scope: Scope, receive: Receive) -> tuple[Verdict, Receive]:
+        """Judge a request that was a preflight, and that ``CORSMiddleware`` has passed on: it is none any more."""
+        target = visit.target or _UNKNOWN
+        return await self._judge(visit, target, None, scope, receive, may_meet_cors=_meets_no_cors)
 
     async def _judge(
-        self, visit: Visit, target: Target, request: Request | None, scope: Scope, receive: Receive
+        self,
+        visit: Visit,
+        target: Target,
+        request: Request | None,
+        scope: Scope,
+        receive: Receive,
+        *,
+        may_meet_cors: Callable[[Target], bool] | None = None,
     ) -> tuple[Verdict, Receive]:
         state = visit.state or _OFF
-        verdict = self._verdict(state, target, scope, visit.root_path)
+        verdict = self._verdict(state, target, scope, visit.root_path, may_meet_cors)
         if verdict is not None:
+            visit.is_preflight = verdict.is_preflight
             return verdict, receive
+        visit.is_preflight = False
         recording = _Recording(receive)
         if request is None:
             request = request_of(scope, recording)
@@ -241,14 +422,24 @@ class Gate:
         metrics.count(verdict.decision, target.route)
         return verdict, recording.replayed()
 
-    def _verdict(self, state: MaintenanceState, target: Target, scope: Scope, root_path: str) -> Verdict | None:
+    def _verdict(
+        self,
+        state: MaintenanceState,
+        target: Target,
+        scope: Scope,
+        root_path: str,
+        may_meet_cors: Callable[[Target], bool] | None = None,
+    ) -> Verdict | None:
         """Return the decision about a request, or ``None`` where a bypass or a user's handler has a say in it."""
         method = method_of(scope)
         verdicts = self._verdicts_by(state)
         verdict = verdicts.of(target, method)
         if verdict.blocked_by_mode:
             path = route_path(scope["path"], root_path)
-            exemption = self.terms.exemptions.of_request(scope, path, is_docs=target.docs)
+            exemptions, is_docs = self.terms.exemptions, target.docs
+            exemption = exemptions.of_request(scope, path, is_docs=is_docs)
+            if exemption == PREFLIGHT and not (may_meet_cors or _may_meet_cors)(target):
+                exemption = exemptions.of_request(scope, path, is_docs=is_docs, preflight=False)
             if exemption is not None:
                 verdict = verdicts.of(target, method, exemption)
             elif self.terms.ask_further:
@@ -277,10 +468,24 @@ class Gate:
         await send({"type": "http.response.body", "body": response.body})
 
 
-def _target(app: ASGIApp, scope: Scope) -> Target:
-    """Return what would run for a request that comes to a middleware around ``app``."""
-    start, mark = _start(app, scope)
-    return target_of(start, scope, mark)
+def _may_meet_cors(target: Target) -> bool:
+    """Return whether a ``CORSMiddleware`` may answer a preflight that arrives, before it comes to an endpoint."""
+    # Up to the last router on the way, any middleware may be one. What that router calls has to be one.
+    return target.last_router is not None or _watch_cors(target.handed_to)
+
+
+def _meets_no_cors(target: Target) -> bool:
+    return False
+
+
+def _watch_cors(app: ASGIApp | None) -> bool:
+    """Return whether ``app`` answers preflights; it must judge again what gets through it after all."""
+    cors = cors_of(app)
+    if cors is None:
+        return False
+    if not isinstance(cors.app, _BehindCors):
+        cors.app = _BehindCors(cors.app)
+    return True
 
 
 def target_of(start: ASGIApp, scope: Scope, mark: Mark | None = None) -> Target:
@@ -296,17 +501,13 @@ def target_of(start: ASGIApp, scope: Scope, mark: Mark | None = None) -> Target:
 
 def _start(app: ASGIApp, scope: Scope) -> tuple[ASGIApp, Mark | None]:
     """Return where to enter the route tree from a middleware around ``app``, and the mark outside of there."""
-    answering: Starlette | None = scope.get("app")
+    owner: Starlette | None = scope.get("app")
     endpoint = scope.get("endpoint")
     root = root_of(app)
-    if (
-        root is None
-        and answering is not None
-        and (endpoint is None or endpoint is answering or root_of(endpoint) is answering)
-    ):
+    if root is None and owner is not None and (endpoint is None or endpoint is owner or root_of(endpoint) is owner):
         # A middleware in between doesn't tell what it wraps: the app that is answering. Unless routing has left that
         # one's router already: then the middleware stands on a route, and `app` is the endpoint.
-        root = app = answering.router
+        root = app = owner.router
     if root is None:
         return app, mark_of(endpoint)
     return app, mark_around(root, scope) if marked_anywhere() else None
@@ -380,38 +581,82 @@ async def answer_to_link(
     return await bypass.answer_to_link(scope, blocking, now)
 
 
-def watch_root(app: ASGIApp, scope: Scope) -> None:
-    """Watch the router that a middleware around ``app`` leads to."""
-    root = root_of(_start(app, scope)[0])
-    if root is not None:
-        watch(root.router if isinstance(root, Starlette) else root)
-
-
-def watch(router: Router) -> None:
+def watch(router: Router) -> _Entrance:
     """Have a router's entrance judge again what comes to it changed, also by the router's own middleware."""
-    if not isinstance(router.middleware_stack, _Entrance):
-        wrap_innermost(router, partial(_Entrance, router))
-        router.middleware_stack = _Entrance(router, router.middleware_stack)
+    entrance = router.middleware_stack
+    if not isinstance(entrance, _Entrance):
+        has_inner = wrap_innermost(router, partial(_Entrance, router, is_innermost=True))
+        entrance = router.middleware_stack = _Entrance(router, entrance, is_innermost=not has_inner)
+    return entrance
 
 
 class _Entrance:
     """A router's entrance. A middleware inside of the gate may have rewritten the request on its way here."""
 
-    def __init__(self, router: Router, app: ASGIApp) -> None:
-        self._router = router
+    def __init__(self, router: Router, app: ASGIApp, *, is_innermost: bool) -> None:
+        self.router = router
         self.app = cast("Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]", app)
+        self.is_innermost = is_innermost
+        """Whether no entrance of the same router is behind this one."""
+        self.gates: WeakSet[Gate] = WeakSet()
+        """Those that are known to lead here."""
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Let the request in unless a gate that it came through blocks what it is now."""
         visit: Visit | None = scope.get(_SCOPE_KEY)
-        if visit is None or visit is visit.gate.passing or (visit.outer is None and visit.covers(self._router, scope)):
+        if visit is None:
+            if answering.get() is None:
+                return self.app(scope, receive, send)
+        elif visit is visit.gate.passing or (visit.outer is None and visit.covers(self, scope)):
             return self.app(scope, receive, send)
         return self._let_in(scope, receive, send)
 
+    def may_meet_cors(self, target: Target) -> bool:
+        """Return whether a ``CORSMiddleware`` may answer a preflight from here on, before it comes to an endpoint."""
+        if not self.is_innermost or target.last_router is not self.router:
+            return True
+        return _watch_cors(target.handed_to) or _watch_cors(self.app)
+
     async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
-        for visit in _visits(scope):
-            if not visit.covers(self._router, scope):
-                verdict, receive = await visit.gate.judge_again(visit, self._router, scope, receive)
+        innermost = visit_of(scope)
+        visits = _visits_around(scope, self.router) if innermost is None else _chain_of(innermost)
+        outer = None
+        for visit in visits:
+            # Copies of the scope share its visit, and what was refused may come again. So the visit stays as it is,
+            # and one that lets the request in is for this scope alone.
+            current = visit if visit.outer is outer else visit.within(outer)
+            if not visit.covers(self, scope):
+                current = visit.within(outer)
+                verdict, receive = await visit.gate.judge_again(current, self, scope, receive)
+                if verdict.blocked:
+                    await visit.gate.refuse(verdict, visit.as_it_came(scope), receive, send)
+                    return
+            outer = current
+        if outer is None or outer is innermost:
+            await self.app(scope, receive, send)
+            return
+        scope[_SCOPE_KEY] = outer
+        before = _judged_again.get()
+        _judged_again.set((answering.get(), outer))
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            _judged_again.set(before)
+
+
+class _BehindCors:
+    """What Starlette's own ``CORSMiddleware`` around an endpoint calls, which is nothing for a preflight."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the request in, unless it came here as a preflight and a gate blocks what it was made to."""
+        around = answering.get()
+        for visit in _chain_of(visit_of(scope if around is None or _SCOPE_KEY in scope else around[1])):
+            if visit.is_preflight:
+                current = visit.within(visit.outer)
+                verdict, receive = await visit.gate.judge_behind_cors(current, scope, receive)
                 if verdict.blocked:
                     await visit.gate.refuse(verdict, visit.as_it_came(scope), receive, send)
                     return

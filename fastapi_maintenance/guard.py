@@ -3,12 +3,14 @@
 # No `from __future__ import annotations`: FastAPI reads the annotations of a callable object as they are.
 
 import functools
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import cast
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
+from fastapi.exception_handlers import http_exception_handler
 from starlette.exceptions import HTTPException
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import HTTPConnection, Request
@@ -23,7 +25,7 @@ from .decorators import mark_of, marked_anywhere
 from .drain import count_guarded
 from .exceptions import InvalidConfiguration, MaintenanceActive, WebSocketMaintenanceActive
 from .exemptions import Exemptions
-from .gate import Visit, answer_to_link, mark_around, state_of, visit_of
+from .gate import Visit, answer_to_link, mark_around, state_of, visit_at_endpoint
 from .policy import Decision, Facts, Mark, Rule, decide
 from .registry import DEFAULT, AppSwitch, checked_name, registry
 from .responses import can_deny, request_of
@@ -55,9 +57,11 @@ class MaintenanceGuard:
 
     Args:
         name: The switch.
-        exemptions: What stays open here; by default preflights.
+        exemptions: What stays open here; by default nothing. A preflight that comes to a guard has passed every
+            ``CORSMiddleware``, so it is judged like any other request.
         exempt_handler: As the middleware's.
-        response_handler: As the middleware's, used by ``maintenance_exception_handler``.
+        response_handler: As the middleware's. A guard without the middleware around answers by it, and by the client's
+            ``Accept``, where ``maintenance_exception_handler`` is registered.
         answer: As the middleware's. It stands above the middleware's own answer and handler.
 
     Raises:
@@ -88,7 +92,7 @@ class MaintenanceGuard:
             MaintenanceActive: It may not.
             HTTPException: It came by a bypass link: 303 to the same URL without the token.
         """
-        visit = visit_of(connection.scope)
+        visit = visit_at_endpoint(connection.scope)
         bypass = self.terms.exemptions.bypass
         if bypass is not None:
             app = _app(connection.scope, visit)
@@ -138,7 +142,11 @@ class MaintenanceGuard:
         terms = self.terms.within(None if visit is None else visit.gate.terms)
         answer, decision = terms.told(decision, datetime.now(UTC))
         refused = MaintenanceActive(
-            decision, detail=answer.detail, headers=answer.headers_of(decision), terms=terms, status=answer.status
+            decision,
+            detail=answer.detail_of(decision),
+            headers=answer.headers_of(decision),
+            terms=terms,
+            status=answer.status,
         )
         if isinstance(connection, WebSocket):
             if not can_deny(connection.scope):
@@ -146,6 +154,11 @@ class MaintenanceGuard:
             if not _starlette_answers_websockets():
                 refusal = await terms.refusal(decision, _request(connection))
                 await refusal(connection.scope, connection.receive, connection.send)
+        if visit is not None:
+            # Starlette's ExceptionMiddleware leaves there what it will look for a handler in, for all requests alike.
+            handlers, _ = connection.scope.get("starlette.exception_handlers", ({}, {}))
+            if has_stock_handler(handlers):
+                handlers[MaintenanceActive] = maintenance_exception_handler
         raise refused
 
 
@@ -160,10 +173,21 @@ maintenance_guard = MaintenanceGuard()
 """The guard of the default switch."""
 
 
+def has_stock_handler(handlers: Mapping[Any, Any]) -> bool:
+    """Return whether of these handlers, by exception, FastAPI's would answer a guard's refusal, and none of the app's.
+
+    A handler of the status is found before these.
+    """
+    handler = next((handlers[kind] for kind in MaintenanceActive.__mro__ if kind in handlers), None)
+    return handler is http_exception_handler
+
+
 async def maintenance_exception_handler(connection: HTTPConnection, exc: Exception) -> Response:
     """Answer a guard's refusal in full: with its ``response_handler``, else the middleware's, else the default.
 
-    Register it by ``app.add_exception_handler(MaintenanceActive, maintenance_exception_handler)``.
+    With the middleware around, it does so by itself, unless there is a handler of your own for ``MaintenanceActive``,
+    an ``HTTPException`` or the status. With guards alone, register it:
+    ``app.add_exception_handler(MaintenanceActive, maintenance_exception_handler)``.
     """
     if not isinstance(exc, MaintenanceActive):
         raise InvalidConfiguration(

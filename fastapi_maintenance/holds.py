@@ -41,7 +41,7 @@ from .exceptions import (
 )
 from .registry import DEFAULT, checked_backend, checked_name, registry
 from .snapshot import View, view_of
-from .state import Change, Hold, MaintenanceMode, set_mode
+from .state import MAX_OWNER, Change, Hold, MaintenanceMode, set_mode
 
 logger = logging.getLogger("fastapi_maintenance")
 
@@ -324,7 +324,7 @@ class MaintenanceBlock:
             raise ReadOnlyBackend(repr(view.backend), "keep_on_error needs a backend that can be set from here")
         is_on = options.kind == "on"
         masks = frozenset(id_ for whose, id_ in _enclosing.get() if whose is view and not is_on)
-        owner = options.owner or f"{options.code} in process {os.getpid()} on {socket.gethostname()}"
+        owner = options.owner or f"{options.code} in process {os.getpid()} on {socket.gethostname()}"[:MAX_OWNER]
         return _Lease(
             view, Hold(kind=options.kind, owner=owner, reason=options.reason, masks=masks), options.ttl, self._lose
         )
@@ -497,6 +497,8 @@ def _block(  # noqa: PLR0917
     check_reason(reason)
     if owner is not None and not isinstance(owner, str):
         raise InvalidConfiguration(f"owner={owner!r}: a text is needed")
+    if owner is not None and len(owner) > MAX_OWNER:
+        raise InvalidConfiguration(f"owner={owner[:20]!r}... must have at most {MAX_OWNER} characters")
     if flags.get("close_websockets") and drain is None:
         raise InvalidConfiguration("close_websockets=True goes with drain=..., which closes them")
     for flag, value in flags.items():

@@ -15,10 +15,11 @@ from . import metrics
 from .answers import Answer
 from .backends.base import BaseStateBackend
 from .background import running_loop
+from .bypass import Bypass
 from .drain import Socket, leave
 from .exceptions import InvalidConfiguration, MaintenanceError
 from .exemptions import Exemptions
-from .gate import Gate, Visit, answer_to_link, visit_of, watch_root
+from .gate import Gate, Visit, answer_to_link, visit_of
 from .registry import AppSwitch, answering, checked_backend, registry
 from .responses import request_of, with_fallback
 from .routes import check_fastapi
@@ -68,7 +69,8 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
         super().__init__(app)
         if enable_maintenance is not None and not isinstance(enable_maintenance, bool):
             raise InvalidConfiguration(f"enable_maintenance={enable_maintenance!r}: True, False or None is needed")
-        switch = AppSwitch(None if backend is None else checked_backend(backend), enable_maintenance)
+        own = None if backend is None else checked_backend(backend, beside_name=False)
+        switch = AppSwitch(own, enable_maintenance)
         switch.owner = weakref.ref(self)
         registry.add_app(switch)
         self.gate = Gate(switch, Terms(exemptions, exempt_handler, response_handler, answer))
@@ -86,17 +88,14 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
         if kind not in ("http", "websocket"):
             await self._pass_on(scope, receive, send)
             return
+        gate = self.gate
         if not self._is_watching:
             check_fastapi()
-            watch_root(self.app, scope)
+            gate.watch_root(self.app, scope)
             metrics.observe()
             self._is_watching = True
-        gate = self.gate
-        if self._bypass is not None:
-            headers = await answer_to_link(self._bypass, gate.app, None, scope)
-            if headers is not None:
-                await Response(status_code=HTTP_303_SEE_OTHER, headers=headers)(scope, receive, send)
-                return
+        if self._bypass is not None and await self._redirects(self._bypass, scope, receive, send):
+            return
         view = gate.view()  # raises where there is no backend, so before anything that has to be undone
         outer = answering.get()
         answering.set((gate.app, scope, outer))
@@ -106,6 +105,8 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
         if is_first:
             counts[key] = scope
         try:
+            if outer is not None:
+                gate.find_outer(scope)
             if kind == "websocket":
                 send = Socket(scope, send).send
             verdict = gate.judge_at_once(self.app, scope, view) if self._is_plain else None
@@ -120,6 +121,14 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
             answering.set(outer)
             if is_first:
                 leave(counts, scope)
+
+    async def _redirects(self, bypass: Bypass, scope: Scope, receive: Receive, send: Send) -> bool:
+        """Return whether a request came by a bypass link, and was redirected."""
+        headers = await answer_to_link(bypass, self.gate.app, None, scope)
+        if headers is None:
+            return False
+        await Response(status_code=HTTP_303_SEE_OTHER, headers=headers)(scope, receive, send)
+        return True
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is no request. During the lifespan, the stores of the switches are followed."""

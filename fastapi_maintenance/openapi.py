@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from .answers import DEFAULT_ANSWER, JSON, PROBLEM, Answer, in_words
 from .exceptions import InvalidConfiguration, MaintenanceActive
 from .exemptions import Exemptions
-from .guard import MaintenanceGuard
+from .guard import MaintenanceGuard, has_stock_handler
 from .middleware import MaintenanceModeMiddleware
 from .page import in_one_line
 from .policy import Decision, Facts, Mark, decide
@@ -128,9 +128,7 @@ class _Documentation:
         self.options = middleware_options(app)
         own_exemptions = self.options.get("exemptions")
         self.exemptions = (own_exemptions,) if isinstance(own_exemptions, Exemptions) else ()
-        self.is_covered = whole_app
-        if whole_app is None:
-            self.is_covered = bool(self.options) or not self._switches()
+        self.is_covered = bool(self.options) or not self._switches() if whole_app is None else whole_app
 
     def of(self, schema: Json) -> Json:
         """Return the app's schema with everything that is to be told; what was given stays as it is."""
@@ -175,12 +173,16 @@ class _Documentation:
         """Yield what can block an operation, outermost first."""
         if self.is_covered:
             yield _Face(_answer(self.options), self.exemptions, self.options.get("response_handler") is not None)
-        is_answered = MaintenanceActive in self.app.exception_handlers
+        handlers = self.app.exception_handlers
+        is_registered = MaintenanceActive in handlers
+        is_automatic = self.is_covered and has_stock_handler(handlers)
         for guard in _guards(operation):
             terms = guard.terms
             handler = terms.response_handler or (None if terms.answer else self.options.get("response_handler"))
+            answer = terms.answer or _answer(self.options)
+            is_answered = is_registered or (is_automatic and answer.status not in handlers)
             yield _Face(
-                answer=terms.answer or _answer(self.options),
+                answer=answer,
                 exemptions=(terms.exemptions, *self.exemptions),
                 handled=is_answered and handler is not None,
                 negotiated=is_answered,
@@ -265,6 +267,7 @@ _RETRY_AFTER: Json = {
 }
 
 _FACTS: Json = {
+    "mode": {"type": "string", "enum": ["read_only"], "description": "There while only changes are refused"},
     "reason": {"type": "string", "description": "Why, if it is known"},
     "until": {"type": "string", "format": "date-time", "description": "The end, if it is known"},
 }

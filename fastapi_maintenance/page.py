@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from importlib import resources
 from string import Template
 
-PLACEHOLDERS = ("title", "detail", "reason", "until", "until_text", "seconds")
+PLACEHOLDERS = ("title", "detail", "read_only", "reason", "until", "until_text", "seconds")
 """What a template can name with a ``$``."""
-CONDITIONS = ("reason", "until", "get", "reload")
+CONDITIONS = ("read_only", "reason", "until", "get", "reload")
 """What a template's optional blocks can depend on."""
 
 _BLOCK = re.compile(r"<!-- if (not )?(\w+) -->(.*?)<!-- endif -->", re.DOTALL)
@@ -96,6 +96,8 @@ SHIPPED_POLICY = SHIPPED.content_security_policy()
 
 _UNSHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\ufeff]")
 """Control characters, and the marks by which a text can reverse what follows it (Unicode Annex 9, section 2.1)."""
+_DIRECTIONS = re.compile(r"[\u061c\u200e\u200f\u2066-\u2069]")
+"""Further marks of direction: they belong into texts that are written from right to left, and into no log."""
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -107,7 +109,7 @@ def legible(text: str) -> str:
 
 def in_one_line(text: str) -> str:
     """Return what a person can read of a text, in one line."""
-    return " ".join(legible(text).split())
+    return " ".join(_DIRECTIONS.sub("", legible(text)).split())
 
 
 def encodable(text: str) -> str:

@@ -1,7 +1,7 @@
 """Recurrence rules (RFC 5545, section 3.3.10): what is accepted, and at which local times a rule occurs.
 
-The days of a year on which a rule occurs are the bits of one number, which a few operations make. So whatever is asked
-of a rule takes microseconds, and an answer that is years ahead, or never comes, takes no more than some hundred of them.
+The days of a year on which a rule occurs are the bits of one number, which a few operations make. So whatever is
+asked of a rule takes microseconds, and some hundred of them where the answer is years ahead, or never comes.
 
 How we read the RFC:
 
@@ -89,10 +89,12 @@ class Rule:
 
     @property
     def interval(self) -> int:
+        """Every which period it occurs in."""
         return self.numbers.get("INTERVAL", (1,))[0]
 
     @property
     def count(self) -> int | None:
+        """How often it occurs; ``None``: for ever, or until a time."""
         return self.numbers.get("COUNT", (None,))[0]
 
     @property
@@ -152,14 +154,7 @@ class Rule:
             if self.frequency in _NOT_WITH.get(name, ()):
                 raise ValueError(f"{name} has no meaning with FREQ={self.frequency}")
         if any(nth for nth, _ in self.days):
-            if self.frequency not in {"YEARLY", "MONTHLY"} or "BYWEEKNO" in self.numbers:
-                raise ValueError("numbered days such as 1MO need FREQ=MONTHLY, or FREQ=YEARLY without BYWEEKNO")
-            most = 5 if self.numbers_in_months else 53
-            if any(abs(nth) > most for nth, _ in self.days):
-                period = "month" if self.numbers_in_months else "year"
-                raise ValueError(f"BYDAY: a {period} has each day of the week at most {most} times")
-            if not all(nth for nth, _ in self.days):
-                raise ValueError("BYDAY has either numbered days such as 1MO or plain ones, make two windows of it")
+            self._check_numbered_days()
         if (
             "BYSETPOS" in self.numbers
             and not self.days
@@ -170,6 +165,16 @@ class Rule:
             raise ValueError("the INTERVAL of hours divides 24, so that they are the same ones every day")
         if self.frequency == "MINUTELY" and 60 % self.interval:
             raise ValueError("the INTERVAL of minutes divides 60, so that they are the same ones every hour")
+
+    def _check_numbered_days(self) -> None:
+        if self.frequency not in {"YEARLY", "MONTHLY"} or "BYWEEKNO" in self.numbers:
+            raise ValueError("numbered days such as 1MO need FREQ=MONTHLY, or FREQ=YEARLY without BYWEEKNO")
+        most = 5 if self.numbers_in_months else 53
+        if any(abs(nth) > most for nth, _ in self.days):
+            period = "month" if self.numbers_in_months else "year"
+            raise ValueError(f"BYDAY: a {period} has each day of the week at most {most} times")
+        if not all(nth for nth, _ in self.days):
+            raise ValueError("BYDAY has either numbered days such as 1MO or plain ones, make two windows of it")
 
 
 def _numbers(name: str, value: str) -> tuple[int, ...]:
@@ -299,6 +304,7 @@ class Recurrence:
         self._weekdays = frozenset(day for nth, day in rule.days if not nth)
         self._numbered = [(nth, day) for nth, day in rule.days if nth]
         self._dates = self._explicit_dates()
+        self._bits_by_year: dict[int, int] = {}
         self._bits_by_leap: dict[bool, int] = {}
         self._bits_by_kind: dict[tuple[bool, int, bool], int] = {}
         span = {"DAILY": 1, "WEEKLY": 7}.get(self._frequency)
@@ -351,8 +357,8 @@ class Recurrence:
                 yield wall
 
     def shorter_gap(self, duration: timedelta) -> timedelta | None:
-        """Return the shortest gap between two occurrences if it is shorter than ``duration``."""
-        if self._rule.count == 1 or not self._times:
+        """Return the shortest gap between two occurrences if it is shorter than ``duration``; it must occur at all."""
+        if self._rule.count == 1:
             return None
         if self._positions:
             walls = islice(self.occurs_from(self.start), _CHECKED_IN_SIGHT)
@@ -378,8 +384,11 @@ class Recurrence:
 
     def _in_year(self, year: int, since: datetime) -> Iterator[datetime]:
         """Yield the local times of one year from ``since`` on, in order."""
+        bits = self._days(year)
+        if not bits and self._frequency != "WEEKLY":
+            return  # at once: most years of some rules are empty
         first = date(year, 1, 1).toordinal()
-        bits, skipped = self._days(year), max(since.toordinal() - first, 0)
+        skipped = max(since.toordinal() - first, 0)
         if self._positions:
             for wall in self._at_positions(year, bits, skipped):
                 if wall >= since:
@@ -422,6 +431,12 @@ class Recurrence:
 
     def _days(self, year: int) -> int:
         """Return the days of a year on which it occurs."""
+        bits = self._bits_by_year.get(year)
+        if bits is None:
+            bits = self._bits_by_year[year] = self._worked_out(year)
+        return bits
+
+    def _worked_out(self, year: int) -> int:
         leap, first = isleap(year), date(year, 1, 1).toordinal()
         kind = leap, (first - 1) % 7, isleap(year - 1)
         bits = self._bits_by_kind.get(kind)

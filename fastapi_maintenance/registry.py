@@ -50,6 +50,8 @@ class AppSwitch:
     enable_maintenance: bool | None = None
     overrides: tuple[tuple[str, BaseStateBackend], ...] = ()
     """What stands in for the backends of switches, the last one first: for tests of the app."""
+    gate: Any = None
+    """The gate that judges the app's requests; ``None`` for an app without the middleware."""
 
     def __post_init__(self) -> None:
         self.owner: weakref.ref[object] = weakref.ref(self)
@@ -313,32 +315,49 @@ def backend_from_url(url: str) -> BaseStateBackend:
     """
     if url in _TYPES:
         return _with_options(url, {})
-    scheme, _, rest = url.partition(":")
-    place = rest.removeprefix("//")
-    if scheme == "env":
-        return EnvVarBackend(place) if place else EnvVarBackend()
-    if scheme == "memory":
-        if place:
-            raise InvalidConfiguration(f"backend URL {_shown(url)!r}: nothing can follow memory://")
-        return MemoryBackend()
-    if scheme == "file":
-        if rest.startswith("//") and not rest.startswith("///"):
-            raise InvalidConfiguration(
-                f"backend URL {_shown(url)!r}: file:///absolute/path or file:relative/path is needed"
-            )
-        return LocalFileBackend(unquote(place))
-    if scheme in ("redis", "rediss", "unix"):
-        return RedisBackend(url)
+    scheme, colon, rest = url.partition(":")
+    if colon and scheme in _SCHEMES:
+        return _SCHEMES[scheme](url)
     if "+" in scheme:
         return SQLAlchemyBackend(url)
     if rest and scheme in _ASYNC_FORMS:
         raise InvalidConfiguration(
             f"backend URL {scheme}://...: an async driver is needed, write {' or '.join(_ASYNC_FORMS[scheme])}"
         )
-    store = registered_store(url) if ":" in url else None
-    if store is not None:
-        return StoreBackend(store)
-    raise UnknownBackend(scheme if ":" in url else url, _KNOWN)
+    store = registered_store(url) if colon else None
+    if store is None:
+        raise UnknownBackend(scheme if colon else url, _KNOWN)
+    return StoreBackend(store)
+
+
+def _env_of(url: str) -> EnvVarBackend:
+    variable = url.removeprefix("env:").removeprefix("//")
+    return EnvVarBackend(variable) if variable else EnvVarBackend()
+
+
+def _memory_of(url: str) -> MemoryBackend:
+    if url.removeprefix("memory:").removeprefix("//"):
+        raise InvalidConfiguration(f"backend URL {_shown(url)!r}: nothing can follow memory://")
+    return MemoryBackend()
+
+
+def _file_of(url: str) -> LocalFileBackend:
+    path = url.removeprefix("file:")
+    if path.startswith("//") and not path.startswith("///"):
+        raise InvalidConfiguration(
+            f"backend URL {_shown(url)!r}: file:///absolute/path or file:relative/path is needed"
+        )
+    return LocalFileBackend(unquote(path.removeprefix("//")))
+
+
+_SCHEMES: dict[str, Callable[[str], BaseStateBackend]] = {
+    "env": _env_of,
+    "memory": _memory_of,
+    "file": _file_of,
+    "redis": RedisBackend,
+    "rediss": RedisBackend,
+    "unix": RedisBackend,
+}
 
 
 def _shown(url: str) -> str:
@@ -401,8 +420,11 @@ def checked_name(name: object) -> str:
     return name
 
 
-def checked_backend(backend: object) -> BaseStateBackend:
-    """Return a backend, or raise ``InvalidConfiguration``."""
+def checked_backend(backend: object, *, beside_name: bool = True) -> BaseStateBackend:
+    """Return a backend, or raise ``InvalidConfiguration``; ``beside_name``: whether the caller has a ``name=`` too."""
     if not isinstance(backend, BaseStateBackend):
-        raise InvalidConfiguration(f"backend={_told(backend)}: an instance of a BaseStateBackend subclass is needed")
+        problem = f"backend={_told(backend)}: an instance of a BaseStateBackend subclass is needed"
+        if beside_name and is_switch_name(backend):
+            problem += f"; to say which switch is meant, write name={backend!r}"
+        raise InvalidConfiguration(problem)
     return backend

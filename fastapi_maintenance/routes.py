@@ -20,6 +20,7 @@ from fastapi.routing import APIRoute, APIRouter
 from starlette.applications import Starlette
 from starlette.convertors import FloatConvertor, IntegerConvertor, StringConvertor, UUIDConvertor
 from starlette.endpoints import HTTPEndpoint
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -50,6 +51,8 @@ class Entry(NamedTuple):
     root_path: str
     mark: Mark | None
     """The innermost mark outside this router."""
+    app: Any
+    """The app that is answering there, where it is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,16 @@ class Target:
     """What FastAPI calls before the endpoint, at any depth; only if it was asked for."""
     failure: Exception | None = None
     """What matching raised, if it did: then something may run, and nothing is known of it."""
+    handed_to: Any = None
+    """The ASGI app that ``last_router`` hands the request to, with the middleware of the route or mount around it."""
+    routers_in_sight: int | None = None
+    """How many of ``entries`` come before the first app or router that may run anything; ``None``: all of them."""
+
+    @property
+    def last_router(self) -> Router | None:
+        """The last router before the application's code. A preflight's exemption ends there."""
+        in_sight = self.entries[: self.routers_in_sight]
+        return in_sight[-1].router if in_sight else None
 
 
 def resolve(app: ASGIApp, scope: Scope, *, mark: Mark | None = None, with_dependencies: bool = False) -> Target:
@@ -124,16 +137,50 @@ def declared_path(scope: Scope) -> str | None:
     return root_path.removeprefix(scope.get("app_root_path", root_path)) + path
 
 
-def wrap_innermost(router: Router, wrap: Callable[[ASGIApp], ASGIApp]) -> None:
-    """Put something between a router's own middleware and the router, where that middleware lets us."""
+def routers_of(app: ASGIApp) -> Iterator[Router]:
+    """Yield the routers that an app leads to, outermost first, by reading lists alone: that leaves no traces."""
+    seen: set[int] = set()
+    apps = [app]
+    while apps:
+        root = root_of(apps.pop())
+        router = router_of(root) if isinstance(root, Starlette) else root
+        if router is None or id(router) in seen:
+            continue
+        seen.add(id(router))
+        yield router
+        apps.append(router.default)
+        for route in router.routes:
+            if isinstance(route, (Mount, Host)):
+                apps.append(_mounted_app(route))
+            elif is_included(route):
+                apps.append(route.original_router)  # type: ignore[attr-defined]
+            elif not isinstance(route, APIRoute):
+                apps.append(getattr(route, "app", None))  # type: ignore[arg-type]
+
+
+def cors_of(app: Any) -> CORSMiddleware | None:
+    """Return Starlette's own ``CORSMiddleware`` around an endpoint: it calls nothing for a preflight."""
+    for step in steps_of(app):
+        if isinstance(step, (Router, Starlette)):
+            break
+        if type(step) is CORSMiddleware:
+            return step
+    return None
+
+
+def wrap_innermost(router: Router, wrap: Callable[[ASGIApp], ASGIApp]) -> bool:
+    """Put something between a router's own middleware and the router; return whether that middleware lets us."""
     for step in steps_of(router.middleware_stack, _kept):
+        if step is router:
+            break  # it has none
         inner = _kept(step)
-        if step is not router and isinstance(inner, MethodType) and inner.__self__ is router:
+        if isinstance(inner, MethodType) and inner.__self__ is router:
             if isinstance(step, FunctionType):
                 _cell_of_app(step).cell_contents = wrap(inner)
             else:
                 step.app = wrap(inner)
-            return
+            return True
+    return False
 
 
 def steps_of(app: Any, inner_of: Callable[[Any], Any] | None = None) -> Iterator[Any]:
@@ -181,12 +228,16 @@ class _Walk:
         self.mark = mark
         self.overriding: list[tuple[Any, Mark | None]] = []
         """The apps and routers so far that do something else than Starlette's and FastAPI's own, with their marks."""
+        self.in_sight: tuple[int, Any] | None = None
+        """``routers_in_sight`` and ``handed_to`` where the first of these was met."""
         self.entries: list[Entry] = []
+        self.handed_to: Any = None
         self.prefix = ""
         """The paths of the mounts so far."""
 
-    def app(self, app: ASGIApp) -> Target:
-        """Enter an ASGI app."""
+    def app(self, app: ASGIApp, handed_to: Any = None) -> Target:
+        """Enter an ASGI app, which may stand within ``handed_to``."""
+        self.handed_to = handed_to or app
         for step in steps_of(app):
             self.note_mark(step)
             if isinstance(step, Starlette):
@@ -202,7 +253,8 @@ class _Walk:
     def router(self, router: Router) -> Target:
         """Enter a router: the first full match, else the first partial one, else what is behind the routes."""
         self.note_overriding(router)
-        self.entries.append(Entry(router, self.view.get("root_path", ""), self.mark))
+        self.entries.append(Entry(router, self.view.get("root_path", ""), self.mark, self.view.get("app")))
+        self.handed_to = None
         matched = self.select(router)
         return self.behind(router) if matched is None else self.route(matched)
 
@@ -302,7 +354,7 @@ class _Walk:
         if app is not route.app:
             for step in steps_of(route.app):
                 self.note_mark(step)
-        return self.app(app)
+        return self.app(app, route.app)
 
     def included(self, included: Any) -> Target:
         """Enter an included router: its best candidate, which may be a router included into it."""
@@ -324,6 +376,7 @@ class _Walk:
         if answers_405_itself and described.methods and method not in described.methods:
             return self.nothing()
         endpoint = described.endpoint
+        self.handed_to = route.app if answers_405_itself else None
         if not isinstance(route, APIRoute):
             if isinstance(endpoint, type) and issubclass(endpoint, HTTPEndpoint):
                 return self.http_endpoint(endpoint, method, described, is_all=answers_405_itself)
@@ -369,22 +422,33 @@ class _Walk:
         if not has_stock_call(app):
             self.note_mark(app)
             self.overriding.append((app, self.mark))
+            self.in_sight = self.in_sight or (len(self.entries), self.handed_to)
 
     def with_overriding(self, target: Target) -> Target:
         """Return the target of a way on which overriding apps and routers run, too: their strictest mark applies."""
-        if not self.overriding:
+        if self.in_sight is None:
             return target
         marks = [mark for _, mark in self.overriding] + ([target.mark] if target.runs else [])
         mark = Mark.ON if Mark.ON in marks else None if None in marks else Mark.OFF
         endpoint = target.endpoint if target.runs else self.overriding[-1][0]
-        return replace(target, runs=True, endpoint=endpoint, mark=mark, docs=False)
+        routers, handed_to = self.in_sight
+        return replace(
+            target,
+            runs=True,
+            endpoint=endpoint,
+            mark=mark,
+            docs=False,
+            handed_to=handed_to,
+            routers_in_sight=routers,
+        )
 
     def target(self, endpoint: Any, route: Any = None, *, docs: bool = False) -> Target:
         """Return the end of a way on which something runs."""
         path = self.prefix + getattr(route, "path", "") or None
         dependant = getattr(route, "dependant", None) if self.with_dependencies else None
         dependencies = () if dependant is None else tuple(_calls(dependant))
-        return Target(True, endpoint, self.mark, docs, tuple(self.entries), path, dependencies)
+        entries = tuple(self.entries)
+        return Target(True, endpoint, self.mark, docs, entries, path, dependencies, handed_to=self.handed_to)
 
     def nothing(self) -> Target:
         """Return the end of a way on which no application code runs."""

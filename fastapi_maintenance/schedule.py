@@ -20,7 +20,6 @@ import uuid
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from heapq import merge
@@ -152,7 +151,7 @@ class Window(BaseModel):
                 raise ValueError(f"a recurring window lasts {_LONGEST.days} days at most, not {self.duration}")
             if not _FIRST_YEAR <= self.start.year <= _LAST_YEAR:
                 raise ValueError(f"a recurring window begins in the years {_FIRST_YEAR} to {_LAST_YEAR}: {self.start}")
-            _recurrence_of(self)
+            _recurrence_of(self)  # the zone before: what is wrong is cached, and zones may be installed
         return self
 
     @property
@@ -161,8 +160,7 @@ class Window(BaseModel):
         return self.end - self.start
 
 
-@dataclass(frozen=True, slots=True)
-class Occurrence:
+class Occurrence(NamedTuple):
     """One time that a window occurs."""
 
     window: Window
@@ -170,8 +168,7 @@ class Occurrence:
     end: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """A time from ``since`` until just before ``until`` in which the answer is the same."""
 
     since: datetime
@@ -337,8 +334,6 @@ def _checked_recurrence(rrule: str, zone: str, start: datetime, duration: timede
     """Return when a window begins, or what is wrong with it."""
     try:
         starts = _Starts(rrule, zone, start)
-    except UnknownZone:
-        raise  # and look again: somebody may install it
     except ValueError as error:
         return str(error)
     begins = start.astimezone(starts.zone)

@@ -28,6 +28,7 @@ from starlette.types import Scope
 from . import background
 from .backends.base import VIEW, BaseStateBackend, StateBackend, StoreBackend
 from .exceptions import BackendUnavailable, MaintenanceError, ReadOnlyBackend, UnsupportedByBackend
+from .page import in_one_line
 from .registry import AppSwitch
 from .state import Change, Hold, MaintenanceMode, MaintenanceState, as_mode
 from .transitions import Transitions
@@ -35,6 +36,7 @@ from .transitions import Transitions
 logger = logging.getLogger("fastapi_maintenance")
 
 _SECONDS_BETWEEN_TRIES = 0.001
+_MOST_NAMED = 5
 
 
 class Knowledge(StrEnum):
@@ -249,8 +251,12 @@ class StoreView(View):
         self._wake = _Wake()
         self._failures = 0
         """How many attempts failed since the last that did not."""
+        self._logged: set[type[Exception]] = set()
+        """The kinds of failure that were logged since the last attempt that did not fail."""
         self._last_contact: float | None = None
         self._last_error: str | None = None
+        self._unreadable: str | None = None
+        """What is wrong with stored windows that don't apply."""
 
     def peek(self) -> MaintenanceState | None:
         """Return the last copy, or ``None`` before the first."""
@@ -289,7 +295,7 @@ class StoreView(View):
             Knowledge.STALE if self._failures else Knowledge.READY,
             None if stored is None else stored.version,
             time.monotonic() - last_contact,
-            self._last_error,
+            self._last_error or self._unreadable,
         )
 
     @property
@@ -429,6 +435,7 @@ class StoreView(View):
         self._stored = state
         self._in_contact()
         if state is not None:
+            self._note_unreadable(state)
             self._show(state)
         else:
             self._show(_OFF if self._backend.store.missing_is_off else self._initial())
@@ -442,19 +449,34 @@ class StoreView(View):
         if self._watched:
             self._notice(state.holds)
 
+    def _note_unreadable(self, state: MaintenanceState) -> None:
+        """Log stored windows that can't be read, once."""
+        problems = [f"window {id_!r}: {window.problem}" for id_, window in state.unreadable_windows.items()]
+        unreadable = in_one_line("; ".join(problems[:_MOST_NAMED])) or None
+        if unreadable is not None and unreadable != self._unreadable:
+            logger.warning(
+                "%r has %d windows that can't be read and don't apply, the rest does: %s",
+                self._backend,
+                len(problems),
+                unreadable,
+            )
+        self._unreadable = unreadable
+
     def _in_contact(self) -> None:
         if self._failures:
             logger.warning("%r can be read again", self._backend)
         self._failures, self._last_error, self._last_contact = 0, None, time.monotonic()
+        self._logged.clear()
 
     def _failed(self, error: Exception) -> None:
         """Take note of a failure: the last known state stays, unless it is too old by the backend's policy."""
         if not isinstance(error, MaintenanceError):  # those name the store
             error = BackendUnavailable(repr(self._backend), str(error) or repr(error))
         self._failures += 1
-        self._last_error = str(error)
-        if self._failures == 1:
-            counts = "the last known one stays"
+        self._last_error = in_one_line(str(error))
+        if type(error) not in self._logged:  # after an outage, a store without its data is news
+            self._logged.add(type(error))
+            counts = f"the switch stays {self.latest().mode_at(datetime.now(UTC))}"
             if self._last_contact is None:
                 counts = f"until it can be, the switch counts as {self._backend.initial}"
             logger.warning("the maintenance state can't be read, %s: %s", counts, self._last_error)

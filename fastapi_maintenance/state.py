@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -22,10 +22,12 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    PrivateAttr,
     TypeAdapter,
     ValidationError,
     field_validator,
 )
+from pydantic_core import from_json, to_json
 
 from .exceptions import (
     CorruptState,
@@ -35,16 +37,34 @@ from .exceptions import (
     UnknownWindow,
     VersionConflict,
 )
-from .schedule import Occurrence, Outlook, Step, Timetable, Window
+from .page import in_one_line
+from .schedule import MAX_WINDOWS, Occurrence, Outlook, Step, Timetable, Window
 
 MAX_BYTES = 64 * 1024
 """The largest document that is stored or read."""
+
+_ROOM_FOR_MODE = _ROOM_FOR_HOLD = 16 * 1024
+"""What the longest reason, in characters that take six bytes each, and all that goes with it can take."""
+
+MAX_REASON = 2000
+"""The longest reason that is accepted, in characters."""
+MAX_OWNER = 300
+"""The longest name of who holds or changes a switch, in characters."""
+MAX_HOLDS = 200
+"""How many holds a switch may have at a time."""
+MAX_RETRY_AFTER = 10**9
+"""The most seconds after which clients may be told to come back."""
+MAX_VERSION = 2**53 - 1
+"""The highest version: JavaScript and Lua know no higher whole numbers. After it a new life (``epoch``) begins."""
+
+_LONGEST_PROBLEM = 300
 
 _MOST_RECENT_CHANGES = 32
 """How many changes a document remembers, so that none is made twice."""
 _EXPIRED_HOLDS_KEPT_FOR = timedelta(hours=1)
 """So long a hold that has expired stays in the document: code that comes back from a long sleep finds it expired, and
 not broken by an operator."""
+
 
 _TIMETABLE = "_known_timetable"
 """Where a state keeps what it has worked out of its windows: beside the fields, so neither compared nor stored."""
@@ -101,7 +121,8 @@ Milliseconds = Annotated[
 class Hold(BaseModel):
     """A temporary override by running code: for as long as it lives, the switch is held on or off."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Members that only newer versions know are kept.
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     kind: Literal["on", "off"]
     owner: str = ""
@@ -123,6 +144,13 @@ class RecentChange(BaseModel):
     at: Moment | None = None
     what: str = ""
     """For people."""
+
+
+class UnreadableWindow(NamedTuple):
+    """A stored window that can't be understood here: it is kept, and does not apply."""
+
+    stored: Any
+    problem: str
 
 
 class Explanation(NamedTuple):
@@ -147,21 +175,23 @@ class MaintenanceState(BaseModel):
     ``mode`` is the stored mode, what an operator set; ``mode_at(now)`` is what counts.
     """
 
+    # Members that only newer versions know are kept.
     model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 
     schema_: Literal[1] = Field(default=1, validation_alias="schema", serialization_alias="schema")
     epoch: str = ""
     """The life of the document: another one means that the store was emptied in between."""
-    version: int = Field(default=0, ge=0)
+    version: int = Field(default=0, ge=0, le=MAX_VERSION)
     """Grows with each change within an epoch."""
     mode: MaintenanceMode = MaintenanceMode.OFF
     reason: str | None = None
     since: Moment | None = None
+    """When the maintenance began that ``mode`` makes: to store a mode again, or another one that blocks, keeps it."""
     until: Moment | None = None
-    retry_after: int | None = Field(default=None, ge=0)
+    retry_after: int | None = Field(default=None, ge=0, le=MAX_RETRY_AFTER)
     """After how many seconds clients are told to come back while the end isn't known."""
     holds: dict[str, Hold] = Field(default_factory=dict)
-    windows: dict[str, Window] = Field(default_factory=dict)
+    windows: dict[str, Window] = Field(default_factory=dict, max_length=MAX_WINDOWS)
     """The planned periods of maintenance, by their ids."""
     updated_by: str | None = None
     updated_at: Moment | None = None
@@ -171,6 +201,7 @@ class MaintenanceState(BaseModel):
     """Whether this document was put back into a store that had lost it, and nobody has changed it since."""
     forgotten: bool = False
     """Whether the switch was forgotten, and nobody has set it since."""
+    _unreadable: dict[str, UnreadableWindow] = PrivateAttr(default_factory=dict)
 
     @field_validator("windows")
     @classmethod
@@ -180,6 +211,11 @@ class MaintenanceState(BaseModel):
                 msg = f"window {window.id!r} is stored as {id_!r}"
                 raise ValueError(msg)
         return windows
+
+    @property
+    def unreadable_windows(self) -> Mapping[str, UnreadableWindow]:
+        """The stored windows that can't be understood here, by their ids."""
+        return self._unreadable
 
     @property
     def timetable(self) -> Timetable:
@@ -216,10 +252,11 @@ class MaintenanceState(BaseModel):
             return MaintenanceMode.ON if _closing(self.holds) else MaintenanceMode.OFF
         if instead is not None:
             return MaintenanceMode.ON if instead else MaintenanceMode.OFF
-        mode = self._stored_mode_at(now)
+        mode = self.stored_mode_at(now)
         return planned if _STRENGTH[planned] > _STRENGTH[mode] else mode
 
-    def _stored_mode_at(self, now: datetime) -> MaintenanceMode:
+    def stored_mode_at(self, now: datetime) -> MaintenanceMode:
+        """Return the stored mode, which is off after its end."""
         return MaintenanceMode.OFF if self.until is not None and now >= self.until else self.mode
 
     def holds_at(self, now: datetime) -> dict[str, Hold]:
@@ -254,7 +291,7 @@ class MaintenanceState(BaseModel):
             return Explanation(hold.reason or self.reason, None, self.retry_after)
         if instead is not None:
             return Explanation()
-        mode = self._stored_mode_at(now)
+        mode = self.stored_mode_at(now)
         until, reason = self.until, self.reason
         if self.windows:
             segment = self.timetable.at(now)
@@ -277,8 +314,11 @@ class MaintenanceState(BaseModel):
     def next_change_at(self, now: datetime) -> datetime | None:
         """Return when another mode will count, unless somebody changes the state before.
 
-        ``None``: never, or that is not in sight.
+        ``None``: never, or that is not in sight, or nobody can say. That is so while code holds the switch: it renews
+        its holds before they expire, until it gives them back.
         """
+        if self.holds:
+            return None
         outlook = self.timetable.outlook(now) if self.windows else _NOTHING_PLANNED
         ends = [self.until, *(step.since for step in outlook.steps)]
         mode, rank, ahead = self.mode_at(now), outlook.steps[0].rank, deque(outlook.steps[1:])
@@ -313,8 +353,11 @@ class MaintenanceState(BaseModel):
         Raises:
             InvalidConfiguration: It is larger than a document may be.
         """
-        document = {"schema": 1, "epoch": self.epoch, "version": self.version, "mode": self.mode.value}
+        document: dict[str, Any] = {"schema": 1, "epoch": self.epoch, "version": self.version, "mode": self.mode.value}
         document |= self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        if self._unreadable:
+            kept = {id_: window.stored for id_, window in self._unreadable.items()}
+            document["windows"] = {**(document.get("windows") or {}), **kept}
         return checked_size(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode())
 
     @classmethod
@@ -323,19 +366,68 @@ class MaintenanceState(BaseModel):
 
         Raises:
             CorruptState: It is no document, one of another schema, or larger than one may be.
-            MissingExtra: It can't be understood here: of a window that recurs, this host lacks the rules or the zone.
         """
         if len(raw) > MAX_BYTES:
             raise CorruptState(where, f"more than {MAX_BYTES} bytes")
         try:
             state = cls.model_validate_json(raw, strict=True)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise CorruptState(where, f"{place}: {first['msg']}" if place else first["msg"]) from None
+            state = cls._readable_part(raw, error, where)
         if "schema_" not in state.model_fields_set:
             raise CorruptState(where, "it does not say which schema it has")
         return state
+
+    @classmethod
+    def _readable_part(cls, raw: bytes | str, error: ValidationError, where: str) -> Self:
+        """Return the state of a document without the windows that can't be read, if these are the only problem."""
+        try:
+            document = from_json(raw)
+            windows = document["windows"].items()
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise CorruptState(where, problem_of(error)) from None
+        unreadable: dict[str, UnreadableWindow] = {}
+        readable: dict[str, Any] = {}
+        for id_, stored in windows:
+            problem = _problem_of_window(id_, stored)
+            if problem is None and len(readable) == MAX_WINDOWS:
+                problem = f"there are more than {MAX_WINDOWS} windows"
+            if problem is None:
+                readable[id_] = stored
+            else:
+                unreadable[id_] = UnreadableWindow(stored, problem)
+        try:
+            state = cls.model_validate_json(to_json({**document, "windows": readable}), strict=True)
+        except ValidationError as other:
+            raise CorruptState(where, problem_of(other)) from None
+        return state.with_unreadable(unreadable)
+
+    def with_unreadable(self, unreadable: dict[str, UnreadableWindow]) -> Self:
+        """Return the state with these windows that can't be read."""
+        state = self.model_copy()
+        state._unreadable = unreadable  # noqa: SLF001 - of this very class
+        return state
+
+    def without_unreadable(self, ids: frozenset[str]) -> Self:
+        """Return the state without these windows that can't be read."""
+        if not ids & self._unreadable.keys():
+            return self
+        return self.with_unreadable({id_: window for id_, window in self._unreadable.items() if id_ not in ids})
+
+
+def _problem_of_window(id_: str, stored: Any) -> str | None:
+    """Return what is wrong with a stored window, if anything is."""
+    try:
+        window = Window.model_validate_json(to_json(stored), strict=True)
+    except ValidationError as error:
+        return problem_of(error)
+    return None if window.id == id_ else f"window {window.id!r} is stored as {id_!r}"
+
+
+def problem_of(error: ValidationError) -> str:
+    """Return the first problem of a document, with its place: in one line, for logs that keep them apart by lines."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return in_one_line(f"{place}: {first['msg']}" if place else first["msg"])[:_LONGEST_PROBLEM]
 
 
 def _closing(holds: Mapping[str, Hold]) -> list[Hold]:
@@ -351,10 +443,11 @@ def checked_size(document: bytes) -> bytes:
     return document
 
 
-def too_large(size: int) -> InvalidConfiguration:
+def too_large(size: int, limit: int = MAX_BYTES) -> InvalidConfiguration:
     """Return the error for a document of so many bytes."""
+    room = "" if limit == MAX_BYTES else ", so that a mode and a hold always fit"
     return InvalidConfiguration(
-        f"the state would have {size} bytes, nothing was changed: at most {MAX_BYTES} are stored; "
+        f"the state would have {size} bytes, nothing was changed: at most {limit} are stored{room}; "
         "shorten the reasons, or plan fewer windows"
     )
 
@@ -391,6 +484,12 @@ class Change:
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     """Makes a retry harmless: a store makes the change with one id once."""
 
+    def __post_init__(self) -> None:
+        """Keep the name of who makes it short: it is for people."""
+        if self.by is not None:
+            check_text(self.by, "by")
+            object.__setattr__(self, "by", self.by[:MAX_OWNER])
+
     def check(self, state: MaintenanceState, now: datetime) -> None:
         """Raise the ``ChangeRejected`` that says so where what the change requires isn't so."""
         if self.expected_version is not None and self.expected_version != state.version:
@@ -401,29 +500,53 @@ class Change:
         expired = self.required_holds - state.holds_at(now).keys()
         if expired and self.is_renewal:
             raise HoldLost(sorted(expired), expired=True)
-        unknown = self.required_windows - state.windows.keys()
+        known = state.windows.keys() | state.unreadable_windows.keys()
+        unknown = self.required_windows - known
         if unknown:
-            raise UnknownWindow(sorted(unknown), sorted(state.windows))
+            raise UnknownWindow(sorted(unknown), sorted(known))
         if self.refuse_while_held:
-            owners = sorted(hold.owner for hold in state.holds_at(now).values() if hold.kind == "on")
+            owners = sorted(in_one_line(hold.owner) for hold in state.holds_at(now).values() if hold.kind == "on")
             if owners:
                 raise SwitchIsHeld(owners)
 
     def holds_after(self, holds: Mapping[str, Hold], now: datetime) -> dict[str, Hold]:
         """Return the holds that follow ``holds``, which are those that have not expired."""
         kept = {} if self.break_holds else {id_: hold for id_, hold in holds.items() if id_ not in self.drop_holds}
-        if self.ttl is None:
-            return {**kept, **self.put_holds}
-        expiry = {"expires_at": now + self.ttl}
-        return {**kept, **{id_: hold.model_copy(update=expiry) for id_, hold in self.put_holds.items()}}
+        expiry = {} if self.ttl is None else {"expires_at": now + self.ttl}
+        put = {id_: _put_over(kept.get(id_), hold, **expiry) for id_, hold in self.put_holds.items()}
+        return {**kept, **put}
 
     def applied_to(self, state: MaintenanceState, now: datetime) -> MaintenanceState:
         """Return the state that follows ``state``.
 
         Raises:
             VersionConflict, HoldLost, UnknownWindow, SwitchIsHeld: A requirement of the change isn't met.
+            InvalidConfiguration: It has too many windows or holds.
         """
         self.check(state, now)
+        after = self.after(state, now)
+        self.check_room(state, after)
+        return after
+
+    def check_room(self, before: MaintenanceState, after: MaintenanceState) -> None:
+        """Raise ``InvalidConfiguration`` where more windows or holds would leave too little room for a mode."""
+        more_windows = bool(after.windows.keys() - before.windows.keys())
+        if more_windows and len(after.windows) + len(after.unreadable_windows) > MAX_WINDOWS:
+            raise InvalidConfiguration(
+                f"{MAX_WINDOWS} windows are planned already, nothing was changed: cancel one first, "
+                "or let one window recur (rrule)"
+            )
+        more_holds = bool(after.holds.keys() - before.holds.keys())
+        if more_holds and len(after.holds) > MAX_HOLDS:
+            raise InvalidConfiguration(f"{MAX_HOLDS} blocks hold the switch already, nothing was changed")
+        if more_windows or more_holds:
+            limit = MAX_BYTES - _ROOM_FOR_MODE - (_ROOM_FOR_HOLD if more_windows else 0)
+            size = len(after.model_copy(update=_WITHOUT_MODE).to_json())
+            if size > limit:
+                raise too_large(size, limit)
+
+    def after(self, state: MaintenanceState, now: datetime) -> MaintenanceState:
+        """Return the state that would follow ``state``, whatever the change requires."""
         if self.forgets:
             state = MaintenanceState(epoch=state.epoch, version=state.version, recent_changes=state.recent_changes)
         holds = state.holds_at(now - _EXPIRED_HOLDS_KEPT_FOR)
@@ -431,16 +554,25 @@ class Change:
         if not self.is_renewal:
             made = RecentChange(id=self.id, by=self.by, at=now, what=self.summary)
             update |= self.fields
+            if update.get("since") is not None:
+                update["since"] = self._since(state, update["since"], now)
             update |= {
-                "epoch": state.epoch or self.id,
-                "version": state.version + 1,
+                "epoch": state.epoch if state.epoch and state.version < MAX_VERSION else self.id,
+                "version": state.version + 1 if state.version < MAX_VERSION else 1,
                 "updated_by": self.by,
                 "updated_at": now,
                 "recent_changes": (*state.recent_changes, made)[-_MOST_RECENT_CHANGES:],
                 "restored": False,
                 "forgotten": self.forgets,
             }
-        return state.model_copy(update=update)
+        return state.model_copy(update=update).without_unreadable(self.drop_windows)
+
+    def _since(self, state: MaintenanceState, since: datetime, now: datetime) -> datetime | None:
+        """Return when the maintenance began that this change goes on with, or begins."""
+        if state.stored_mode_at(now) is not MaintenanceMode.OFF:
+            return state.since  # a maintenance that is corrected began when it began
+        going_on = state.timetable.all_at(since) if state.windows else ()
+        return min((occurrence.start for occurrence in going_on), default=since)
 
     @property
     def summary(self) -> str:
@@ -463,12 +595,32 @@ class Change:
             ended = {active.window.id: active.start for active in state.timetable.all_at(self.ends_windows_at)}
         if not (self.put_windows or self.drop_windows or ended):
             return state.windows
-        windows = {
-            id_: _ended(window, ended.get(id_))
-            for id_, window in state.windows.items()
-            if id_ not in self.drop_windows
-        }
-        return {**windows, **self.put_windows}
+        kept = {id_: window for id_, window in state.windows.items() if id_ not in self.drop_windows}
+        windows = {id_: _ended(window, ended.get(id_)) for id_, window in kept.items()}
+        return {**windows, **{id_: _put_over(windows.get(id_), window) for id_, window in self.put_windows.items()}}
+
+
+def check_text(value: object, name: str) -> None:
+    """Raise ``InvalidConfiguration`` if a value is no text that can be stored."""
+    try:
+        str.encode(value)  # type: ignore[arg-type]
+    except (TypeError, UnicodeEncodeError):
+        raise InvalidConfiguration(f"{name}={value!r}: a text is needed") from None
+
+
+_WITHOUT_MODE: dict[str, Any] = {
+    name: MaintenanceState.model_fields[name].get_default()
+    for name in ("reason", "since", "until", "retry_after", "updated_by", "recent_changes")
+}
+"""What a state is measured without, when the room that is left for these is what matters."""
+
+_T = TypeVar("_T", Hold, Window)
+
+
+def _put_over(former: _T | None, new: _T, **update: Any) -> _T:
+    """Return what is put in the place of ``former``, whose members that this version does not know stay."""
+    kept = {} if former is None else former.model_extra or {}
+    return new.model_copy(update={**kept, **(new.model_extra or {}), **update}) if kept or update else new
 
 
 def _ended(window: Window, start: datetime | None) -> Window:
@@ -490,8 +642,9 @@ def set_mode(
 ) -> Change:
     """Return the change that stores ``mode``; reason, end and retry_after belong to it and replace the former ones.
 
-    To store "off" also ends the occurrences of windows that go on: who opens a service wants it open.
-    ``requirements`` are the other members of ``Change``, such as ``expected_version``.
+    A maintenance that goes on already keeps its ``since``. To store "off" also ends the occurrences of windows that go
+    on: who opens a service wants it open. ``requirements`` are the other members of ``Change``, such as
+    ``expected_version``.
     """
     since = None if mode is MaintenanceMode.OFF else now
     fields = {"mode": mode, "reason": reason, "since": since, "until": until, "retry_after": retry_after}
@@ -503,6 +656,8 @@ def is_plain(state: MaintenanceState) -> bool:
     """Return whether a plain boolean says all that a state says."""
     return (
         state.mode is not MaintenanceMode.READ_ONLY
+        and not state.model_extra
+        and not state.unreadable_windows
         and not state.holds
         and not state.windows
         and state.reason is None

@@ -76,8 +76,8 @@ class Terms:
     async def exemption(
         self, request: Request, path: str, switch: str, state: MaintenanceState, now: datetime, *, is_docs: bool
     ) -> str | None:
-        """Return why a request is exempt, or ``None``; a handler that raises exempts nobody."""
-        reason = self.exemptions.of_request(request.scope, path, is_docs=is_docs)
+        """Return why a request is exempt that is no preflight, or ``None``; a handler that raises exempts nobody."""
+        reason = self.exemptions.of_request(request.scope, path, is_docs=is_docs, preflight=False)
         if reason is not None:
             return reason
         bypass = self.exemptions.bypass

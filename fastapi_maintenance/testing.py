@@ -119,8 +119,7 @@ def _complaint(app: Starlette, method: str, path: str, name: str, *, open_: bool
     """Return what is wrong with one request, if something is."""
     target, decision = _apart(_decided(app, method, path))
     if not target.runs:
-        query = "; a path is asked for without its query, leave '?...' out" if "?" in path else ""
-        return f"{method} {path} runs nothing: there is no such route{query}"
+        return f"{method} {path} runs nothing: {_way_out(app, path)}"
     if decision.blocked is not open_:
         return None
     switches = sorted({guard.name for guard in _guards(target)} - {DEFAULT})
@@ -129,6 +128,18 @@ def _complaint(app: Starlette, method: str, path: str, name: str, *, open_: bool
         return f"{method} {path} is open: no guard of switch {name!r} stands before it; {others}"
     said = f"by {decision.rule}" + (f" ({decision.exemption})" if decision.exemption else "")
     return f"{method} {path} is {'blocked' if open_ else 'open'} {said}, switch {decision.switch!r}"
+
+
+def _way_out(app: Starlette, path: str) -> str:
+    """Return how else a path can be asked for that runs nothing as it was."""
+    others = [method for method in _METHODS if resolve(app.router, _scope(app, method, path)).runs]
+    if others:
+        return f"the route has {', '.join(others)}, so ask for ({others[0]!r}, {path!r})"
+    query = "; a path is asked for without its query, leave '?...' out" if "?" in path else ""
+    return f"there is no such route{query}"
+
+
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET")
 
 
 async def _decided(app: Starlette, method: str, path: str) -> tuple[Target, Decision]:

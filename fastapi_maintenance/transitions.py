@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from . import background
-from .page import legible
+from .page import in_one_line
 from .state import MaintenanceMode, MaintenanceState
 
 logger = logging.getLogger("fastapi_maintenance")
@@ -104,7 +104,7 @@ class Transitions:
             self._tell(Transition(before, mode, now, reason, until, state.updated_by if is_new else None, state))
         if self._timer is not None:
             self._timer.cancel()
-        due = state.next_change_at(now)
+        due = state.same_until(now)
         seconds = None if due is None else min(max((due - now).total_seconds(), 0.0), _LONGEST_SLEEP)
         if self._subscribers and self._is_polled():
             seconds = min(seconds or 1.0, 1.0)
@@ -121,7 +121,7 @@ class Transitions:
             self._where,
             transition.before,
             transition.after,
-            f": {' '.join(legible(transition.reason).split())}" if transition.reason else "",
+            f": {in_one_line(transition.reason)}" if transition.reason else "",
             extra={
                 "maintenance_before": transition.before.value,
                 "maintenance_after": transition.after.value,

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from .answers import Answer, preferred_by
+from .exemptions import PREFLIGHT
 from .policy import SAFE_METHODS, Decision, Facts, Mark, Rule, decide
 from .registry import DEFAULT
 from .routes import Target
@@ -23,13 +24,14 @@ _FORCED_ON, _FORCED_OFF = Mark.ON, Mark.OFF
 class Verdict:
     """A decision that goes for many requests, with the answers that were made for it."""
 
-    __slots__ = ("_answers", "blocked", "blocked_by_mode", "decision", "is_counted")
+    __slots__ = ("_answers", "blocked", "blocked_by_mode", "decision", "is_counted", "is_preflight")
 
     def __init__(self, decision: Decision) -> None:
         self.decision = decision
         self.blocked = decision.blocked
         self.blocked_by_mode = decision.blocked and decision.rule is Rule.MODE
         self.is_counted = decision.blocked or decision.exemption is not None
+        self.is_preflight = decision.exemption == PREFLIGHT
         self._answers: dict[tuple[str, str], Response] = {}
 
     def answer_to(self, scope: Scope, answer: Answer) -> Response | None:

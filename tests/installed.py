@@ -5,7 +5,6 @@ It stands alone: nothing of the checkout is there to be imported.
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import importlib.util
 import pkgutil
@@ -13,14 +12,13 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from importlib import metadata, resources
 from pathlib import Path
 
 from fastapi import Depends
 
 import fastapi_maintenance
-from fastapi_maintenance import Bypass, MissingExtra, configure_backend, schedule_maintenance
+from fastapi_maintenance import Bypass, MissingExtra, configure_backend
 from fastapi_maintenance.admin import maintenance_admin
 
 DATA = {
@@ -36,23 +34,16 @@ EXTRAS = {
     "sqlalchemy": ["sqlalchemy"],
     "cli": ["rich", "typer"],
     "admin": ["jinja2", "python_multipart", "multipart"],
-    "schedule": ["dateutil", "tzdata"],
+    "schedule": ["tzdata"],
     "bypass": ["itsdangerous"],
 }
 """What each extra installs. The one that is not here, otel, comes with FastAPI or is not missed."""
-
-
-def plan_a_window_that_recurs() -> None:
-    configure_backend("memory")
-    start = datetime.now(UTC) + timedelta(days=1)
-    asyncio.run(schedule_maintenance(start, start + timedelta(hours=1), rrule="FREQ=DAILY"))
 
 
 USES: list[tuple[str, Callable[[], object]]] = [
     ("redis", lambda: configure_backend("redis://127.0.0.1")),
     ("sqlalchemy", lambda: configure_backend("postgresql+asyncpg://127.0.0.1/maintenance")),
     ("admin", lambda: maintenance_admin(dependencies=[Depends(dict)])),
-    ("schedule", plan_a_window_that_recurs),
     ("bypass", lambda: Bypass("x" * 32)),
 ]
 COMMANDS = [

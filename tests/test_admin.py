@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from html import unescape
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -587,6 +589,118 @@ async def test_a_switch_is_switched_by_plain_forms(client: httpx.AsyncClient) ->
         assert (await post(client, fields_of(page, "set", "billing"), break_holds="yes")).status_code == 303
     state = await get_maintenance_state(name="billing")
     assert (state.mode, state.holds, state.reason) == ("off", {}, None)
+
+
+def entered(page: str, action: str, name: str = "default") -> dict[str, str]:
+    """Return what a browser would send if a form is sent as it was shown, the last one of that kind."""
+    forms = [form for form in re.findall(r"<form.*?</form>", page, re.DOTALL) if f'value="{action}"' in form]
+    form = next(form for form in reversed(forms) if f'name="name" value="{name}"' in form)
+    fields = {}
+    for tag in re.findall(r"<input [^>]*>", form):
+        attributes = dict(re.findall(r'([\w-]+)="([^"]*)"', tag))
+        fields[attributes["name"]] = unescape(attributes.get("value", ""))
+    options = re.findall(r'<option value="(\w+)"( selected)?>', form)
+    if options:
+        fields["mode"] = next((value for value, selected in options if selected), options[0][0])
+    return fields
+
+
+async def test_a_change_begins_with_what_is_on(client: httpx.AsyncClient) -> None:
+    """So who corrects the reason loses neither mode nor end, to the second, nor what clients are told."""
+    until = datetime.now(UTC) + timedelta(hours=2)
+    await set_maintenance_mode("read_only", reason='"disks"', until=until, retry_after=600)
+    page = (await client.get("/admin/")).text
+    assert "Change…" in page
+    assert "Yes, switch default on" not in page
+    assert (await post(client, entered(page, "set"))).status_code == 303
+    state = await get_maintenance_state()
+    assert (state.mode, state.reason, state.until, state.retry_after) == ("read_only", '"disks"', until, 600)
+    later = {"until": f"{until + timedelta(hours=1):%Y-%m-%dT%H:%M}", "retry_after": "60", "mode": "on"}
+    page = (await client.get("/admin/")).text
+    assert (await post(client, entered(page, "set") | later)).status_code == 303
+    state = await get_maintenance_state()
+    assert (state.mode, state.reason, state.retry_after) == ("on", '"disks"', 60)
+    assert state.until == (until + timedelta(hours=1)).replace(second=0, microsecond=0)
+    page = (await client.get("/admin/")).text
+    assert (await post(client, entered(page, "set") | {"until": "", "retry_after": ""})).status_code == 303
+    state = await get_maintenance_state()
+    assert (state.until, state.retry_after) == (None, None)
+
+
+async def test_a_change_of_what_is_planned_begins_with_the_plan(client: httpx.AsyncClient) -> None:
+    """As it is on now; what is over is not on, and its form is empty."""
+    now = datetime.now(UTC)
+    window = await schedule_maintenance(now - timedelta(hours=1), now + timedelta(hours=1), reason="backup")
+    page = (await client.get("/admin/")).text
+    assert "Change…" in page
+    assert (await post(client, entered(page, "set"))).status_code == 303
+    state = await get_maintenance_state()
+    assert (state.mode, state.reason, state.until) == ("on", "backup", window.end)
+    await set_maintenance_mode(False)
+    page = (await client.get("/admin/")).text
+    assert "Yes, switch default on" in page
+    fields = entered(page, "set")
+    assert (fields["mode"], fields["reason"], fields["until"], fields["retry_after"]) == ("on", "", "", "")
+
+
+@pytest.mark.parametrize(
+    ("action", "typed", "problem"),
+    [
+        ("set", {"mode": "read_only", "until": "2020-01-01T00:00", "retry_after": "60"}, "that is over"),
+        ("set", {"mode": "on", "until": "", "retry_after": "soon"}, "whole seconds are needed"),
+        (
+            "plan",
+            {"mode": "read_only", "start": "2020-01-01T00:00", "end": "2020-01-01T01:00", "rrule": ""},
+            "after now",
+        ),
+    ],
+)
+async def test_a_refused_form_keeps_what_was_typed(
+    client: httpx.AsyncClient, action: str, typed: dict[str, str], problem: str
+) -> None:
+    """And is open, beside the problem; the forms of other switches and kinds are as ever."""
+    page = (await client.get("/admin/")).text
+    typed = {**typed, "reason": f"disks {MARKUP}"}
+    answer = await post(client, entered(page, action) | typed)
+    assert answer.status_code == 409
+    assert problem in answer.text
+    assert MARKUP not in answer.text
+    again = entered(answer.text, action)
+    assert {name: again[name] for name in typed} == typed
+    assert answer.text.count("<details open>") == 1
+    assert entered(answer.text, action, "billing")["reason"] == ""
+    assert entered(answer.text, "plan" if action == "set" else "set")["reason"] == ""
+    assert (await get_maintenance_state()).version == 0
+
+
+async def test_a_form_that_came_too_late_keeps_what_was_typed(client: httpx.AsyncClient) -> None:
+    """Above it stands what somebody else made of the switch; a form without all fields is no failure."""
+    page = (await client.get("/admin/")).text
+    await set_maintenance_mode(True, reason="theirs")
+    fields = entered(page, "set")
+    answer = await post(client, fields | {"reason": "mine"})
+    assert answer.status_code == 412
+    assert "<p>theirs" in answer.text
+    assert entered(answer.text, "set")["reason"] == "mine"
+    assert entered(answer.text, "set")["etag"] != fields["etag"]
+    answer = await post(client, {name: fields[name] for name in ("token", "name", "etag", "action", "mode")})
+    assert answer.status_code == 412
+    async with maintenance_mode_on(name="billing", owner="migration"):
+        page = (await client.get("/admin/")).text
+        answer = await post(client, fields_of(page, "set", "billing"))
+        assert " checked>" not in answer.text
+        assert entered(answer.text, "set", "billing")["mode"] == "on"
+
+
+async def test_a_hold_is_not_shown_as_an_end(client: httpx.AsyncClient, tmp_path: Path) -> None:
+    """It is renewed for as long as its code runs."""
+    configure_backend("file", file_path=tmp_path / "switch")
+    async with maintenance_mode_on(owner="migration"):
+        page = (await client.get("/admin/")).text
+        assert "Changes by itself" not in page
+        assert "Yes, keep default on" in page, "as the mode that is stored outlives the hold"
+        assert re.search(r"Until it is given back, or at \d{4}-\d\d-\d\d \d\d:\d\d UTC if its process has died", page)
+        assert (await client.get(f"{API}/default")).json()["next_change_at"] is None
 
 
 async def test_two_tabs_do_not_undo_each_other(client: httpx.AsyncClient) -> None:

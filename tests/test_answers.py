@@ -4,7 +4,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 from math import ceil
@@ -17,6 +17,7 @@ from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -216,6 +217,7 @@ async def test_a_preflight_is_answered_by_cors_not_by_us() -> None:
     """OPTIONS as a preflight passes; the plain one that reaches code is refused."""
     preflight = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
     app = FastAPI(routes=[Route("/page", lambda request: Response(), methods=["OPTIONS"])])
+    app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"])
     app.add_middleware(MaintenanceModeMiddleware, enable_maintenance=True)
     assert (await request(app, "OPTIONS", "/page", headers=preflight)).status_code == 200
     assert (await request(app, "OPTIONS", "/page")).status_code == 503
@@ -447,6 +449,33 @@ async def test_reason_and_end_come_from_the_switch() -> None:
     assert "new disks" in page.text
 
 
+READ_ONLY_TEXTS = {
+    JSON: ('"mode":"read_only"', "Service temporarily read-only due to maintenance"),
+    PROBLEM: ('"mode":"read_only"', "Service temporarily read-only due to maintenance"),
+    HTML: ("<title>Read-only for now</title>", "Service temporarily read-only", "Reading works, changing does not."),
+    TEXT: ("Read-only for now\n", "Service temporarily read-only", "Reading works, changing does not."),
+}
+
+
+@pytest.mark.parametrize("kind", OFFERED)
+def test_a_refusal_of_changes_alone_says_so(kind: str) -> None:
+    """In each kind of answer, also with texts of one's own; an endpoint that is closed for good is not read-only."""
+
+    def text_of(decision: Decision, answer: Answer) -> str:
+        request = Request(scope_of("/page", "POST", headers={"Accept": kind}))
+        return bytes(answer.response(answer.told(decision, NOW), request, NOW).body).decode()
+
+    read_only = replace(decision_of(), mode=MaintenanceMode.READ_ONLY)
+    for text in READ_ONLY_TEXTS[kind]:
+        assert text in text_of(read_only, Answer())
+        for other in decision_of(), replace(read_only, rule=Rule.FORCED_ON):
+            assert text not in text_of(other, Answer())
+    own = text_of(read_only, Answer(detail="Stock-taking", title="Closed"))
+    assert "Stock-taking" in own
+    assert READ_ONLY_TEXTS[kind][0 if "json" in kind else -1] in own
+    assert "Service temporarily" not in own
+
+
 # Retry-After
 
 _moments = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - has one
@@ -637,7 +666,8 @@ def test_an_answer_is_a_value() -> None:
         ({"status": 200}, "status=200: 400 to 599"),
         ({"status": "503"}, "status='503'"),
         ({"status": True}, "status=True"),
-        ({"retry_after": -1}, "retry_after=-1: whole seconds, 0 or more"),
+        ({"retry_after": -1}, "retry_after=-1 must be whole seconds from 0 to 1000000000"),
+        ({"retry_after": 10**9 + 1}, "retry_after=1000000001 must be whole seconds from 0 to 1000000000"),
         ({"retry_after": 1.5}, "retry_after=1.5"),
         ({"retry_after": timedelta(1)}, "retry_after=datetime.timedelta"),
         ({"jitter_seconds": -1}, "jitter_seconds=-1"),
@@ -661,12 +691,15 @@ def test_an_answer_is_a_value() -> None:
         ({"html": 1}, "html=1: a template, or the Path of a file"),
         ({"html": "page.html"}, "html='page.html' has no HTML in it; a file is given as Path('page.html')"),
         ({"html": Path("/nonexistent/page.html")}, "it can't be read: "),
-        ({"html": "<p>$who"}, "html: nothing is known for $who; accepted: $title, $detail, $reason,"),
+        ({"html": "<p>$who"}, "html: nothing is known for $who; accepted: $title, $detail, $read_only,"),
         ({"html": "<p>5 $"}, "write '$$' for a dollar sign"),
         ({"html": "<!-- if until --><p>"}, "has no other half"),
         ({"html": "<p><!-- endif -->"}, "has no other half"),
         ({"html": "<!-- if until --><!-- if not get --><!-- endif --><!-- endif -->"}, "has no other half"),
-        ({"html": "<!-- if who --><!-- endif -->"}, "'<!-- if who -->' is no condition; accepted: reason, until,"),
+        (
+            {"html": "<!-- if who --><!-- endif -->"},
+            "'<!-- if who -->' is no condition; accepted: read_only, reason, until,",
+        ),
     ],
 )
 def test_an_answer_that_can_not_work_is_refused(options: dict[str, Any], message: str) -> None:

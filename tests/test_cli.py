@@ -10,6 +10,7 @@ import pty
 import re
 import select
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -18,20 +19,33 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+import httpx
 import pytest
 import typer
+from fastapi import FastAPI
 
-from fastapi_maintenance import Bypass, MaintenanceMode, MaintenanceState, maintenance_mode_on
+from fastapi_maintenance import (
+    Bypass,
+    Exemptions,
+    MaintenanceMode,
+    MaintenanceModeMiddleware,
+    MaintenanceState,
+    configure_backend,
+    maintenance_mode_on,
+)
 from fastapi_maintenance.backends import LocalFileBackend, MemoryBackend, RedisBackend, SQLAlchemyBackend
+from fastapi_maintenance.backends.base import BaseStateBackend
 from fastapi_maintenance.cli import main
 from fastapi_maintenance.cli.running import Run
 from fastapi_maintenance.cli.terminal import details, document, summary
 from fastapi_maintenance.cli.values import after, duration, moment_of, operator, seconds
 from fastapi_maintenance.exceptions import BackendUnavailable, InvalidConfiguration
+from fastapi_maintenance.snapshot import view_of
 from fastapi_maintenance.state import Change, Hold
 
 from .commands import end_of, has_come, run, started
-from .stores import PostgresServer, RedisServer, SilentProxy, free_port
+from .servers import uvicorn_server
+from .stores import PostgresServer, RedisServer, SilentProxy, done, free_port
 
 NOW = datetime(2026, 3, 1, 3, tzinfo=UTC)
 HOSTILE = "mig\x1b[31mration\r\n[red]42[/red]\x07 \u202e:boom:"
@@ -94,7 +108,7 @@ def test_status_takes_the_options_of_the_former_version(
             status, out, error = here(capsys, "status", *names, *options, "--exit-code", "--json")
             assert (status, json.loads(out)["mode"], error) == (1, "on", "")
     status, out, _ = here(capsys, "status", "--backend", "file", "--file-path", str(file.with_name("none")))
-    assert (status, out.split("\n")[0]) == (0, "default: OFF")
+    assert (status, out.split("\n")[0]) == (0, "default: OFF (there is no file)")
     assert not file.with_name("none").exists()
 
 
@@ -115,15 +129,18 @@ def test_an_option_of_the_former_version_goes_with_its_type(
 def test_a_day_of_an_operator(any_url: str) -> None:
     """On, with all options; seen; off; a named switch; each says what was before and at which version it is now."""
     env = {"FASTAPI_MAINTENANCE_BACKEND": any_url}
+    nothing, was = "OFF (there is no file)", "was OFF"
+    if not any_url.startswith("file:"):
+        nothing, was = "no document: off, unless running workers keep an earlier state", "nothing was stored"
     shown = run("status", env=env)
     assert (shown.status, shown.error) == (0, "")
-    assert shown.out.startswith("default: OFF\n")
-    assert "ON" not in shown.out.replace("store: ", "")
+    assert shown.out.startswith(f"default: {nothing}\n")
+    assert ("hint: 'fastapi-maintenance on' and " in shown.out) is (was != "was OFF")
 
     turned = run("on", "--for", "1h30m", "--reason", HOSTILE, "--retry-after", "10m", "--backend", any_url)
     assert (turned.status, turned.error) == (0, "")
     assert re.fullmatch(
-        r"default: ON until [\d-]+ [\d:]+ UTC \(was OFF\), version 1: mig\[31mration \[red\]42\[/red\] :boom:\n",
+        rf"default: ON until [\d-]+ [\d:]+ UTC \({was}\), version 1: mig\[31mration \[red\]42\[/red\] :boom:\n",
         turned.out,
     )
 
@@ -146,12 +163,13 @@ def test_a_day_of_an_operator(any_url: str) -> None:
 
     refused = run("down", "billing", "--read-only", env=env)
     assert (refused.status, refused.out) == (1, "")
-    assert "switch 'billing' was never set in" in refused.complaint
+    assert "switch 'billing' has no state in" in refused.complaint
     shown = run("status", "billing", "--exit-code", env=env)
     assert (shown.status, shown.error) == (0, "")
-    assert shown.out.startswith("billing: OFF (never set in this store)\n")
+    assert shown.out.startswith(f"billing: {nothing}\n")
+    assert run("status", "billing", "--json", env=env).json()["stored"] is False
     turned = run("down", "billing", "--read-only", "--new", env=env)
-    assert (turned.status, turned.out, turned.error) == (0, "billing: READ-ONLY (was OFF), version 1\n", "")
+    assert (turned.status, turned.out, turned.error) == (0, f"billing: READ-ONLY ({was}), version 1\n", "")
     shown = run("status", "billing", "--exit-code", env=env)
     assert (shown.status, shown.out.split("\n")[0]) == (1, "billing: READ-ONLY")
     assert run("up", "billing", "--quiet", env=env) == type(turned)(0, "", "")
@@ -185,7 +203,11 @@ def test_reading_creates_nothing(tmp_path: Path, postgres_server: PostgresServer
         ("on --backend {file} --retry-after -1", 2, "--retry-after '-1'"),
         ("on --backend {file} --frobnicate", 2, "--frobnicate"),
         ("on --backend {file} Billing!", 2, "invalid switch name 'Billing!'"),
-        ("off --backend {file} one two", 2, "two"),
+        ("off --backend {file} default two", 1, "switch 'two' has no state in"),
+        ("on --backend {file} default Two!", 2, "invalid switch name 'Two!'"),
+        ("status --backend file:/nowhere/at/all", 1, "there is no directory /nowhere/at"),
+        ("status --backend file:/nowhere/at/all --exit-code", 2, "there is no directory /nowhere/at"),
+        ("status --backend {file} Two! --exit-code", 2, "invalid switch name 'Two!'"),
         ("nonsense", 2, "nonsense"),
         ("on", 1, "FASTAPI_MAINTENANCE_MODE can't be set from here, nothing was changed"),
         ("run --backend redis://u:hunter2@127.0.0.1:{port} -- true", 1, "is not available"),
@@ -196,14 +218,19 @@ def test_reading_creates_nothing(tmp_path: Path, postgres_server: PostgresServer
         ("status --backend redis://u:hunter2@127.0.0.1:{port} --exit-code", 2, "is not available"),
         ("on --backend postgresql+asyncpg://u:hunter2@127.0.0.1:{port}/x", 1, "is not available"),
         ("watch --backend {file} --interval soon", 2, "--interval 'soon'"),
-        ("on --backend {file} biling", 1, "switch 'biling' was never set in"),
+        ("on --backend {file} biling", 1, "switch 'biling' has no state in"),
         ("off --backend {file} biling", 1, "--new sets it for the first time"),
-        ("schedule --backend {file} 2099-01-01T00:00Z 1h biling", 1, "switch 'biling' was never set in"),
-        ("run --backend {file} biling -- true", 1, "switch 'biling' was never set in"),
-        ("run --backend {file}", 2, "stands after '--'"),
-        ("run --backend {file} --", 2, "stands after '--'"),
-        ("run --backend {file} a b -- true", 2, "stands after '--'"),
-        ("run --backend {file} --ttl 5 -- true", 2, "--ttl '5'"),
+        ("schedule --backend {file} 2099-01-01T00:00Z 1h biling", 1, "switch 'biling' has no state in"),
+        ("run --backend {file} biling -- true", 1, "switch 'biling' has no state in"),
+        ("run --backend {file}", 2, "must stand after '--': fastapi-maintenance run -- COMMAND"),
+        ("run --backend {file} --", 2, "must stand after '--': fastapi-maintenance run -- COMMAND"),
+        ("run --backend {file} alembic upgrade head", 2, ": fastapi-maintenance run -- alembic upgrade head"),
+        ("run --backend {file} alembic", 2, "run -- alembic, or fastapi-maintenance run alembic -- COMMAND if 'al"),
+        ("run --backend {file} alembic --sql upgrade", 2, "must stand after '--': fastapi-maintenance run -- COMMAND"),
+        ("run --backend {file} a b -- true", 2, "before '--' must be one switch at most, got 'a b'"),
+        ("run --backend {file} --ttl 0 -- true", 2, "--ttl '0': must be seconds or a duration, at least 1"),
+        ("run --backend {file} --drain soon -- true", 2, "--drain 'soon': must be seconds or a duration"),
+        ("watch --backend {file} --interval 0", 2, "--interval '0': must be seconds or a duration, at least 1"),
         ("run --backend {file} --on-failure explode -- true", 2, "explode"),
         ("run --backend {file} -- no-such-command", 127, "no-such-command"),
         ("bypass --backend {file}", 2, "FASTAPI_MAINTENANCE_BYPASS_SECRET"),
@@ -240,7 +267,7 @@ def test_a_corrupt_file_is_told_and_left_alone(capsys: pytest.CaptureFixture[str
     assert file.read_text() == "garbage{\x1b[2J"
     status, out, _ = here(capsys, "doctor", "--backend", url)
     assert status == 1
-    assert out.startswith("failed default, LocalFileBackend(")
+    assert out.startswith(f"failed default, {url}: readable: ")
 
 
 def test_a_mode_replaces_what_redis_can_not_read(redis_server: RedisServer) -> None:
@@ -281,7 +308,7 @@ def test_a_fault_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch, url: str
     def fails(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("fastapi_maintenance.cli.commands.store_of", fails)
+    monkeypatch.setattr("fastapi_maintenance.cli.commands.stores_of", fails)
     with pytest.raises(ZeroDivisionError):
         main(["off", "--backend", url])
 
@@ -295,7 +322,7 @@ def test_an_interrupt_has_the_status_that_shells_give_it(
     def interrupted(*_: object) -> None:
         raise interrupt
 
-    monkeypatch.setattr("fastapi_maintenance.cli.commands.store_of", interrupted)
+    monkeypatch.setattr("fastapi_maintenance.cli.commands.stores_of", interrupted)
     assert main(["off", "--backend", url]) == 130
 
 
@@ -355,7 +382,12 @@ def test_holds_keep_a_switch_from_being_turned_off(capsys: pytest.CaptureFixture
     _, out, _ = here(capsys, "status", "--backend", url)
     assert out.startswith("default: ON: nightly\n")
     assert "  stored mode: off\n" in out
-    assert "  hold: on by worker[1m 7 (nightly) unless renewed until " in out
+    assert re.search(
+        r"  hold: on by worker\[1m 7 \(nightly\), until it is given back, or at \S+ \S+ UTC if its process has died\n",
+        out,
+    )
+    assert "next change" not in out, "it is renewed before it expires"
+    assert json.loads(here(capsys, "status", "--json", "--backend", url)[1])["next_change_at"] is None
     assert here(capsys, "status", "--json", "--backend", url)[1].count('"owner": "worker\\u001b[1m 7"') == 1
     assert here(capsys, "off", "--break-holds", "--backend", url)[0] == 0
     asyncio.run(hold("off"))
@@ -373,7 +405,7 @@ def test_the_environment_can_be_read(capsys: pytest.CaptureFixture[str], monkeyp
     assert here(capsys, "status")[1] == (
         "default: READ-ONLY\n"
         "  version: 0\n"
-        "  store: EnvVarBackend('FASTAPI_MAINTENANCE_MODE')\n"
+        "  store: env://FASTAPI_MAINTENANCE_MODE\n"
         "  note: that is a variable of this shell, and not of the app; "
         "--backend URL or FASTAPI_MAINTENANCE_BACKEND says where the app keeps its switch\n"
     )
@@ -386,7 +418,7 @@ def test_the_environment_can_be_read(capsys: pytest.CaptureFixture[str], monkeyp
     assert len(error.splitlines()) == 1
     status, out, _ = here(capsys, "doctor")
     assert status == 0
-    assert "note   default, EnvVarBackend('FASTAPI_MAINTENANCE_MODE'): writable: environment variable" in out
+    assert "note   default, env://FASTAPI_MAINTENANCE_MODE: writable: environment variable" in out
 
 
 def test_whoever_has_read_enough_may_close_the_pipe(url: str) -> None:
@@ -448,7 +480,7 @@ def test_watching_tells_each_change_once(url: str, file: Path) -> None:
     with started(*watch) as plain, started(*watch, "--json") as programs:
         assert plain.stdout is not None
         assert programs.stdout is not None
-        assert re.fullmatch(r"[\d-]+ [\d:]+ UTC  default: OFF, version 0\n", plain.stdout.readline())
+        assert re.fullmatch(r"[\d-]+ [\d:]+ UTC  default: OFF \(there is no file\)\n", plain.stdout.readline())
         assert json.loads(programs.stdout.readline())["mode"] == "off"
         time.sleep(1.5)  # to be read again
         file.write_text("on")
@@ -494,6 +526,34 @@ def test_a_link_lets_testers_in(
     assert set(claims.opens) == {"default", "billing"}
 
 
+def test_a_link_stays_good_while_the_maintenance_is_corrected(
+    capsys: pytest.CaptureFixture[str], url: str, monkeypatch: Any
+) -> None:
+    """And is over when the switch was off in between; ``since`` says the same."""
+    monkeypatch.setenv("FASTAPI_MAINTENANCE_BACKEND", url)
+    monkeypatch.setenv("FASTAPI_MAINTENANCE_BYPASS_SECRET", "0123456789abcdef0123456789abcdef")
+    exemptions = Exemptions(bypass=Bypass("0123456789abcdef0123456789abcdef"))
+    app = FastAPI()
+    app.add_middleware(MaintenanceModeMiddleware, backend=configure_backend(url), exemptions=exemptions)
+    app.post("/")(lambda: None)
+
+    def since_after(*command: str) -> str:
+        assert here(capsys, *command)[0] == 0
+        time.sleep(0.3)  # the server polls the file
+        since: str = json.loads(here(capsys, "status", "--json")[1])["since"]
+        return since
+
+    with uvicorn_server(app) as server:
+        began = since_after("on")
+        link = server.http(here(capsys, "bypass")[1].strip())
+        for correction in ("--for", "2h"), ("--reason", "new disks"), ("--read-only",), ():
+            assert since_after("on", *correction) == began
+            assert httpx.post(link).status_code == 200, correction
+        assert since_after("off") is None
+        assert since_after("on") > began
+        assert httpx.post(link).status_code == 503
+
+
 def test_a_store_that_fails_is_no_switch_that_is_off(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     """Whoever wants a link is told which it is."""
     monkeypatch.setenv("FASTAPI_MAINTENANCE_BYPASS_SECRET", "0123456789abcdef0123456789abcdef")
@@ -529,11 +589,11 @@ def test_what_is_no_duration(text: str) -> None:
 
 def test_seconds_may_be_a_duration() -> None:
     """As HTTP has them, or as people do."""
-    assert (seconds("0", "--retry-after"), seconds("600", "--retry-after"), seconds("10m", "--retry-after")) == (
-        0,
-        600,
-        600,
-    )
+    for text, expected in {"0": 0, "0s": 0, "600": 600, " 10m ": 600}.items():
+        assert seconds(text, "--retry-after") == expected
+    for wrong in "", "0", "0s", "-5", "soon", "9" * 10, "9" * 5000 + "s":
+        with pytest.raises(InvalidConfiguration, match=r"--ttl .* must be seconds or a duration, at least 1, such as"):
+            seconds(wrong, "--ttl", least=1)
 
 
 def test_moments_have_a_zone() -> None:
@@ -573,7 +633,7 @@ def test_what_has_ended_is_not_on() -> None:
 def test_holds_without_owner_or_end_are_told() -> None:
     """Those of older versions and sticky ones."""
     state = MaintenanceState(holds={"one": Hold(kind="on")}, retry_after=60)
-    assert ("hold", "on") in details(state, NOW, "")
+    assert ("hold", "on, until it is given back") in details(state, NOW, "")
     assert ("retry after", "60 s") in details(state, NOW, "")
     assert document("shop", state, NOW, "")["holds"] == [
         {"id": "one", "kind": "on", "owner": "", "reason": None, "expires_at": None}
@@ -653,14 +713,15 @@ def test_a_command_runs_under_maintenance(any_url: str, tmp_path: Path) -> None:
 def test_a_command_begins_when_all_workers_have_seen_the_switch(any_url: str, drain: str) -> None:
     """Each reads its store every so often, and sees a push at once only while its connection for that is alive."""
     code = (
-        "import subprocess, sys, time; print(time.time(), flush=True);"
-        "subprocess.run([sys.executable, '-m', 'fastapi_maintenance', 'status', '--json'])"
+        "import asyncio, time; print(time.time());"
+        "from fastapi_maintenance import get_maintenance_state;"
+        "print(asyncio.run(get_maintenance_state()).updated_at.timestamp())"
     )
     ended = run(
         *("run", "--drain", drain, "--", sys.executable, "-c", code), env={"FASTAPI_MAINTENANCE_BACKEND": any_url}
     )
-    begun, known = ended.out.splitlines()
-    waited = float(begun) - datetime.fromisoformat(json.loads(known)["updated_at"]).timestamp()
+    begun, changed = map(float, ended.out.splitlines())
+    waited = begun - changed
     poll_seconds = 0.1 if any_url.startswith("file:") else 1.0
     assert waited > max(int(drain[0]), 1.09 * poll_seconds)
 
@@ -951,7 +1012,7 @@ def test_the_doctor_finds_a_store_well(any_url: str) -> None:
     examined = run("doctor", env=env)
     assert (examined.status, examined.error) == (0, "")
     readable, writable, clock = examined.out.splitlines()
-    assert re.fullmatch(r"ok     default, \w+\(.*\): readable: ON, version 1, in \d+ ms", readable)
+    assert re.fullmatch(r"ok     default, [a-z+]+://.*: readable: ON, version 1, in \d+ ms", readable)
     assert writable.startswith("ok     default")
     assert writable.endswith("writable: yes")
     assert ("clock: this host's" in clock) is any_url.startswith("file")
@@ -971,7 +1032,7 @@ def test_the_doctor_finds_what_is_wrong_with_a_store(redis_server: RedisServer, 
     finally:
         redis_server.run("REPLICAOF", "NO", "ONE")
     assert (examined.status, examined.error) == (1, "")
-    assert "writable: RedisBackend" in examined.out
+    assert f"writable: redis://127.0.0.1:{redis_server.port}/0, key " in examined.out
     assert "read only replica" in examined.out
     examined = run("doctor", "--backend", f"file://{tmp_path / 'none' / 'switch'}")
     assert examined.status == 1
@@ -1033,7 +1094,7 @@ def test_the_doctor_gives_the_app_the_store_that_is_named(url: str, file: Path) 
     examined = run("doctor", "tests.shop:app", "--json", "--backend", url)
     rows = {row["path"]: row["now"] for row in examined.json()["routes"]}
     assert rows["/page"] == "503: default"
-    assert any("switch')" in check["subject"] for check in examined.json()["checks"])
+    assert any(check["subject"] == f"default, {url}" for check in examined.json()["checks"])
 
 
 @pytest.mark.parametrize(
@@ -1062,3 +1123,286 @@ def test_a_store_that_does_not_answer_is_not_waited_for(
     absent = SQLAlchemyBackend(postgres_server.url(port=free_port()))
     with pytest.raises(BackendUnavailable, match="is not available"):
         asyncio.run(absent.store_time())
+
+
+# Several switches, and what is said of stores
+
+
+def test_an_emptied_store_is_not_said_to_be_off(redis_server: RedisServer) -> None:
+    """Workers keep what it had: only a mode that is set anew says what they do."""
+    redis_server.run("FLUSHALL")
+    env = {"FASTAPI_MAINTENANCE_BACKEND": f"redis://:s3cret@127.0.0.1:{redis_server.port}/0"}
+    backend = RedisBackend(env["FASTAPI_MAINTENANCE_BACKEND"])
+    worker = view_of(backend)
+    assert run("on", env=env).status == 0
+    assert asyncio.run(worker.read()).mode is MaintenanceMode.ON
+    redis_server.run("FLUSHALL")
+    keeps = "no document: off, unless running workers keep an earlier state"
+    with started("watch", env=env) as watched:
+        assert watched.stdout is not None
+        assert watched.stdout.readline().endswith(f"UTC  default: {keeps}\n")
+    store = f"redis://127.0.0.1:{redis_server.port}/0, key fastapi-maintenance:{{default}}"
+    hint = "'fastapi-maintenance on' and 'fastapi-maintenance off' store one, which all workers follow"
+    shown = run("status", "--exit-code", env=env)
+    assert (shown.status, shown.error) == (0, "")
+    assert shown.out == f"default: {keeps}\n  version: 0\n  store: {store}\n  hint: {hint}\n"
+    examined = run("doctor", env=env)
+    assert examined.status == 0
+    assert examined.out.startswith(f"note   default, {store}: readable: {keeps}; {hint}; in ")
+    assert worker.latest().mode is MaintenanceMode.ON
+    turned = run("off", "--json", env=env).json()
+    assert (turned["mode"], turned["before"]) == ("off", None)
+    give_up = time.monotonic() + 60
+    while worker.latest().mode is MaintenanceMode.ON:
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+    asyncio.run(backend.aclose())
+
+
+def test_several_switches_are_set_and_shown(capsys: pytest.CaptureFixture[str], url: str) -> None:
+    """Each once and in the order in which they are named; in JSON as a list of what one is said to be."""
+    store = ("--backend", url)
+    turned = here(capsys, "on", "default", "billing", "default", "--new", "--reason", "disks", *store)
+    assert turned == (0, "default: ON (was OFF), version 1: disks\nbilling: ON (was OFF), version 1: disks\n", "")
+    status, out, error = here(capsys, "status", "billing", "default", "orders", "--exit-code", *store)
+    assert (status, error) == (1, "")
+    assert [line for line in out.splitlines() if not line.startswith(" ")] == [
+        "billing: ON: disks",
+        "default: ON: disks",
+        "orders: OFF (there is no file)",
+    ]
+    one = json.loads(here(capsys, "status", "billing", "--json", *store)[1])
+    assert json.loads(here(capsys, "status", "billing", "default", "--json", *store)[1])[0] == one
+    status, out, error = here(capsys, "off", "billing", "default", "--json", *store)
+    assert (status, error) == (0, "")
+    assert [(one["switch"], one["mode"], one["before"]) for one in json.loads(out)] == [
+        ("billing", "off", "on"),
+        ("default", "off", "on"),
+    ]
+    assert here(capsys, "status", "billing", "default", "--exit-code", "--quiet", *store) == (0, "", "")
+
+
+def test_when_one_of_several_switches_fails_it_is_said_what_was_done(
+    capsys: pytest.CaptureFixture[str], file: Path, url: str
+) -> None:
+    """A wrong name changes none; what fails when it is set leaves the others set."""
+    store = ("--backend", url)
+    assert here(capsys, "on", "default", "billing", "orders", "--new", *store)[0] == 0
+    assert here(capsys, "off", "default", "biling", "orders", *store)[:2] == (1, "")
+    assert here(capsys, "off", "default", "Billing", *store)[:2] == (2, "")
+    assert file.read_text() == "1"
+
+    soon = datetime.now(UTC) + timedelta(hours=1)
+    held = Change(put_holds={"one": Hold(kind="on", owner="nightly", expires_at=soon)})
+    asyncio.run(LocalFileBackend(file.with_name("switch.billing")).apply(held))
+    file.with_name("switch.broken").write_text("garbage")
+    status, out, error = here(capsys, "off", "default", "billing", "broken", "orders", *store)
+    assert (status, out) == (1, "default: OFF (was ON)\norders: OFF (was ON)\n")
+    refused, unreadable, summed_up = error.splitlines()
+    assert refused.startswith("error: billing: the switch is held on by nightly, nothing was changed")
+    assert unreadable.startswith("error: broken: ")
+    assert summed_up == "done: default, orders; failed: billing, broken"
+    status, out, error = here(capsys, "on", "broken", "billing", "--json", *store)
+    assert (status, error.splitlines()[-1]) == (1, "done: billing; failed: broken")
+    broken, billing = json.loads(out)
+    assert (broken["switch"], broken["mode"], broken["store"]) == ("broken", None, f"{url}.broken")
+    assert "garbage" in broken["error"]
+    assert (billing["switch"], billing["mode"]) == ("billing", "on")
+    status, out, error = here(capsys, "on", "broken", "default", "--quiet", *store)
+    assert (status, out, error.splitlines()[-1]) == (1, "", "done: default; failed: broken")
+    assert here(capsys, "on", "broken", "--json", *store)[:2] == (1, "")
+
+    status, out, error = here(capsys, "status", "broken", "default", "--exit-code", *store)
+    assert (status, error.splitlines()[-1]) == (2, "done: default; failed: broken")
+    assert out.startswith("default: ON\n")
+    status, out, _ = here(capsys, "status", "broken", "default", "--json", *store)
+    assert (status, json.loads(out)[0]["error"], json.loads(out)[1]["mode"]) == (1, broken["error"], "on")
+
+
+def test_a_hold_against_one_of_several_switches_is_warned_of_by_its_name(
+    capsys: pytest.CaptureFixture[str], file: Path, url: str
+) -> None:
+    """And the other one is on."""
+    soon = datetime.now(UTC) + timedelta(hours=1)
+    asyncio.run(LocalFileBackend(file).apply(Change(put_holds={"one": Hold(kind="off", expires_at=soon)})))
+    status, out, error = here(capsys, "on", "default", "billing", "--new", "--backend", url)
+    assert (status, out) == (0, "default: OFF (was OFF), version 2\nbilling: ON (was OFF)\n")
+    assert error == "warning: default: on is stored, but code holds the switch, so it counts as off\n"
+
+
+def test_a_relative_file_is_named_from_the_root(tmp_path: Path) -> None:
+    """Whoever stands in another folder sees that the service's file is another one."""
+    folder, elsewhere = tmp_path / "here", tmp_path / "else where"
+    folder.mkdir()
+    elsewhere.mkdir()
+    env = {"FASTAPI_MAINTENANCE_BACKEND": "file:switch"}
+    assert run("on", env=env, cwd=folder).out == f"default: ON (was OFF), in {folder}/switch\n"
+    shown = run("status", env=env, cwd=elsewhere).out.splitlines()
+    assert shown[0] == "default: OFF (there is no file)"
+    assert shown[-1] == f"  store: file://{tmp_path}/else%20where/switch"
+    planned = run("schedule", "2099-01-01T00:00Z", "1h", env=env, cwd=folder).out
+    told = re.match(rf"default: planned, in {folder}/switch: (\w+): on from ", planned)
+    assert told is not None
+    cancelled = run("cancel", told[1], env=env, cwd=folder).out
+    assert cancelled == f"default: ON ({told[1]} is cancelled), in {folder}/switch\n"
+    held = run("run", "--", "true", env=env, cwd=folder)
+    assert held.error.startswith(f"default: ON while the command runs, in {folder}/switch\n")
+    database = run("status", "--backend", "sqlite+aiosqlite:///switch.db", "--json", cwd=folder).json()
+    assert database["store"] == f"sqlite+aiosqlite:///{folder}/switch.db, row default"
+    assert not any(elsewhere.iterdir())
+
+
+def test_json_has_one_form_of_time_and_nothing_of_python(any_url: str) -> None:
+    """In UTC, to the second, with ``Z``: of every command, also of what has failed."""
+    env = {"FASTAPI_MAINTENANCE_BACKEND": any_url}
+    said = [run("on", "--for", "2h", "--json", env=env).out]
+    said.append(run("schedule", "2099-01-01T00:00Z", "2h", "--json", env=env).out)
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-m', 'fastapi_maintenance', 'status', '--json'])"
+    said.append(run("run", "--quiet", "--", sys.executable, "-c", code, env=env).out)
+    said.append(run("doctor", "--json", env=env).out)
+    with started("watch", "--json", env=env) as watched:
+        assert watched.stdout is not None
+        said.append(watched.stdout.readline())
+    times = re.findall(r'"(\d{4}-[^"]*)"', "".join(said))
+    assert len(times) > 12
+    assert [at for at in times if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", at)] == []
+    assert not re.search(r"Backend\(|<|datetime", "".join(said))
+
+
+@pytest.mark.parametrize("absent", ["redis://127.0.0.1:{port}/0", "file:/nowhere/at/all"])
+def test_json_names_a_store_that_fails_as_one_that_works(capsys: pytest.CaptureFixture[str], absent: str) -> None:
+    """By where it is, and not by what Python shows of it."""
+    store = ("--json", "--backend", absent.format(port=free_port()))
+    status, out, _ = here(capsys, "status", "default", "billing", *store)
+    assert status == 1
+    for failed in json.loads(out):
+        assert failed["error"].startswith(f"{failed['store']} is not available: ")
+    status, out, _ = here(capsys, "doctor", *store)
+    assert status == 1
+    assert "Backend(" not in out
+
+
+def test_examples_in_the_help_are_never_in_the_past(capsys: pytest.CaptureFixture[str]) -> None:
+    """And the first day of a rule is one of its days."""
+    shown = "".join(here(capsys, command, "--help")[1] for command in ("on", "schedule", "run", "off", "status"))
+    days = [datetime.fromisoformat(day).date() for day in re.findall(r"\d{4}-\d\d-\d\d", shown)]
+    assert len(days) >= 4
+    assert min(days) > datetime.now(UTC).date()
+    assert {day.isoweekday() for day in days} == {7}
+
+
+def test_seconds_need_no_unit(url: str) -> None:
+    """Where Python's names for it take seconds, too."""
+    begun = time.monotonic()
+    ended = run("run", "--drain", "2", "--ttl", "60", "--kill-after", "0", "--quiet", "--backend", url, "--", "true")
+    assert (ended.status, ended.error) == (0, "")
+    assert time.monotonic() - begun > 2
+
+
+def test_a_window_of_another_switch_is_found(any_url: str) -> None:
+    """The one that was asked of may be any; where nobody has it, that is said with what may help."""
+    env = {"FASTAPI_MAINTENANCE_BACKEND": any_url}
+    assert run("on", "billing", "reports", "--new", env=env).status == 0
+    made = run("schedule", "2099-03-01T02:00Z", "1h", "billing", "--json", env=env).json()["window"]["id"]
+    for asked in "default", "reports":
+        refused = run("cancel", made, asked, env=env)
+        assert (refused.status, refused.out) == (1, "")
+        assert refused.complaint == (
+            f"error: no window '{made}', nothing was changed; there is none; "
+            f"it is one of switch 'billing': fastapi-maintenance cancel {made} billing"
+        )
+    refused = run("cancel", "nonsense", "billing", env=env)
+    assert refused.complaint == (
+        f"error: no window 'nonsense', nothing was changed; there is '{made}'; "
+        "'fastapi-maintenance cancel nonsense NAME' cancels one of another switch"
+    )
+    assert run("cancel", made, "billing", env=env).status == 0
+
+
+def test_a_window_is_not_looked_for_where_the_store_does_not_list_its_switches(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    """The answer says how to cancel it all the same."""
+    monkeypatch.setattr(LocalFileBackend, "names_beside", BaseStateBackend.names_beside)
+    assert here(capsys, "on", "billing", "--new", "--backend", url)[0] == 0
+    made = json.loads(here(capsys, "schedule", "2099-03-01T02:00Z", "1h", "billing", "--json", "--backend", url)[1])
+    status, _, error = here(capsys, "cancel", made["window"]["id"], "--backend", url)
+    assert status == 1
+    assert error.endswith("NAME' cancels one of another switch\n")
+
+
+@pytest.mark.parametrize("granted", ["SELECT", "SELECT, UPDATE (name)", "SELECT, INSERT"])
+def test_the_doctor_finds_a_database_user_who_can_not_write(postgres_server: PostgresServer, granted: str) -> None:
+    """Locking a row is no writing: who may do that need not be allowed to change it."""
+    postgres_server.run('DROP TABLE IF EXISTS "fastapi_maintenance"')
+    user = postgres_server.url()
+    assert run("on", "--backend", user).status == 0
+    postgres_server.run(f"CREATE ROLE reader LOGIN PASSWORD '{postgres_server.password}'")
+    try:
+        postgres_server.run(f'GRANT {granted} ON "fastapi_maintenance" TO reader')
+        before = run("status", "--json", "--backend", user).json()
+        examined = run("doctor", "--backend", user.replace("//postgres:", "//reader:"))
+    finally:
+        postgres_server.run("DROP OWNED BY reader")
+        postgres_server.run("DROP ROLE reader")
+    assert examined.status == 1
+    readable, writable = examined.out.splitlines()
+    assert readable.startswith("ok     default, postgresql+asyncpg://reader:***@")
+    assert writable.startswith("failed default, postgresql+asyncpg://reader:***@")
+    assert "permission denied for table fastapi_maintenance" in writable
+    assert run("status", "--json", "--backend", user).json() == before
+
+
+def test_the_doctor_makes_no_table(tmp_path: Path) -> None:
+    """In a database that others use already."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "db")) as database:
+        database.execute("CREATE TABLE items (id INTEGER)")
+        examined = run("doctor", "--backend", f"sqlite+aiosqlite:///{tmp_path / 'db'}")
+        assert examined.status == 0
+        assert "writable: not tried: there is no table yet; the first change makes it" in examined.out
+        assert database.execute("SELECT name FROM sqlite_master").fetchall() == [("items",)]
+
+
+def test_the_doctor_warns_of_what_is_likely_a_mistake() -> None:
+    """Exempt paths that no route has, of apps and guards; guards that answer browsers in JSON. It is no failure."""
+    examined = run("doctor", "tests.careless:app", "--json")
+    assert (examined.status, examined.error) == (0, "")
+    warned = [(one["subject"], one["what"]) for one in examined.json()["checks"] if one["result"] == "warn"]
+    paths = ("/helth", "/item/**", "/items/*/x", "/inner/z", "/invoice/*")
+    assert warned == [*((f"exempt path {path}", "matches") for path in paths)]
+    examined = run("doctor", "tests.careless:plain")
+    assert examined.status == 0
+    assert [line.partition(" is around it")[0] for line in examined.out.splitlines() if line.startswith("warn")] == [
+        "warn   guard of billing: answers: JSON to browsers as well: no middleware"
+    ]
+    for careful, warnings in {"answered": 0, "answered_by_status": 0, "covered": 0, "guarded": 1}.items():
+        examined = run("doctor", f"tests.careless:{careful}", "--json")
+        assert [one["result"] for one in examined.json()["checks"]].count("warn") == warnings
+
+
+def test_a_store_that_fails_does_not_list_its_switches(
+    redis_server: RedisServer, postgres_server: PostgresServer, tmp_path: Path
+) -> None:
+    """It says so within its time-out."""
+    postgres_server.run('DROP TABLE IF EXISTS "fastapi_maintenance"')
+    with SilentProxy(redis_server.port) as proxy:
+        proxy.fall_silent()
+        for failing, problem in (
+            (LocalFileBackend(tmp_path / "none" / "switch"), "there is no directory"),
+            (RedisBackend(f"redis://:s3cret@127.0.0.1:{proxy.port}/0", timeout_seconds=0.3), r"within 0\.3 s"),
+            (RedisBackend(f"redis://127.0.0.1:{redis_server.port}/0"), "Authentication required"),
+            (SQLAlchemyBackend(postgres_server.url()), "does not exist"),
+        ):
+            with pytest.raises(BackendUnavailable, match=problem):
+                done(failing.names_beside())
+
+
+def test_stores_with_names_of_their_own_list_their_switches(redis_server: RedisServer) -> None:
+    """Those beside them, and no other's: with signs in a key that patterns of Redis have a meaning for."""
+    redis_server.run("FLUSHALL")
+    user = f"redis://:s3cret@127.0.0.1:{redis_server.port}/0"
+    for key in "shop[1]*", "shop1x", "{default}?":
+        mine = RedisBackend(user, key=key)
+        done(mine.apply(Change(fields={"mode": MaintenanceMode.ON})))
+        done(mine.sibling("billing").apply(Change(fields={"mode": MaintenanceMode.ON})))
+        assert done(mine.names_beside()) == ["billing"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from fastapi_maintenance import (
     is_maintenance_on,
     maintenance_mode_off,
     maintenance_mode_on,
+    schedule_maintenance,
     set_maintenance_mode,
 )
 from fastapi_maintenance.backends import BaseStateBackend, LocalFileBackend, MemoryBackend
@@ -102,6 +104,34 @@ async def test_the_state_has_what_was_said() -> None:
     assert before <= state.since <= datetime.now(UTC)
 
 
+async def test_who_and_when_to_come_back_can_be_said_too(tmp_path: Path) -> None:
+    """The end as a duration from now, as the command line takes it."""
+    for backend in MemoryBackend(), LocalFileBackend(tmp_path / "state"):
+        before = datetime.now(UTC)
+        await set_maintenance_mode(True, backend, until=timedelta(hours=2), retry_after=60, by="alice")
+        state = await get_maintenance_state(backend)
+        assert (state.retry_after, state.updated_by) == (60, "alice")
+        assert state.until is not None
+        assert before <= state.until - timedelta(hours=2) <= datetime.now(UTC)
+
+
+async def test_a_name_in_the_place_of_a_backend_is_answered_with_how_it_is_given() -> None:
+    """By position, as one does who has not read that the second argument is the backend."""
+    calls: tuple[Callable[..., Any], ...] = (
+        partial(set_maintenance_mode, True),
+        get_maintenance_mode,
+        sync(maintenance_mode_on),
+        sync(maintenance_mode_off),
+    )
+    for call in calls:
+        with pytest.raises(InvalidConfiguration, match=r"which switch is meant, write name='billing'$"):
+            await call("billing")
+    with pytest.raises(InvalidConfiguration, match=r"subclass is needed$"):
+        await get_maintenance_mode("redis://localhost")  # type: ignore[arg-type]
+    with pytest.raises(InvalidConfiguration, match=r"subclass is needed$"):
+        MaintenanceModeMiddleware(FastAPI(), backend="billing")  # type: ignore[arg-type]
+
+
 async def test_maintenance_ends_by_itself() -> None:
     """After its end the stored mode counts no more, though it is still told."""
     now = datetime.now(UTC)
@@ -120,6 +150,10 @@ async def test_maintenance_ends_by_itself() -> None:
         (True, {"until": datetime.max.replace(tzinfo=timezone(-timedelta(hours=1)))}, "outside of the years 1 to"),
         (True, {"until": datetime(2020, 1, 1, tzinfo=UTC)}, "that is over"),
         (True, {"until": 3600}, "until=3600: an aware datetime is needed"),
+        (True, {"until": timedelta(0)}, "until=0:00:00: that is over"),
+        (True, {"until": timedelta.max}, "outside of the years 1 to"),
+        (True, {"retry_after": -1}, "retry_after=-1 must be whole seconds from 0 to 1000000000"),
+        (True, {"by": 5}, "by=5: a text is needed"),
         (False, {"until": datetime(2100, 1, 1, tzinfo=UTC)}, "until goes with a mode that blocks"),
     ],
 )
@@ -346,6 +380,7 @@ async def test_a_sync_endpoint_asks_for_the_app_that_answers(enable: bool | None
 
 FORKED_WORKER = """
 import os, sys
+from functools import partial
 from pathlib import Path
 from fastapi_maintenance import configure_backend, get_maintenance_status, is_maintenance_on
 
@@ -477,3 +512,20 @@ async def test_after_a_request_no_app_is_answering() -> None:
         await get_maintenance_mode()
     del apps, app
     assert await get_maintenance_mode(configured) is False
+
+
+async def test_a_reason_is_limited_in_every_entrance() -> None:
+    """Before anything is asked of a store; what just fits is stored."""
+    backend, now, long = MemoryBackend(), datetime.now(UTC), "😀" * 2001
+    with pytest.raises(InvalidConfiguration, match="has 2001 characters, it must have at most 2000"):
+        await set_maintenance_mode(True, backend, reason=long)
+    with pytest.raises(InvalidConfiguration, match="at most 2000"):
+        await schedule_maintenance(now, now + timedelta(hours=1), backend, reason=long)
+    for block in (maintenance_mode_on, maintenance_mode_off):
+        with pytest.raises(InvalidConfiguration, match="at most 2000"):
+            block(backend, reason=long)
+        with pytest.raises(InvalidConfiguration, match="must have at most 300 characters"):
+            block(backend, owner="x" * 301)
+    assert (await get_maintenance_state(backend)).version == 0
+    await set_maintenance_mode(True, backend, reason=long[:2000])
+    assert (await get_maintenance_state(backend)).reason == long[:2000]

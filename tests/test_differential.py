@@ -48,8 +48,9 @@ EXERCISED = {
     "endpoint: await": 15, "endpoint: asgi": 25, "endpoint: anonymous": 7, "class: header": 10,
     "class: fallback": 8, "class: handle": 30, "matching": 7, "docs": 15, "status 500": 25, "status 418": 12,
     "status 422": 8, "stopped by a dependency": 15, "method HEAD": 10, "method OPTIONS": 50, "method PURGE": 5,
-    "method QUERY": 5, "method get": 5, "preflight that reaches code": 20, "websocket, can be denied": 120,
-    "websocket, can only be closed": 120,
+    "method QUERY": 5, "method get": 5, "a new scope": 200,
+    "CORS on the mount": 8, "CORS on the route": 8, "wrapped: cors": 20,
+    "websocket, can be denied": 120, "websocket, can only be closed": 120,
     # What is said about it.
     "marked above": 50, "marked below": 80, "marked inside": 15, "method mark": 6, "inner mark against outer mark": 15,
     "mark from further out": 50, "marked after the first request": 25,
@@ -67,8 +68,9 @@ BLOCKED = {
     "closed by rewriting the path": 15, "closed by rewriting the method": 4, "closed by rewriting the root_path": 3,
     "closed by rewriting the host": 2, "not opened by rewriting": 30, "not opened by an answer from further out": 5,
     "rewritten in a mounted app only": 1, "marked on": 400,
+    "preflight that reaches code": 40, "preflight with another method": 5,
 }  # fmt: skip
-PASSED = {"marked off": 300, "status 307": 2, "status 404": 800, "status 405": 400}
+PASSED = {"preflight that CORS answers": 10, "marked off": 300, "status 307": 2, "status 404": 800, "status 405": 400}
 
 pytestmark = [
     # Old Starlettes forget to close the streams of BaseHTTPMiddleware.
@@ -94,6 +96,8 @@ def test_code_runs_if_and_only_if_the_decision_says_so(first_seed: int) -> None:
     if report.disagreements:
         pytest.fail(explained(report), pytrace=False)
     assert report.requests == SCENARIOS_PER_TEST * REQUESTS_PER_SCENARIO
+    assert report.seen["batch: block"] > 0
+    assert report.seen["batch: pass"] > 0
 
 
 @pytest.mark.usefixtures("nothing_marked")

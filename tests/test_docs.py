@@ -22,7 +22,7 @@ import fastapi_maintenance
 from fastapi_maintenance import admin, backends, background, exceptions, testing
 from fastapi_maintenance.backends.base import StoreBackend
 from fastapi_maintenance.cli.commands import app as command_line
-from fastapi_maintenance.cli.values import duration
+from fastapi_maintenance.cli.values import duration, seconds
 from fastapi_maintenance.policy import PRECEDENCE, Rule
 from fastapi_maintenance.registry import registry
 
@@ -97,6 +97,15 @@ def test_pages_have_blocks() -> None:
     assert len(blocks_of(ROOT / "README.md")) >= 3
 
 
+def test_the_readme_begins_with_how_to_run_and_test_it() -> None:
+    """By targets that there are, before anything has to be installed."""
+    begin, install, _ = (ROOT / "README.md").read_text("utf-8").partition("## Install")
+    assert install
+    targets = re.findall(r"^(\w[\w-]*):.*##", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert {"demo", "test"} == {command.removeprefix("make ") for command in SPAN.findall(begin) if "make " in command}
+    assert {"demo", "test"} <= set(targets)
+
+
 @pytest.mark.parametrize("page", LINKED, ids=lambda page: page.name)
 def test_every_link_leads_somewhere(page: Path) -> None:
     for path, anchor in LINK.findall(page.read_text("utf-8")):
@@ -156,9 +165,13 @@ def parse(arguments: list[str]) -> None:
     name, subcommand, rest = groups.resolve_command(outer, list(own))
     given = subcommand.make_context(name, rest, parent=outer).params
     for parameter in subcommand.params:
-        value = given[parameter.name] if parameter.metavar == "DURATION" else None
-        if value not in (None, "never", "0s"):
+        value = given[parameter.name]
+        if value in (None, "never"):
+            continue
+        if parameter.metavar == "DURATION":
             duration(value, parameter.opts[0])
+        elif parameter.metavar == "SECONDS":
+            seconds(value, parameter.opts[0])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -170,8 +183,8 @@ def test_every_command_that_is_shown_can_be_read(page: Path) -> None:
 def test_commands_are_shown() -> None:
     """So that a typo in the patterns doesn't leave nothing to test; and a wrong one is noticed."""
     assert sum(len(shown_commands(page)) for page in PAGES) > 25
-    for wrong in (["onn"], ["on", "--four", "2h"], ["cancel"], ["run", "--drain", "30", "--", "true"]):
-        with pytest.raises(Exception, match=r"No such|Missing|a duration is needed"):
+    for wrong in (["onn"], ["on", "--four", "2h"], ["cancel"], ["run", "--drain", "x", "--", "true"]):
+        with pytest.raises(Exception, match=r"No such|Missing|must be seconds or a duration"):
             parse(wrong)
 
 
@@ -226,7 +239,7 @@ def general(said: str) -> str:
         (r"\b[0-9a-f]{12}\b", "ID"),
         (r"(version:?) \d+", r"\1 N"),
         (r"by \S+@\S+", "by SOMEBODY"),
-        (r"\w+Backend\(.*\)", "STORE"),
+        (r", in /[^:\s]+", ", in PLACE"),
     ):
         said = re.sub(pattern, general_word, said)
     return said.strip()

@@ -234,6 +234,13 @@ async def test_exemptions_lets_in_whom_it_says(example: Importer, monkeypatch: p
 # service.py
 
 
+async def at_the_desk(app: Any, method: str, path: str, **options: Any) -> httpx.Response:
+    """Return the answer to an operator on this machine, whom alone the example's page lets in."""
+    transport = httpx.ASGITransport(app, client=("127.0.0.1", 50000))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as operator:
+        return await operator.request(method, path, **options)
+
+
 async def test_the_service_follows_its_two_switches(example: Importer) -> None:
     """The default switch is the whole service, ``billing`` only its router; marks stand above both."""
     app = example("service").app
@@ -246,7 +253,8 @@ async def test_the_service_follows_its_two_switches(example: Importer) -> None:
         }
 
     async def turn(switch: str, setting: str) -> None:
-        assert await status(app, f"/operator/{switch}/{setting}", "POST") == 303
+        answer = await at_the_desk(app, "PUT", f"/operator/api/switches/{switch}/mode", json={"mode": setting})
+        assert answer.status_code == 200
 
     normal = await statuses()
     assert normal == {
@@ -273,10 +281,32 @@ async def test_the_service_follows_its_two_switches(example: Importer) -> None:
 async def test_the_service_shows_its_switches_whatever_they_say(example: Importer) -> None:
     """The operator's page and the health check stay open, and tell the truth."""
     app = example("service").app
-    assert "Maintenance of <b>default</b> is <b>off</b>" in (await get(app, "/operator")).text
-    await request(app, "POST", "/operator/default/on")
-    assert "Maintenance of <b>default</b> is <b>on</b>" in (await get(app, "/operator")).text
-    assert (await get(app, "/health")).json()["maintenance"] == {"default": True, "billing": False}
+    for is_on in False, True:
+        await set_maintenance_mode(is_on, reason="new disks" if is_on else None)
+        page = (await at_the_desk(app, "GET", "/operator/")).text
+        assert ("new disks" in page) is is_on
+        assert "billing" in page
+        assert (await get(app, "/health")).json()["maintenance"] == {"default": is_on, "billing": False}
+
+
+async def test_the_service_leads_to_what_its_switches_close(example: Importer) -> None:
+    """From its first page, which stays open, to the operator's page and every kind of answer."""
+    app = example("service").app
+    await set_maintenance_mode(True)
+    start = (await get(app, "/")).text
+    linked = {}
+    for path in re.findall(r"href=(/\S*?)>", start):
+        linked[path] = (await at_the_desk(app, "GET", path)).status_code
+    assert linked == {
+        "/operator/": 200,
+        "/items/7": 503,
+        "/billing/invoices/7": 503,
+        "/billing/status": 200,
+        "/legacy": 503,
+        "/health": 200,
+        "/missing": 404,
+        "/docs": 200,
+    }
 
 
 async def test_the_service_echoes(example: Importer) -> None:

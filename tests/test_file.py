@@ -575,6 +575,8 @@ def test_a_path_is_resolved_as_the_system_does(tmp_path: Path, path: str) -> Non
     (tmp_path / "releases" / "7" / "up" / "switch").symlink_to("../../switch")
     for switch in (tmp_path / path, tmp_path / "release" / "missing" / "switch"):
         assert str(file._resolve(switch)) == os.path.realpath(switch)
+
+
 def test_a_cancelled_reading_does_not_fail_the_next_one(
     backend: LocalFileBackend, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

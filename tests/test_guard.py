@@ -2,15 +2,18 @@
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of endpoints made in functions.
 
+import itertools
 import logging
 import re
 from pathlib import Path
 from typing import Annotated, Any
 
+import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, WebSocket
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Host, Mount
@@ -37,6 +40,7 @@ from fastapi_maintenance.backends import BaseStateBackend, MemoryBackend
 from fastapi_maintenance.policy import Rule
 
 from .asgi import BODY, PREFLIGHT, get, handshake, lifespan, request, running, status
+from .servers import uvicorn_server
 from .traffic import until
 
 pytestmark = pytest.mark.anyio
@@ -381,22 +385,18 @@ async def test_exempt_paths_of_a_mounted_guard_are_those_of_the_outermost_app(
     assert await status(app, root_path + "/inner/items/2", root_path=root_path) == 503
 
 
-async def test_a_preflight_passes_a_guard(backend: BaseStateBackend) -> None:
-    """Where the app answers it by itself; unless that is switched off."""
+@pytest.mark.parametrize("middleware", [False, True])
+async def test_a_preflight_does_not_pass_a_guard(backend: BaseStateBackend, middleware: bool) -> None:
+    """It has passed every ``CORSMiddleware``; an app that answers it by itself marks what does so."""
     app = FastAPI()
-
-    @app.options("/open", dependencies=[Depends(maintenance_guard)])
-    async def open_endpoint() -> None: ...
-
-    strict = MaintenanceGuard(exemptions=Exemptions(preflight=False))
-
-    @app.options("/strict", dependencies=[Depends(strict)])
-    async def strict_endpoint() -> None: ...
-
-    await set_maintenance_mode(True)
+    if middleware:
+        app.add_middleware(MaintenanceModeMiddleware)
+    exempting = Depends(MaintenanceGuard("billing", exemptions=Exemptions(preflight=True)))
+    app.options("/closed", dependencies=[exempting])(lambda: None)
+    app.options("/open", dependencies=[exempting])(force_maintenance_mode_off(lambda: None))
+    await set_maintenance_mode(True, name="billing")
+    assert await status(app, "/closed", "OPTIONS", headers=PREFLIGHT) == 503
     assert await status(app, "/open", "OPTIONS", headers=PREFLIGHT) == 200
-    assert await status(app, "/open", "OPTIONS") == 503
-    assert await status(app, "/strict", "OPTIONS", headers=PREFLIGHT) == 503
 
 
 async def test_the_refusal_has_cors_headers(backend: BaseStateBackend) -> None:
@@ -567,7 +567,7 @@ async def test_a_guard_follows_the_innermost_middleware() -> None:
 async def test_the_custom_answer_is_the_guards_else_the_middlewares(
     backend: BaseStateBackend, registered: bool, mine: bool, middlewares: bool
 ) -> None:
-    """With the exception handler; without it, the default one."""
+    """With the middleware around, whether the exception handler is registered or not."""
     guard = MaintenanceGuard("billing", response_handler=(lambda _: PlainTextResponse("guard", 503)) if mine else None)
     app = guarded(
         guard=guard,
@@ -580,11 +580,60 @@ async def test_the_custom_answer_is_the_guards_else_the_middlewares(
     answer = await get(app, "/items/1")
     assert answer.status_code == 503
     custom = "guard" if mine else "middleware" if middlewares else None
-    if registered and custom:
+    if custom:
         assert answer.text == custom
     else:
         assert answer.json() == BODY
         assert answer.headers["retry-after"] == "3600"
+
+
+KINDS = ("text/html", "application/json", "application/problem+json", "text/plain")
+
+
+def with_guarded(**options: Any) -> FastAPI:
+    """Return an app under the middleware whose guarded endpoint is in a router, and in a mounted app as well."""
+    made, inner = FastAPI(**options), FastAPI(**options)
+    for app in made, inner:
+        router = APIRouter(dependencies=[Depends(MaintenanceGuard("billing"))])
+        router.api_route("/bills", methods=["GET", "POST"])(lambda: "bills")
+        app.include_router(router)
+    made.mount("/inner", inner)
+    made.add_middleware(MaintenanceModeMiddleware)
+    return made
+
+
+async def test_with_the_middleware_around_a_refusal_is_what_the_client_prefers(backend: BaseStateBackend) -> None:
+    """As the README shows the guard: nothing is registered, and a real server answers; also what is read only."""
+    await set_maintenance_mode("read_only", name="billing", reason="new disks")
+    with uvicorn_server(with_guarded()) as server:
+        async with httpx.AsyncClient() as browser:
+            for path, kind in itertools.product(("/bills", "/inner/bills", "/bills"), KINDS):
+                answer = await browser.post(server.http(path), headers={"Accept": kind})
+                assert answer.status_code == 503
+                assert answer.headers["content-type"].partition(";")[0] == kind
+                assert answer.headers["retry-after"] == "3600"
+                assert "new disks" in answer.text
+                assert "read-only" in answer.text
+                if "json" in kind:
+                    assert answer.json()["mode"] == "read_only"
+                else:
+                    assert "Reading works, changing does not." in answer.text
+            assert (await browser.get(server.http("/bills"))).json() == "bills"
+
+
+@pytest.mark.parametrize("kind", [MaintenanceActive, HTTPException, StarletteHTTPException, 503])
+async def test_a_handler_of_ones_own_comes_first(backend: BaseStateBackend, kind: Any) -> None:
+    """For the refusal, either ``HTTPException`` or the status, and in a mounted app as well."""
+
+    async def own(_: Request, exc: Exception) -> Response:
+        assert isinstance(exc, MaintenanceActive)
+        return PlainTextResponse("own", 418)
+
+    app = with_guarded(exception_handlers={kind: own})
+    await set_maintenance_mode(True, name="billing")
+    for path in ("/bills", "/inner/bills") * 2:
+        answer = await get(app, path, headers={"Accept": "text/html"})
+        assert (answer.status_code, answer.text) == (418, "own")
 
 
 async def test_a_users_own_handler_of_http_exceptions_gets_the_refusal(backend: BaseStateBackend) -> None:
@@ -664,6 +713,15 @@ async def test_a_handshake_is_closed_where_the_server_can_not_send_a_response(
     answer = await handshake(app, "/ws/7", denial=False)
     assert [message["type"] for message in answer.sent] == ["websocket.close"]
     assert answer.close_code == 1013
+
+
+async def test_a_handshake_gets_what_its_client_prefers(backend: BaseStateBackend) -> None:
+    """With the middleware around, as a request does."""
+    app = guarded(guard=MaintenanceGuard("billing"), middleware=True)
+    await set_maintenance_mode(True, name="billing", reason="new disks")
+    answer = await handshake(app, "/ws/7", headers={"Accept": "text/plain"})
+    assert (answer.status, answer.headers["content-type"]) == (503, "text/plain; charset=utf-8")
+    assert b"new disks" in answer.body
 
 
 async def test_a_handshake_gets_the_custom_answer(backend: BaseStateBackend) -> None:

@@ -46,7 +46,7 @@ from fastapi_maintenance.answers import DETAIL
 from fastapi_maintenance.backends import BaseStateBackend, MemoryBackend
 from fastapi_maintenance.registry import BACKEND_VARIABLE, answering
 
-from .asgi import BODY, PREFLIGHT, call, client, get, handshake, lifespan, request, scope_of, status
+from .asgi import BODY, call, client, get, handshake, lifespan, request, scope_of, status
 
 pytestmark = pytest.mark.anyio
 
@@ -460,25 +460,13 @@ async def test_a_client_that_leaves_while_the_handler_reads_is_not_exempt() -> N
     assert (answer.status, seen) == (503, [ClientDisconnect])
 
 
-async def test_exempt_paths_and_preflights_pass() -> None:
+async def test_exempt_paths_pass() -> None:
     """Paths are those of the app's routes, without the server's root path."""
     app = closed(exemptions=Exemptions(paths=["/normal"]))
-    app.add_api_route("/other", lambda: "other", methods=["GET", "OPTIONS"])
+    app.add_api_route("/other", lambda: "other")
     assert await status(app, "/normal") == 200
     assert await status(app, "/api/normal", root_path="/api") == 200
     assert await status(app, "/other") == 503
-    assert await status(app, "/other", "OPTIONS") == 503
-    assert await status(app, "/other", "OPTIONS", headers=PREFLIGHT) == 200
-    strict = closed(exemptions=Exemptions(preflight=False))
-    strict.add_api_route("/other", lambda: "other", methods=["OPTIONS"])
-    assert await status(strict, "/other", "OPTIONS", headers=PREFLIGHT) == 503
-
-
-async def test_a_preflight_that_would_reach_code_forced_on_is_blocked() -> None:
-    """Nothing opens what is forced on."""
-    app = app_with()
-    app.add_api_route("/forced", force_maintenance_mode_on(lambda: "forced"), methods=["OPTIONS"])
-    assert await status(app, "/forced", "OPTIONS", headers=PREFLIGHT) == 503
 
 
 # Untouched

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, Security
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Security
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from starlette.convertors import Convertor, register_url_convertor
@@ -32,7 +32,7 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from fastapi_maintenance.backends import BaseStateBackend, MemoryBackend
-from tests.asgi import get
+from tests.asgi import get, request
 
 pytestmark = pytest.mark.anyio
 
@@ -109,21 +109,23 @@ async def test_the_documented_answer_is_the_one_that_clients_get() -> None:
     until = datetime.now(UTC) + timedelta(hours=1)
     backend = MemoryBackend()
     app = with_middleware(backend=backend)
-    await set_maintenance_mode(True, backend, reason="new disks", until=until)
+    await set_maintenance_mode("read_only", backend, reason="new disks", until=until)
+    app.post("/items/{item_id}")(lambda: None)
     schema = app.openapi()
-    documented = operations(schema)["GET /items/{item_id}"]["responses"]["503"]
+    documented = operations(schema)["POST /items/{item_id}"]["responses"]["503"]
     assert set(documented["headers"]) == {"Retry-After", "Cache-Control", "X-Content-Type-Options", "Vary"}
     assert documented["headers"]["Retry-After"]["schema"] == {"type": "integer", "minimum": 0}
     assert set(documented["content"]) == {"application/json", "application/problem+json"}
     for kind, content in documented["content"].items():
-        got = await get(app, "/items/1", headers={"Accept": kind})
+        got = await request(app, "POST", "/items/1", headers={"Accept": kind})
         assert int(got.headers["retry-after"]) >= 0
         for name in ("Cache-Control", "Vary"):
             assert got.headers[name] == documented["headers"][name]["example"]
         model = resolved(schema, content["schema"])
         body = got.json()
         assert set(body) == set(model["properties"])
-        assert set(model["required"]) | {"reason", "until"} == set(body)
+        assert set(model["required"]) | {"mode", "reason", "until"} == set(body)
+        assert body["mode"] in model["properties"]["mode"]["enum"]
         types = {"string": str, "integer": int}
         assert all(isinstance(body[name], types[told["type"]]) for name, told in model["properties"].items())
 
@@ -287,7 +289,12 @@ async def test_models_of_the_app_keep_their_names(version: str) -> None:
     models = schema["components"]["schemas"]
     assert set(models["MaintenanceAnswer"]["properties"]) == {"minutes"}
     content = operations(schema)["GET /report"]["responses"]["503"]["content"]
-    assert set(resolved(schema, content["application/json"]["schema"])["properties"]) == {"detail", "reason", "until"}
+    assert set(resolved(schema, content["application/json"]["schema"])["properties"]) == {
+        "detail",
+        "mode",
+        "reason",
+        "until",
+    }
 
 
 # Who can block
@@ -313,6 +320,22 @@ async def test_with_guards_alone_only_guarded_routes_are_documented() -> None:
     app.add_exception_handler(MaintenanceActive, maintenance_exception_handler)
     documented = operations(app.openapi())["GET /me"]["responses"]["503"]
     assert set(documented["content"]) == {"application/json", "application/problem+json"}
+
+
+@pytest.mark.parametrize("own", [None, HTTPException, 502, 404])
+async def test_with_the_middleware_a_guards_refusal_has_both_forms_unless_the_app_answers(own: Any) -> None:
+    """As the guard itself finds out."""
+
+    async def answer(request: Request, exc: Exception) -> Response:
+        return own_answer(request)
+
+    app = FastAPI(exception_handlers={} if own is None else {own: answer})
+    app.add_middleware(MaintenanceModeMiddleware)
+    guard = MaintenanceGuard("billing", answer=Answer(status=502))
+    app.get("/me", dependencies=[Depends(guard)])(lambda: None)
+    document_maintenance(app)
+    kinds = {"application/json"} if own in (HTTPException, 502) else {"application/json", "application/problem+json"}
+    assert set(operations(app.openapi())["GET /me"]["responses"]["502"]["content"]) == kinds
 
 
 async def test_a_guard_of_the_app_covers_it() -> None:

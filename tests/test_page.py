@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 
 from fastapi_maintenance import Answer, Decision, MaintenanceMode
-from fastapi_maintenance.page import CONDITIONS, PLACEHOLDERS, SHIPPED, SHIPPED_POLICY, Page, encodable, legible
+from fastapi_maintenance.page import (
+    CONDITIONS,
+    PLACEHOLDERS,
+    SHIPPED,
+    SHIPPED_POLICY,
+    Page,
+    encodable,
+    in_one_line,
+    legible,
+)
 from fastapi_maintenance.policy import Rule
 from tests.asgi import scope_of
 
@@ -251,3 +260,8 @@ def test_what_is_encodable_is(text: str) -> None:
     encoded = encodable(text).encode()
     if not re.search(r"[\ud800-\udfff]", text):
         assert encoded.decode() == text
+
+
+def test_a_line_of_a_log_has_no_marks_of_direction() -> None:
+    """Not even those that texts written from right to left may have."""
+    assert in_one_line("a\n\u2066b\u2067\u2068\u2069\u200ec\u200f\u061c\u202e d") == "a bc d"

@@ -801,7 +801,7 @@ def test_apps_that_wrap_each_other_lead_nowhere() -> None:
     one, other = Wrapper(), Wrapper()
     one.app, other.app = other, force_maintenance_mode_off(one)
     assert root_of(one) is None
-    assert resolve(one, scope_of()) == Target(runs=True, endpoint=one, mark=Mark.OFF)
+    assert resolve(one, scope_of()) == Target(runs=True, endpoint=one, mark=Mark.OFF, handed_to=one)
     one.app = None
     assert root_of(one) is None
 
@@ -816,15 +816,15 @@ def test_the_middleware_of_a_mount_is_passed_through() -> None:
 
 
 def test_the_routers_on_the_way_are_told() -> None:
-    """Outermost first, with what they were entered with."""
+    """Outermost first, with what they were entered with, and the app that is answering there."""
     inner = proxied(FastAPI())
     inner.get("/one")(endpoint())
     app = FastAPI()
     app.mount("/inner", force_maintenance_mode_off(inner))
     outer_entry, inner_entry = target(app, "/root/inner/one", root_path="/root").entries
-    assert outer_entry == (app.router, "/root", None)
-    assert (inner_entry.router, inner_entry.mark) == (inner.router, Mark.OFF)
-    assert target(app, "/none").entries == ((app.router, "", None),)
+    assert outer_entry == (app.router, "/root", None, app)
+    assert (inner_entry.router, inner_entry.mark, inner_entry.app) == (inner.router, Mark.OFF, inner)
+    assert target(app, "/none").entries == ((app.router, "", None, app),)
 
 
 @pytest.mark.anyio

@@ -520,7 +520,7 @@ async def test_a_hold_ends_by_the_clock_of_its_store(hours_ahead: int, make: Mak
 async def test_a_store_that_fails_leaves_the_last_known_state(
     make: Make, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """For ever, if nothing else was asked for; its failure and its return are logged once each."""
+    """For ever, if nothing else was asked for; each kind of failure and its return are logged once each."""
     one = make(at(1, ON))
     view = view_of(one)
     await view.read()

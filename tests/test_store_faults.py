@@ -277,7 +277,7 @@ def test_requests_do_not_notice_that_the_store_fails(
         assert store.status().last_error is None
         assert store.status().version == known_version
         failure, end = told(records)
-        assert failure.startswith("the maintenance state can't be read, the last known one stays: ")
+        assert failure.startswith("the maintenance state can't be read, the switch stays ")
         assert end == f"{store.backend!r} can be read again"
         assert_no_secrets(status, records)
         assert run(store.operator.load()) == run(store.backend.load())

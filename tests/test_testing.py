@@ -183,7 +183,8 @@ def test_what_is_wrong_is_told() -> None:
     with pytest.raises(
         AssertionError,
         match=r"^GET / is blocked by mode, switch 'default'; GET /gone is blocked by forced_on, switch 'default'; "
-        r"GET /helth runs nothing: there is no such route; POST / runs nothing: there is no such route$",
+        r"GET /helth runs nothing: there is no such route; "
+        r"POST / runs nothing: the route has GET, so ask for \('GET', '/'\)$",
     ):
         assert_open(app, "/health", "/", "/gone", "/helth", ("POST", "/"))
     with pytest.raises(
@@ -216,6 +217,20 @@ def test_a_switch_of_which_no_guard_stands_before_the_path_is_told(middleware: b
 def test_a_path_with_a_query_is_told_to_leave_it_out() -> None:
     with pytest.raises(AssertionError, match=r"GET /health\?x=1 runs nothing.*without its query, leave '\?...' out$"):
         assert_open(app_with(backend=MemoryBackend()), "/health?x=1")
+
+
+def test_a_path_with_other_methods_says_which() -> None:
+    """Also a websocket, and one in a mounted app."""
+    app, inner = app_with(backend=MemoryBackend()), FastAPI()
+    app.post("/login")(lambda: None)
+    app.put("/login")(lambda: None)
+    inner.websocket("/feed")(lambda: None)
+    app.mount("/live", inner)
+    for ask in assert_open, assert_blocked:
+        with pytest.raises(AssertionError, match=r"has POST, PUT, so ask for \('POST', '/login'\)$"):
+            ask(app, "/login")
+    with pytest.raises(AssertionError, match=r"has WEBSOCKET, so ask for \('WEBSOCKET', '/live/feed'\)$"):
+        assert_blocked(app, "/live/feed")
 
 
 def test_a_mounted_app_with_a_root_path_is_asked_by_the_path_with_it() -> None:

@@ -83,6 +83,14 @@ class BaseStateBackend(ABC):
         """Return the backend of the switch ``name`` in the same store, or ``None`` if the store has room for one."""
         return None
 
+    async def names_beside(self) -> list[str]:
+        """Return the names of the siblings that may have a state in the store; none where the store can't list them.
+
+        Raises:
+            BackendUnavailable: The store did not answer.
+        """
+        return []
+
     def siblings_made(self) -> dict[str, BaseStateBackend]:
         """Return the siblings that are in use, by name; the registry adds to them."""
         # Not made by a constructor: a user's own backend need not call this class's.
@@ -179,6 +187,9 @@ class StoreBackend(StateBackend):
     def __repr__(self) -> str:
         return self.switch.where
 
+    def __str__(self) -> str:
+        return self.store.address(self.switch.key)
+
     @property
     def timeout_seconds(self) -> float:
         """How long one reading or change may take."""
@@ -200,6 +211,10 @@ class StoreBackend(StateBackend):
         """Whether something follows this backend now."""
         view = vars(self).get(VIEW)
         return view is not None and view.is_following
+
+    async def names_beside(self) -> list[str]:
+        """Return the names of the other switches that have a document in the store."""
+        return [name for name in await self.store.names() or () if name != self.switch.key]
 
     async def load(self) -> MaintenanceState | None:
         """Return the stored state, or ``None`` if nothing is stored. On the background thread.
@@ -225,7 +240,7 @@ class StoreBackend(StateBackend):
         return reading.now
 
     async def try_writing(self) -> str | None:
-        """Find out whether this process may write, without changing anything; return why not, if it can't be found out.
+        """Find out whether this process may write, without changing anything; return why that is not known, if so.
 
         Raises:
             BackendUnavailable: A change would fail, and why; so do ``ReadOnlyBackend`` and ``CorruptState``.

@@ -43,6 +43,9 @@ class EnvVarBackend(BaseStateBackend):
     def __repr__(self) -> str:
         return f"EnvVarBackend({self.var_name!r})"
 
+    def __str__(self) -> str:
+        return f"env://{self.var_name}"
+
     async def get_value(self) -> bool:
         """Return whether the variable says that maintenance is on."""
         return self.peek().mode is not MaintenanceMode.OFF

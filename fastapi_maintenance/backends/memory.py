@@ -26,6 +26,9 @@ class MemoryBackend(StateBackend):
     def __repr__(self) -> str:
         return f"<MemoryBackend {self._state.mode} at {id(self):#x}>"
 
+    def __str__(self) -> str:
+        return "memory://"
+
     async def get_value(self) -> bool:
         """Return whether anything is blocked now."""
         return self._state.mode_at(datetime.now(UTC)) is not MaintenanceMode.OFF

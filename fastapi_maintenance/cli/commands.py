@@ -5,7 +5,9 @@
 import asyncio
 import contextlib
 import os
+import shlex
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -14,11 +16,12 @@ from typing import Annotated, Any, Literal
 import rich  # noqa: F401 - so that one that is missing is noticed before anything was done
 import typer
 
-from .. import __version__
+from .. import __version__, background
+from ..backends.base import BaseStateBackend
 from ..backends.env import EnvVarBackend
 from ..bypass import DEFAULT_LIFETIME, Bypass
 from ..control import cancel_maintenance, change_mode, schedule_maintenance
-from ..exceptions import CorruptState, InvalidConfiguration, MaintenanceError
+from ..exceptions import CorruptState, InvalidConfiguration, MaintenanceError, UnknownWindow
 from ..holds import DEFAULT_TTL, maintenance_mode_on
 from ..page import in_one_line
 from ..registry import BACKEND_VARIABLE, DEFAULT
@@ -27,7 +30,20 @@ from ..snapshot import view_of
 from ..state import MaintenanceMode, MaintenanceState
 from .doctor import examine
 from .running import NOT_FOUND, CommandFailed, Run
-from .store import check_known, check_writable, is_known, read, seconds_until_seen, store_of
+from .store import (
+    check_known,
+    check_writable,
+    explained,
+    in_folder,
+    is_file,
+    load,
+    nothing_in,
+    place_of,
+    read,
+    seconds_until_seen,
+    store_of,
+    stores_of,
+)
 from .terminal import (
     DONE,
     FAILED,
@@ -40,12 +56,13 @@ from .terminal import (
     details,
     document,
     faint,
+    hint_at_document,
     note,
     summary,
     tell,
     tell_json,
 )
-from .values import after, duration, end_of, moment_of, operator, seconds, start_of
+from .values import SUNDAY, after, duration, end_of, moment_of, operator, seconds, start_of
 from .watching import watch_switch
 
 SECRET_VARIABLE = "FASTAPI_MAINTENANCE_BYPASS_SECRET"  # noqa: S105 - where one is
@@ -59,6 +76,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+Names = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="The switches: default, if none.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The switch.")]
 Backend = Annotated[
     str | None,
@@ -73,6 +91,12 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but what
 New = Annotated[bool, typer.Option("--new", help="Set a named switch that was never set in this store.")]
 ReadOnly = Annotated[bool, typer.Option("--read-only", help="Let requests pass that only read.")]
 Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="What to tell clients and colleagues.")]
+
+
+def _dated(command: Callable[..., None]) -> Callable[..., None]:
+    """Give the examples in a command's help a day to come."""
+    command.__doc__ = (command.__doc__ or "").format(sunday=SUNDAY)
+    return command
 
 
 @app.callback(invoke_without_command=True)
@@ -100,15 +124,16 @@ def _program(
 
 @app.command("on")
 @app.command("down", hidden=True)
+@_dated
 def turn_on(
-    name: Name = DEFAULT,
+    names: Names = None,
     *,
     backend: Backend = None,
     length: Annotated[
         str | None, typer.Option("--for", metavar="DURATION", help="End by itself after 90s, 15m, 2h, 1d, 1h30m.")
     ] = None,
     until: Annotated[
-        str | None, typer.Option(metavar="TIME", help="End by itself then: ISO 8601 with a zone, 2026-03-01T04:00Z.")
+        str | None, typer.Option(metavar="TIME", help=f"End by itself then: ISO 8601 with a zone, {SUNDAY}T04:00Z.")
     ] = None,
     reason: Reason = None,
     read_only: ReadOnly = False,
@@ -124,8 +149,8 @@ def turn_on(
 
     \b
     fastapi-maintenance on
-    fastapi-maintenance on billing --for 1h30m --reason 'invoices are being moved'
-    fastapi-maintenance on --read-only --until 2026-03-01T04:00+01:00
+    fastapi-maintenance on billing orders --for 1h30m --reason 'invoices are being moved'
+    fastapi-maintenance on --read-only --until {sunday}T04:00+01:00
     """
     if length is not None and until is not None:
         raise InvalidConfiguration("--for and --until are two ways to say when it ends: give one of them")
@@ -140,13 +165,13 @@ def turn_on(
         "retry_after": None if retry_after is None else seconds(retry_after, "--retry-after"),
     }
     mode = MaintenanceMode.READ_ONLY if read_only else MaintenanceMode.ON
-    _change(mode, name, backend, options, new=new, as_json=as_json, quiet=quiet)
+    _change(mode, names, backend, options, new=new, as_json=as_json, quiet=quiet)
 
 
 @app.command("off")
 @app.command("up", hidden=True)
 def turn_off(
-    name: Name = DEFAULT,
+    names: Names = None,
     *,
     backend: Backend = None,
     break_holds: Annotated[
@@ -163,12 +188,12 @@ def turn_off(
     fastapi-maintenance off billing --break-holds
     """
     requirements = {"break_holds": True} if break_holds else {"refuse_while_held": True}
-    _change(MaintenanceMode.OFF, name, backend, requirements, new=new, as_json=as_json, quiet=quiet)
+    _change(MaintenanceMode.OFF, names, backend, requirements, new=new, as_json=as_json, quiet=quiet)
 
 
 def _change(
     mode: MaintenanceMode,
-    name: str,
+    names: list[str] | None,
     url: str | None,
     options: dict[str, Any],
     *,
@@ -176,31 +201,68 @@ def _change(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    store = store_of(url, name)
-    check_writable(store)
+    stores = stores_of(url, names or (DEFAULT,))
+    for store in stores.values():
+        check_writable(store)
+    # All are read before the first is changed: a mistyped name or a store that fails changes none.
+    before = asyncio.run(_read_before(stores, new=new))
+    said: list[dict[str, Any]] = []
+    failed: dict[str, int] = {}
+    for name, store in stores.items():
+        try:
+            state = asyncio.run(change_mode(mode, store, by=operator(), **options))
+        except MaintenanceError as error:
+            failed[name] = complain(error, _among(stores, name))
+            said.append({"switch": name, "mode": None, "error": explained(error, store), "store": place_of(store)})
+            continue
+        now = datetime.now(UTC)
+        former = before.get(name)
+        was = None if former is None else former.mode_at(now)
+        if state.mode_at(now) is not mode:
+            held = f"{mode} is stored, but code holds the switch, so it counts as {state.mode_at(now)}"
+            note(f"warning: {_among(stores, name, ': ')}{held}")
+        said.append({**document(name, state, now, place_of(store)), "before": was})
+        if not quiet and not as_json:
+            words = "nothing was stored" if name in before else "was unreadable"
+            words = words if was is None else f"was {WORDS[was]}"
+            tell(summary(name, state, now, more=f" ({words}){at_version(state)}{in_folder(store)}"))
+    _finish(said, failed, as_json=as_json)
 
-    async def make() -> tuple[MaintenanceState | None, MaintenanceState]:
-        before: MaintenanceState | None = None
-        with contextlib.suppress(CorruptState):  # whether it can be replaced, the store knows
-            before = found = await read(store)
+
+async def _read_before(stores: dict[str, BaseStateBackend], *, new: bool) -> dict[str, MaintenanceState | None]:
+    """Return what the stores have, without those that can't be read: whether they can be replaced, the store knows."""
+    before: dict[str, MaintenanceState | None] = {}
+    for name, store in stores.items():
+        with contextlib.suppress(CorruptState):
+            found = await load(store)
             check_known(name, store, found, new=new)
-        return before, await change_mode(mode, store, by=operator(), **options)
+            # No file is off; of a store that lost its document, only the workers know what they do.
+            before[name] = MaintenanceState() if found is None and is_file(store) else found
+    return before
 
-    before, state = asyncio.run(make())
-    now = datetime.now(UTC)
-    was = None if before is None else before.mode_at(now)
-    if state.mode_at(now) is not mode:
-        note(f"warning: {mode} is stored, but code holds the switch, so it counts as {state.mode_at(now)}")
-    if as_json:
-        tell_json({**document(name, state, now, repr(store)), "before": was})
-    elif not quiet:
-        former = "unreadable" if was is None else WORDS[was]
-        tell(summary(name, state, now, more=f" (was {former}){at_version(state)}"))
+
+def _among(stores: dict[str, BaseStateBackend], name: str, end: str = "") -> str:
+    """Return the name of a switch where there are several, else nothing."""
+    return f"{name}{end}" if len(stores) > 1 else ""
+
+
+def _finish(said: list[dict[str, Any]], failed: dict[str, int], *, as_json: bool) -> None:
+    """Answer in JSON if that was asked for, and end the program if something failed: of several, say what did not."""
+    if len(said) > 1:
+        done = [one["switch"] for one in said if one["switch"] not in failed]
+        if as_json:
+            tell_json(said)
+        if failed:
+            note(f"done: {', '.join(done) or 'none'}; failed: {', '.join(failed)}")
+    elif as_json and not failed:
+        tell_json(said[0])
+    if failed:
+        raise typer.Exit(max(failed.values()))
 
 
 @app.command()
 def status(
-    name: Name = DEFAULT,
+    names: Names = None,
     *,
     backend: Backend = None,
     exit_code: Annotated[
@@ -215,38 +277,54 @@ def status(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show what a switch does. Nothing is written or created.
+    """Show what switches do. Nothing is written or created.
 
     \b
     fastapi-maintenance status
-    fastapi-maintenance status billing --json
+    fastapi-maintenance status billing orders --json
     fastapi-maintenance status --exit-code --quiet || echo 'under maintenance, or unknown'
     """
     try:
-        store = store_of(backend, name, var_name=var_name, file_path=file_path)
-        state = asyncio.run(read(store))
+        stores = stores_of(backend, names or (DEFAULT,), var_name=var_name, file_path=file_path)
     except MaintenanceError as error:
-        failed = complain(error)
-        raise typer.Exit(_UNKNOWN if exit_code else failed) from None
-    now = datetime.now(UTC)
-    if as_json:
-        tell_json(document(name, state, now, repr(store)))
-    elif not quiet:
-        tell(summary(name, state, now, more="" if is_known(name, store, state) else " (never set in this store)"))
-        for key, value in details(state, now, repr(store)):
-            tell(f"  {key}: {value}")
-        if isinstance(store, EnvVarBackend):
-            tell(
-                faint(
-                    f"  note: that is a variable of this shell, and not of the app; "
-                    f"--backend URL or {BACKEND_VARIABLE} says where the app keeps its switch"
-                )
-            )
-    if exit_code and state.mode_at(now) is not MaintenanceMode.OFF:
+        failure = complain(error)
+        raise typer.Exit(_UNKNOWN if exit_code else failure) from None
+    said: list[dict[str, Any]] = []
+    failed: dict[str, int] = {}
+    for name, store in stores.items():
+        try:
+            state = asyncio.run(load(store))
+        except MaintenanceError as error:
+            failed[name] = max(complain(error, _among(stores, name)), _UNKNOWN if exit_code else FAILED)
+            said.append({"switch": name, "mode": None, "error": explained(error, store), "store": place_of(store)})
+            continue
+        said.append(document(name, state, datetime.now(UTC), place_of(store)))
+        if not quiet and not as_json:
+            _show(name, store, state)
+    _finish(said, failed, as_json=as_json)
+    if exit_code and any(one["blocked"] for one in said):
         raise typer.Exit(_BLOCKED)
 
 
+def _show(name: str, store: BaseStateBackend, state: MaintenanceState | None) -> None:
+    """Show all there is to say of a switch, in words."""
+    now = datetime.now(UTC)
+    tell(summary(name, state, now, nothing=nothing_in(store)))
+    for key, value in details(state or MaintenanceState(), now, place_of(store)):
+        tell(f"  {key}: {value}")
+    if isinstance(store, EnvVarBackend):
+        tell(
+            faint(
+                f"  note: that is a variable of this shell, and not of the app; "
+                f"--backend URL or {BACKEND_VARIABLE} says where the app keeps its switch"
+            )
+        )
+    if state is None and not is_file(store):
+        tell(faint(f"  hint: {hint_at_document(name)}"))
+
+
 @app.command()
+@_dated
 def schedule(
     start: Annotated[
         str, typer.Argument(metavar="START", help="When it begins: ISO 8601 with a zone, or in the one of --zone.")
@@ -270,8 +348,8 @@ def schedule(
     """Plan a maintenance. ``status`` lists what is planned, and ``off`` ends what goes on.
 
     \b
-    fastapi-maintenance schedule 2027-03-01T02:00Z 2h --reason 'new disks'
-    fastapi-maintenance schedule 2027-01-03T02:30 30m billing --zone Europe/Berlin --rrule 'FREQ=WEEKLY;BYDAY=SU'
+    fastapi-maintenance schedule {sunday}T02:00Z 2h --reason 'new disks'
+    fastapi-maintenance schedule {sunday}T02:30 30m billing --zone Europe/Berlin --rrule 'FREQ=WEEKLY;BYDAY=SU'
     """
     begins = start_of(start, "START", zone)
     ends = end_of(end, "END", zone, begins)
@@ -283,15 +361,15 @@ def schedule(
     mode: Literal["on", "read_only"] = "read_only" if read_only else "on"
 
     async def make() -> tuple[Window, MaintenanceState]:
-        check_known(name, store, await read(store), new=new)
+        check_known(name, store, await load(store), new=new)
         window = await schedule_maintenance(begins, ends, store, mode=mode, **options)
         return window, view_of(store).latest()
 
     window, state = asyncio.run(make())
     if as_json:
-        tell_json({"switch": name, "window": window.model_dump(mode="json"), "version": state.version})
+        tell_json({"switch": name, "window": window.model_dump(), "version": state.version})
     elif not quiet:
-        tell(in_one_line(f"{name}: planned{at_version(state)}: {described(window)}"))
+        tell(in_one_line(f"{name}: planned{at_version(state)}{in_folder(store)}: {described(window)}"))
 
 
 @app.command()
@@ -314,14 +392,31 @@ def cancel(
 
     async def make() -> MaintenanceState:
         await read(store)
-        await cancel_maintenance(window_id, store, by=operator())
+        try:
+            await cancel_maintenance(window_id, store, by=operator())
+        except UnknownWindow as error:
+            raise MaintenanceError(f"{error}; {await _place_of_window(window_id, name, backend)}") from None
         return view_of(store).latest()
 
     state, now = asyncio.run(make()), datetime.now(UTC)
     if as_json:
-        tell_json(document(name, state, now, repr(store)))
+        tell_json(document(name, state, now, place_of(store)))
     elif not quiet:
-        tell(summary(name, state, now, more=f" ({window_id} is cancelled){at_version(state)}"))
+        more = f" ({window_id} is cancelled){at_version(state)}{in_folder(store)}"
+        tell(summary(name, state, now, more=more))
+
+
+async def _place_of_window(window_id: str, name: str, url: str | None) -> str:
+    """Return which other switch of the store has a window, as far as the store can tell."""
+    store = store_of(url)
+    others: list[str] = [DEFAULT]
+    with contextlib.suppress(MaintenanceError):
+        others += await background.run(store.names_beside())
+    for other in others:
+        with contextlib.suppress(MaintenanceError):
+            if other != name and window_id in (await read(store_of(url, other))).windows:
+                return f"it is one of switch {other!r}: {PROGRAM} cancel {window_id} {other}"
+    return f"'{PROGRAM} cancel {shlex.quote(window_id)} NAME' cancels one of another switch"
 
 
 @app.command()
@@ -329,7 +424,7 @@ def watch(
     name: Name = DEFAULT,
     *,
     backend: Backend = None,
-    interval: Annotated[str, typer.Option(metavar="DURATION", help="How often the store is read.")] = "1s",
+    interval: Annotated[str, typer.Option(metavar="SECONDS", help="How often the store is read.")] = "1s",
     as_json: AsJson = False,
 ) -> None:
     """Show what a switch does, live: a line for each change where there is no terminal. Ctrl-C ends it.
@@ -338,7 +433,7 @@ def watch(
     fastapi-maintenance watch
     fastapi-maintenance watch billing --json --interval 5s
     """
-    store, pause = store_of(backend, name), duration(interval, "--interval").total_seconds()
+    store, pause = store_of(backend, name), seconds(interval, "--interval", least=1)
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(watch_switch(name, store, seconds=pause, as_json=as_json))
 
@@ -363,7 +458,7 @@ def run(
     drain: Annotated[
         str,
         typer.Option(
-            metavar="DURATION",
+            metavar="SECONDS",
             help="Wait so long before the command begins, for requests that the service is already answering: "
             "as long as the slowest takes. This process can't see whether they are done. It always waits until all "
             "workers have seen the switch: 0.11 s with a file, 1.1 s with Redis or SQL.",
@@ -371,13 +466,13 @@ def run(
     ] = "0s",
     ttl: Annotated[
         str,
-        typer.Option(metavar="DURATION", help="How long maintenance outlives this process if it is killed; or never."),
+        typer.Option(metavar="SECONDS", help="How long maintenance outlives this process if it is killed; or never."),
     ] = f"{DEFAULT_TTL:g}s",
     on_failure: Annotated[
         OnFailure, typer.Option(help="Whether maintenance is kept, for good, when the command fails.")
     ] = OnFailure.RELEASE,
     kill_after: Annotated[
-        str, typer.Option(metavar="DURATION", help="How long the command has to end when it is told to.")
+        str, typer.Option(metavar="SECONDS", help="How long the command has to end when it is told to.")
     ] = "10s",
     new: New = False,
     stop_when_lost: Annotated[
@@ -395,22 +490,20 @@ def run(
     killed, the command is told to end (on Linux), and maintenance ends after --ttl.
     """
     if command or not context.obj:
-        raise InvalidConfiguration(f"what is to run stands after '--': {PROGRAM} run {name} -- COMMAND")
+        raise InvalidConfiguration(_hint_at_dashes(name, command or [], has_command=bool(context.obj)))
     store = store_of(backend, name)
     check_writable(store)
     running = Run(
         command=context.obj,
-        drain_seconds=max(
-            0.0 if drain in ("0", "0s") else duration(drain, "--drain").total_seconds(), seconds_until_seen(store)
-        ),
-        kill_after_seconds=duration(kill_after, "--kill-after").total_seconds(),
+        drain_seconds=max(seconds(drain, "--drain"), seconds_until_seen(store)),
+        kill_after_seconds=seconds(kill_after, "--kill-after"),
         stops_when_lost=stop_when_lost,
         fails_block=on_failure is OnFailure.KEEP,
     )
     block = maintenance_mode_on(
         store,
         reason=reason,
-        ttl=None if ttl == "never" else duration(ttl, "--ttl"),
+        ttl=None if ttl == "never" else seconds(ttl, "--ttl", least=1),
         keep_on_error=on_failure is OnFailure.KEEP,
         owner=f"{operator()}, process {os.getpid()}, which runs {running.command[0]}",
     )
@@ -420,12 +513,13 @@ def run(
 
     async def hold_and_run() -> None:
         running.take_signals()
-        check_known(name, store, await read(store), new=new)  # a store that fails is told as such
+        check_known(name, store, await load(store), new=new)  # a store that fails is told as such
         try:
             with contextlib.suppress(CommandFailed):
                 async with block:
                     if not quiet:
-                        note(f"{name}: ON while the command runs{at_version(view_of(store).latest())}")
+                        version = at_version(view_of(store).latest())
+                        note(f"{name}: ON while the command runs{version}{in_folder(store)}")
                     await running.within(block)
             if not quiet:
                 now, state = datetime.now(UTC), await read(store)
@@ -442,6 +536,15 @@ def run(
 
     asyncio.run(hold_and_run())
     raise typer.Exit(running.status or DONE)
+
+
+def _hint_at_dashes(name: str, words: list[str], *, has_command: bool) -> str:
+    """Return what is wrong with a command that does not stand after ``--``, or with what stands before that."""
+    if has_command:
+        return f"before '--' must be one switch at most, got {shlex.join([name, *words])!r}"
+    meant = "COMMAND" if name == DEFAULT and not words else shlex.join([name, *words])
+    switch = f", or {PROGRAM} run {name} -- COMMAND if {name!r} is the switch" if meant == name else ""
+    return f"the command must stand after '--': {PROGRAM} run -- {meant}{switch}"
 
 
 def _off_command(name: str, url: str | None) -> str:

@@ -11,11 +11,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fastapi.exception_handlers import http_exception_handler
+from starlette.applications import Starlette
+from starlette.status import HTTP_503_SERVICE_UNAVAILABLE
 from starlette.types import ASGIApp, Scope
 
 from .. import background
 from ..backends.base import BaseStateBackend, StoreBackend
-from ..exceptions import InvalidConfiguration, MaintenanceError
+from ..exceptions import InvalidConfiguration, MaintenanceActive, MaintenanceError
 from ..exemptions import Exemptions
 from ..guard import MaintenanceGuard
 from ..middleware import MaintenanceModeMiddleware
@@ -26,8 +29,8 @@ from ..registry import DEFAULT, AppSwitch, configure_backend, registry
 from ..route_index import route_path
 from ..routes import Declared, Target, check_fastapi, declared_in, resolve, root_of, steps_of
 from ..state import MaintenanceMode, MaintenanceState
-from .store import check_writable, read, store_of
-from .terminal import WORDS, at_version, console, tell, tell_json
+from .store import check_writable, explained, is_file, load, nothing_in, place_of, store_of
+from .terminal import WORDS, at_version, console, hint_at_document, tell, tell_json
 
 _FAR_SECONDS = 1.0
 """From where on a difference between clocks is worth a note."""
@@ -44,7 +47,7 @@ class Check(NamedTuple):
     subject: str
     what: str
     result: str
-    """``ok``, ``failed``, or ``note`` for what is as it is."""
+    """``ok``, ``failed``, ``warn`` for a likely mistake, or ``note`` for what is as it is."""
     detail: str
 
 
@@ -72,6 +75,7 @@ def examine(target: str | None, name: str, url: str | None, *, as_json: bool) ->
     stores = {(name, store_of(None, name))} if target is None else set()
     stores |= {(face.switch, face.backend()) for route in routes for face in route.faces}
     checks, states = asyncio.run(_looked_after(sorted(stores, key=repr)))
+    checks += [*_vain_exemptions(routes), *_plain_refusals(routes)]
     rows = [route.row(states) for route in routes]
     if as_json:
         tell_json({"checks": [check._asdict() for check in checks], "routes": [row._asdict() for row in rows]})
@@ -105,16 +109,23 @@ async def _looked_after(stores: Iterable[tuple[str, BaseStateBackend]]) -> tuple
     checks: list[Check] = []
     states: dict[int, MaintenanceState | None] = {}
     for switch, store in stores:
-        subject, begin = f"{switch}, {store!r}", time.perf_counter()
+        subject, begin = f"{switch}, {place_of(store)}", time.perf_counter()
         try:
-            states[id(store)] = state = await read(store)
+            state = await load(store)
         except Exception as error:  # noqa: BLE001 - an app's own backend may raise anything
             states[id(store)] = None
-            checks.append(Check(subject, "readable", "failed", _told(error)))
+            checks.append(Check(subject, "readable", "failed", _told(error, store)))
             continue
-        took = time.perf_counter() - begin
-        mode = WORDS[state.mode_at(datetime.now(UTC))]
-        checks.append(Check(subject, "readable", "ok", f"{mode}{at_version(state)}, in {took * 1000:.0f} ms"))
+        states[id(store)] = state or MaintenanceState()
+        took = f"{(time.perf_counter() - begin) * 1000:.0f} ms"
+        if state is not None:
+            mode = WORDS[state.mode_at(datetime.now(UTC))]
+            checks.append(Check(subject, "readable", "ok", f"{mode}{at_version(state)}, in {took}"))
+        elif is_file(store):
+            checks.append(Check(subject, "readable", "ok", f"{nothing_in(store)}, in {took}"))
+        else:
+            hint = hint_at_document(switch)
+            checks.append(Check(subject, "readable", "note", f"{nothing_in(store)}; {hint}; in {took}"))
         checks += [Check(subject, *result) async for result in _writing_and_clock(store)]
     return checks, states
 
@@ -134,7 +145,7 @@ async def _writing_and_clock(store: BaseStateBackend) -> AsyncIterator[tuple[str
         clock = await background.run(store.store_time())
         answered = datetime.now(UTC)
     except MaintenanceError as error:
-        yield "writable", "failed", str(error)
+        yield "writable", "failed", explained(error, store)
         return
     yield "writable", "note" if why_not else "ok", f"not tried: {why_not}" if why_not else "yes"
     if clock is None:
@@ -147,8 +158,51 @@ async def _writing_and_clock(store: BaseStateBackend) -> AsyncIterator[tuple[str
     yield "clock", "note" if abs(ahead) > _FAR_SECONDS else "ok", f"{told}, give or take {half.total_seconds():.3f} s"
 
 
-def _told(error: BaseException) -> str:
-    return str(error) if isinstance(error, MaintenanceError) else f"{type(error).__name__}: {error}"
+def _told(error: BaseException, store: BaseStateBackend | None = None) -> str:
+    if not isinstance(error, MaintenanceError):
+        return f"{type(error).__name__}: {error}"
+    return str(error) if store is None else explained(error, store)
+
+
+def _vain_exemptions(routes: list[_Judged]) -> Iterator[Check]:
+    """Yield a warning for each exempt path that no route has."""
+    declared = [route.path for route in routes]
+    uses: dict[int, list[tuple[_Judged, _Face]]] = {}
+    for route in routes:
+        for face in route.faces:
+            uses.setdefault(id(face.exemptions), []).append((route, face))
+    for of_one in uses.values():
+        for pattern in of_one[0][1].exemptions.paths:
+            asked = [*declared, *(face.path for _, face in of_one)]
+            if not _matches(pattern, asked) and not any(route.has_path(pattern, face) for route, face in of_one):
+                detail = "no route, so it opens nothing: it must be spelled as the app's routes are, without root_path"
+                yield Check(f"exempt path {pattern}", "matches", "warn", detail)
+
+
+def _matches(pattern: str, paths: Iterable[str]) -> bool:
+    """Return whether an exempt path is one of these paths, or stands for one."""
+    one = Exemptions((pattern,), docs=False, preflight=False)
+    return any(one.of_request({}, path, is_docs=False) for path in paths)
+
+
+def _plain_refusals(routes: Iterable[_Judged]) -> Iterator[Check]:
+    """Yield a warning for each switch that has a guard whose refusal is JSON whatever the client prefers."""
+    for switch in dict.fromkeys(face.switch for route in routes for face in route.faces if face.is_plain):
+        yield Check(
+            f"guard of {switch}",
+            "answers",
+            "warn",
+            "JSON to browsers as well: no middleware is around it; add one, or "
+            "app.add_exception_handler(MaintenanceActive, maintenance_exception_handler)",
+        )
+
+
+def _is_answered(app: Starlette) -> bool:
+    """Return whether an app has a handler of its own for a guard's refusal, found as Starlette finds it."""
+    handlers = app.exception_handlers
+    by_class = (handlers[cls] for cls in MaintenanceActive.__mro__ if cls in handlers)
+    handler = handlers.get(HTTP_503_SERVICE_UNAVAILABLE) or next(by_class, http_exception_handler)
+    return handler is not http_exception_handler
 
 
 class _Face(NamedTuple):
@@ -157,6 +211,14 @@ class _Face(NamedTuple):
     app: AppSwitch
     switch: str
     exemption: str | None
+    exemptions: Exemptions
+    """Its own."""
+    path: str
+    """That of the request, as the exemptions see it."""
+    within: ASGIApp
+    """What leads to the routes whose paths can be exempt."""
+    is_plain: bool = False
+    """Whether its refusal is JSON whatever the client prefers."""
 
     def backend(self) -> BaseStateBackend:
         return registry.of_app(self.app, self.switch)
@@ -173,24 +235,35 @@ class _Judged:
 
     def __init__(self, route: Declared, method: str | None, start: ASGIApp, around: Iterable[Any]) -> None:
         self._route = route
+        self.path = route.path
         self._method = method
         self._asked_method = _ANY if method == "*" else method
         self._target: Target | None = None
+        self._scope: Scope = {}
         self.faces: list[_Face] = []
         if route.example is None:
             return
         scope: Scope = {**route.example, "type": "websocket"}
         if method is not None:
             scope.update(type="http", method=self._asked_method)
+        self._scope = scope
         self._target = resolve(start, scope, with_dependencies=True)
-        self.faces = list(_faces(route, scope, self._target, around))
+        self.faces = list(_faces(route, scope, self._target, around, start))
+
+    def has_path(self, pattern: str, face: _Face) -> bool:
+        """Return whether something runs for what an exempt path stands for, asked as this route is.
+
+        The path that was made up for ``/pages/{name}`` is not that of the exempt path ``/pages/welcome``.
+        """
+        matched = (pattern.replace("/**", "/1" * count).replace("*", "1") or "/" for count in range(3))
+        return any(resolve(face.within, {**self._scope, "path": path}).runs for path in matched)
 
     def row(self, states: States) -> Row:
         """Return what becomes of the requests, now and when all its switches are on."""
         mark = None if self._target is None else self._target.mark
         return Row(
             "WEBSOCKET" if self._method is None else self._method.replace("*", "ANY"),
-            self._route.path,
+            self.path,
             "" if mark is None else f"forced {mark}",
             ", ".join(dict.fromkeys(face.switch for face in self.faces)),
             self._told([(face, states.get(id(face.backend()))) for face in self.faces]),
@@ -236,27 +309,32 @@ def _judged_routes(app: ASGIApp) -> list[_Judged]:
     ]
 
 
-def _faces(route: Declared, scope: Scope, target: Target, around: Iterable[Any]) -> Iterator[_Face]:
+def _faces(route: Declared, scope: Scope, target: Target, around: Iterable[Any], within: ASGIApp) -> Iterator[_Face]:
     """Yield what can block a route, outermost first."""
     app, outer = AppSwitch(), Exemptions()
+    is_around = False
     for middleware in around:
+        is_around = True
         app, outer = middleware.gate.app, middleware.gate.terms.exemptions
-        yield _Face(app, DEFAULT, outer.of_request(scope, scope["path"], is_docs=target.docs))
+        exemption = outer.of_request(scope, scope["path"], is_docs=target.docs)
+        yield _Face(app, DEFAULT, exemption, outer, scope["path"], within)
     root_paths = {id(entry.router): entry.root_path for entry in target.entries}
     path = scope["path"]
     for mounted in route.apps:
         options = middleware_options(mounted)
         if options:
-            app = switch_of(options)
+            app, within, is_around = switch_of(options), mounted, True
             outer = options.get("exemptions") or Exemptions()
             path = route_path(scope["path"], root_paths.get(id(mounted.router), ""))
-            yield _Face(app, DEFAULT, outer.of_request(scope, path, is_docs=target.docs))
+            yield _Face(app, DEFAULT, outer.of_request(scope, path, is_docs=target.docs), outer, path, within)
+    is_plain = not is_around and scope["type"] == "http"
     for guard in target.dependencies:
         if isinstance(guard, MaintenanceGuard):
             exemption = guard.terms.exemptions.of_request(scope, path, is_docs=False)
             exemption = exemption or outer.of_request(scope, path, is_docs=False)
             for switch in dict.fromkeys((guard.name, DEFAULT)):
-                yield _Face(app, switch, exemption)
+                plain = is_plain and switch == guard.name and not any(map(_is_answered, route.apps[-1:]))
+                yield _Face(app, switch, exemption, guard.terms.exemptions, path, within, plain)
 
 
 def _tell_table(rows: list[Row]) -> None:

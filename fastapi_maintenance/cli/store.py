@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .. import background
 from ..backends.base import BaseStateBackend, StoreBackend
 from ..backends.env import EnvVarBackend
@@ -9,6 +11,7 @@ from ..backends.memory import MemoryBackend
 from ..exceptions import InvalidConfiguration, MaintenanceError, ReadOnlyBackend
 from ..registry import BACKEND_VARIABLE, DEFAULT, backend_from_url, checked_name, made_backend, registry
 from ..state import MaintenanceState, as_mode
+from ..stores.file import FileStore
 
 _PATIENCE_SECONDS = 5.0
 """How long a store may take: an operator waits, where a request can't."""
@@ -17,25 +20,29 @@ _POLLS_UNTIL_SEEN = 1.1
 count, as the connection for them may be dead."""
 
 
-def store_of(
-    url: str | None, name: str = DEFAULT, *, var_name: str | None = None, file_path: str | None = None
-) -> BaseStateBackend:
+def store_of(url: str | None, name: str = DEFAULT) -> BaseStateBackend:
     """Return the backend of a switch: in the store of a URL, or else in the configured one.
-
-    Version 0.0.5 had ``var_name`` beside ``env`` and ``file_path`` beside ``file``, which say where the switch is.
 
     Raises:
         UnknownBackend, InvalidConfiguration, InvalidSwitchName, MissingExtra: It can't be one.
     """
-    checked_name(name)
+    return stores_of(url, (name,))[name]
+
+
+def stores_of(
+    url: str | None, names: Iterable[str], *, var_name: str | None = None, file_path: str | None = None
+) -> dict[str, BaseStateBackend]:
+    """Return the backends of switches by their names, each once; they share their connections.
+
+    Version 0.0.5 had ``var_name`` beside ``env`` and ``file_path`` beside ``file``, the place of one switch.
+
+    Raises:
+        UnknownBackend, InvalidConfiguration, InvalidSwitchName, MissingExtra: One of them can't be one.
+    """
+    names = tuple(map(checked_name, names))
     for option, value, kind in ("var_name", var_name, "env"), ("file_path", file_path, "file"):
         if value is not None:
-            if url != kind:
-                raise InvalidConfiguration(
-                    f"--{option.replace('_', '-')} {value!r}: it must come with --backend {kind}; "
-                    f"--backend {kind}:{'//' if kind == 'env' else ''}{value} says the same"
-                )
-            return made_backend(name, kind, {option: value})
+            return {_only(names, option): _made_as_formerly(names[0], url, option, value, kind)}
     default = registry.meant() if url is None else backend_from_url(url.strip())
     if isinstance(default, MemoryBackend):
         raise InvalidConfiguration(
@@ -44,20 +51,67 @@ def store_of(
         )
     if isinstance(default, StoreBackend):  # before it has siblings, which take over what it has
         default.timeout_seconds = max(default.timeout_seconds, _PATIENCE_SECONDS)
-    return registry.meant(default, name)
+    return {name: registry.meant(default, name) for name in names}
 
 
-async def read(backend: BaseStateBackend) -> MaintenanceState:
-    """Return what the store has now; nothing is written or created.
+def _only(names: tuple[str, ...], option: str) -> str:
+    if len(names) > 1:
+        raise InvalidConfiguration(f"--{option.replace('_', '-')} must come with one switch, got {', '.join(names)}")
+    return names[0]
+
+
+def _made_as_formerly(name: str, url: str | None, option: str, value: str, kind: str) -> BaseStateBackend:
+    """Return the backend of a type and its place, as version 0.0.5 took them."""
+    if url != kind:
+        raise InvalidConfiguration(
+            f"--{option.replace('_', '-')} {value!r}: it must come with --backend {kind}; "
+            f"--backend {kind}:{'//' if kind == 'env' else ''}{value} says the same"
+        )
+    return made_backend(name, kind, {option: value})
+
+
+async def load(backend: BaseStateBackend) -> MaintenanceState | None:
+    """Return what the store has now, or ``None`` if it has nothing; nothing is written or created.
 
     Raises:
-        BackendUnavailable: It did not answer.
+        BackendUnavailable: It did not answer, or is a file without a directory.
         CorruptState: It has something else.
     """
     if isinstance(backend, StoreBackend):
-        return await background.run(backend.load()) or MaintenanceState()
+        state = await background.run(backend.load())
+        if state is None and is_file(backend):
+            await background.run(backend.store.names())  # raises where there is no directory either
+        return state
     known = backend.peek()
     return MaintenanceState(mode=as_mode(bool(await backend.get_value()))) if known is None else known
+
+
+async def read(backend: BaseStateBackend) -> MaintenanceState:
+    """Return what ``load`` does, and a state that is off where the store has nothing."""
+    return await load(backend) or MaintenanceState()
+
+
+def place_of(backend: BaseStateBackend) -> str:
+    """Return where a backend keeps its state, without credentials; of a user's own class, its name."""
+    place = str(backend)
+    return type(backend).__qualname__ if place == object.__repr__(backend) else place
+
+
+def explained(error: MaintenanceError, backend: BaseStateBackend) -> str:
+    """Return what an error says, with the store named as ``place_of`` does."""
+    return str(error).replace(repr(backend), place_of(backend))
+
+
+def in_folder(backend: BaseStateBackend) -> str:
+    """Return what a line says of a file with a relative path: who is in another folder changes another file."""
+    if isinstance(backend, StoreBackend) and isinstance(backend.store, FileStore) and not backend.store.is_absolute:
+        return f", in {backend.store.path_of(backend.switch.key)}"
+    return ""
+
+
+def is_file(backend: BaseStateBackend) -> bool:
+    """Return whether a backend keeps its state in a file: without one it is off, and nothing was lost."""
+    return isinstance(backend, StoreBackend) and backend.store.missing_is_off
 
 
 def seconds_until_seen(backend: BaseStateBackend) -> float:
@@ -67,27 +121,29 @@ def seconds_until_seen(backend: BaseStateBackend) -> float:
 
 
 class UnknownSwitch(MaintenanceError):
-    """A switch of that name was never set in the store, so no app may go by it."""
+    """The store has no state of a switch of that name, so no app may go by it."""
 
     def __init__(self, name: str, backend: BaseStateBackend) -> None:
         super().__init__(
-            f"switch {name!r} was never set in {backend!r}, nothing was changed: "
+            f"switch {name!r} has no state in {place_of(backend)}, nothing was changed: "
             "is that how the app calls it? --new sets it for the first time"
         )
 
 
-def is_known(name: str, backend: BaseStateBackend, state: MaintenanceState) -> bool:
-    """Return whether a switch was ever set in its store, as far as that can tell: a variable can't."""
-    return name == DEFAULT or bool(state.epoch) or isinstance(backend, EnvVarBackend)
+def nothing_in(backend: BaseStateBackend) -> str:
+    """Return what a switch does whose store has nothing: no file is off, but what is shared may have been lost."""
+    if is_file(backend):
+        return "OFF (there is no file)"
+    return "no document: off, unless running workers keep an earlier state"
 
 
-def check_known(name: str, backend: BaseStateBackend, state: MaintenanceState, *, new: bool) -> None:
+def check_known(name: str, backend: BaseStateBackend, state: MaintenanceState | None, *, new: bool) -> None:
     """Make sure that a switch of that name is known in its store, where a mistyped one would be set in vain.
 
     Raises:
         UnknownSwitch: It is not, and not said to be new.
     """
-    if not new and not is_known(name, backend, state):
+    if not new and name != DEFAULT and state is None:
         raise UnknownSwitch(name, backend)
 
 

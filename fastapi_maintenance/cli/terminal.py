@@ -18,6 +18,7 @@ from ..exceptions import (
     UnknownBackend,
 )
 from ..page import in_one_line
+from ..registry import DEFAULT
 from ..schedule import Window
 from ..state import Hold, MaintenanceMode, MaintenanceState
 
@@ -45,16 +46,24 @@ def escape_what_cannot_be_shown() -> None:
     cast("io.TextIOWrapper", sys.stdout).reconfigure(errors="backslashreplace")
 
 
-def complain(error: MaintenanceError) -> int:
-    """Tell what went wrong in one line on standard error, and return the exit status."""
-    note(f"error: {error}" + ("; --break-holds breaks them" if isinstance(error, SwitchIsHeld) else ""))
+def hint_at_document(switch: str) -> str:
+    """Return how the store of a switch gets a document."""
+    named = "" if switch == DEFAULT else f" {switch} --new"
+    return f"'{PROGRAM} on{named}' and '{PROGRAM} off{named}' store one, which all workers follow"
+
+
+def complain(error: MaintenanceError, switch: str = "") -> int:
+    """Tell what went wrong in one line on standard error, of one switch of several, and return the exit status."""
+    hint = "; --break-holds breaks them" if isinstance(error, SwitchIsHeld) else ""
+    note(f"error: {switch and f'{switch}: '}{error}{hint}")
     return USAGE if isinstance(error, _MISTYPED) else FAILED
 
 
 def complain_of_usage(error: Any) -> int:
     """Tell what is wrong with the arguments, as click knows it, and return the exit status."""
     command = PROGRAM if error.ctx is None else error.ctx.command_path
-    note(f"error: {error.format_message()} See '{command} --help'.")
+    hint = f" The command must stand after '--': {command} -- COMMAND." if command == f"{PROGRAM} run" else ""
+    note(f"error: {error.format_message()}{hint} See '{command} --help'.")
     return USAGE
 
 
@@ -104,8 +113,12 @@ def faint(text: str) -> Text:
 
 
 def tell_json(document: object) -> None:
-    """Tell a document on standard output, in one line of ASCII."""
-    print(json.dumps(document), flush=True)  # noqa: T201
+    """Tell a document on standard output, in one line of ASCII; times in UTC and to the second."""
+    print(json.dumps(document, default=_plain), flush=True)  # noqa: T201
+
+
+def _plain(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def moment(at: datetime) -> str:
@@ -113,15 +126,28 @@ def moment(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def at_version(state: MaintenanceState) -> str:
+def at_version(state: MaintenanceState | None) -> str:
     """Return what a line says of the version: nothing of the time that a file has for one after a bare word."""
-    return f", version {state.version}" if state.version < _FIRST_TIME else ""
+    return f", version {state.version}" if state is not None and state.version < _FIRST_TIME else ""
 
 
-def summary(switch: str, state: MaintenanceState, now: datetime, *, before: str = "", more: str = "") -> Text:
-    """Return in one line what a switch does to requests; ``more`` stands before what others wrote."""
+def summary(
+    switch: str,
+    state: MaintenanceState | None,
+    now: datetime,
+    *,
+    nothing: str = "",
+    before: str = "",
+    more: str = "",
+) -> Text:
+    """Return in one line what a switch does to requests; ``more`` stands before what others wrote.
+
+    Without a state, ``nothing`` is what it does.
+    """
     from rich.text import Text  # noqa: PLC0415 - an extra
 
+    if state is None:
+        return Text(f"{before}{switch}: {nothing}{more}")
     mode = state.mode_at(now)
     reason, until, _ = state.explanation_at(now)
     text = Text(f"{before}{switch}: ").append(WORDS[mode], style=_STYLES[mode])
@@ -165,8 +191,8 @@ def _stored(state: MaintenanceState, now: datetime) -> str:
 
 def _of_hold(hold: Hold) -> str:
     parts = [hold.kind, f"by {hold.owner}" if hold.owner else "", f"({hold.reason})" if hold.reason else ""]
-    parts.append(f"unless renewed until {moment(hold.expires_at)}" if hold.expires_at else "")
-    return " ".join(filter(None, parts))
+    end = f", or at {moment(hold.expires_at)} if its process has died" if hold.expires_at else ""
+    return " ".join(filter(None, parts)) + f", until it is given back{end}"
 
 
 def described(window: Window) -> str:
@@ -176,33 +202,34 @@ def described(window: Window) -> str:
     return f"{window.id}: {window.mode} from {moment(window.start)} to {moment(window.end)}{recurs}{reason}"
 
 
-def document(switch: str, state: MaintenanceState, now: datetime, store: str) -> dict[str, Any]:
-    """Return all there is to say of a switch, for programs."""
+def document(switch: str, stored: MaintenanceState | None, now: datetime, store: str) -> dict[str, Any]:
+    """Return all there is to say of a switch, for ``tell_json``."""
+    state = stored or MaintenanceState()
     mode, explained = state.mode_at(now), state.explanation_at(now)
-    plain, following = state.model_dump(mode="json"), state.next_change_at(now)
     return {
         "switch": switch,
-        "mode": mode.value,
+        "mode": mode,
         "blocked": mode is not MaintenanceMode.OFF,
         "reason": explained.reason,
-        "until": None if explained.until is None else explained.until.isoformat(),
+        "until": explained.until,
         "retry_after": explained.retry_after,
-        "stored_mode": plain["mode"],
-        "since": plain["since"],
+        "stored_mode": state.mode,
+        "since": state.since,
         "holds": [
             {
                 "id": id_,
                 "kind": hold.kind,
                 "owner": hold.owner,
                 "reason": hold.reason,
-                "expires_at": None if hold.expires_at is None else hold.expires_at.isoformat(),
+                "expires_at": hold.expires_at,
             }
             for id_, hold in state.holds_at(now).items()
         ],
-        "windows": [plain["windows"][window.id] for window in state.windows_left(now)],
-        "next_change_at": None if following is None else following.isoformat(),
-        "updated_by": plain["updated_by"],
-        "updated_at": plain["updated_at"],
+        "windows": [window.model_dump() for window in state.windows_left(now)],
+        "next_change_at": state.next_change_at(now),
+        "updated_by": state.updated_by,
+        "updated_at": state.updated_at,
         "version": state.version,
+        "stored": stored is not None,
         "store": store,
     }

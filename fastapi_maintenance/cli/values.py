@@ -11,6 +11,9 @@ from ..exceptions import InvalidConfiguration
 from ..page import in_one_line
 from ..schedule import zone_named
 
+SUNDAY = (datetime.now(UTC) + timedelta(days=13 - datetime.now(UTC).weekday())).date()
+"""A Sunday to come, for examples."""
+
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", re.ASCII)
 
 
@@ -20,12 +23,7 @@ def duration(text: str, option: str) -> timedelta:
     Raises:
         InvalidConfiguration: It is none, or nothing at all, or out of range.
     """
-    match = _DURATION.fullmatch(text.strip())
-    try:
-        days, hours, minutes, seconds = (int(part or 0) for part in (match.groups() if match else ("",) * 4))
-        whole = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
-    except (OverflowError, ValueError):  # int() reads no more than 4300 digits
-        whole = timedelta()
+    whole = _read(text)
     if not whole:
         raise InvalidConfiguration(
             f"{option} {text!r}: a duration is needed, such as 90s, 15m, 2h, 1d or 1h30m; nothing was changed"
@@ -33,15 +31,32 @@ def duration(text: str, option: str) -> timedelta:
     return whole
 
 
-def seconds(text: str, option: str) -> int:
+def seconds(text: str, option: str, *, least: int = 0) -> int:
     """Return whole seconds, which may be written as a duration.
 
     Raises:
-        InvalidConfiguration: It is neither.
+        InvalidConfiguration: It is neither, or less than ``least``.
     """
-    if re.fullmatch(r"\d{1,9}", text.strip(), re.ASCII):
-        return int(text)
-    return int(duration(text, option).total_seconds())
+    is_number = re.fullmatch(r"\d{1,9}", text.strip(), re.ASCII)
+    whole = timedelta(seconds=int(text)) if is_number else _read(text)
+    if whole is None or whole < timedelta(seconds=least):
+        raise InvalidConfiguration(
+            f"{option} {text!r}: must be seconds or a duration, at least {least}, such as 30, 90s, 15m or 1h30m; "
+            "nothing was changed"
+        )
+    return int(whole.total_seconds())
+
+
+def _read(text: str) -> timedelta | None:
+    """Return a duration, or ``None`` if it is none, or out of range."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None or not match[0]:
+        return None
+    try:
+        days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+        return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+    except (OverflowError, ValueError):  # int() reads no more than 4300 digits
+        return None
 
 
 def moment_of(text: str, option: str) -> datetime:

@@ -12,7 +12,7 @@ from ..backends.base import BaseStateBackend
 from ..exceptions import MaintenanceError
 from ..page import in_one_line
 from ..state import MaintenanceState
-from .store import read
+from .store import explained, load, nothing_in, place_of
 from .terminal import at_version, console, details, document, moment, summary, tell, tell_json
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ class Seen(NamedTuple):
 
     at: datetime
     state: MaintenanceState | None
+    nothing: str
+    """What there is to say without a state."""
     error: str = ""
 
     def differs_from(self, former: Seen | None) -> bool:
@@ -34,7 +36,7 @@ class Seen(NamedTuple):
         """Return what is worth telling when it changes."""
         state = self.state
         if state is None:
-            return (self.error,)
+            return (self.nothing,)
         return state.epoch, state.version, state.mode_at(self.at), *state.holds_at(self.at)
 
 
@@ -45,30 +47,32 @@ async def watch_switch(switch: str, backend: BaseStateBackend, *, seconds: float
     former: Seen | None = None
     async for seen in _readings(backend, seconds):
         if seen.differs_from(former):
-            _tell(switch, seen, repr(backend), as_json=as_json)
+            _tell(switch, seen, place_of(backend), as_json=as_json)
         former = seen
 
 
 async def _readings(backend: BaseStateBackend, seconds: float) -> AsyncIterator[Seen]:
     while True:
         try:
-            state = await read(backend)
-            yield Seen(datetime.now(UTC), state)
+            state = await load(backend)
+            yield Seen(datetime.now(UTC), state, nothing_in(backend))
         except MaintenanceError as error:
-            yield Seen(datetime.now(UTC), None, in_one_line(str(error)))
+            why = in_one_line(explained(error, backend))
+            yield Seen(datetime.now(UTC), None, f"unknown: {why}", why)
         await asyncio.sleep(seconds)
 
 
 def _tell(switch: str, seen: Seen, store: str, *, as_json: bool) -> None:
     if as_json:
-        said = {"switch": switch, "mode": None, "error": seen.error, "store": store}
-        if seen.state is not None:
-            said = document(switch, seen.state, seen.at, store)
-        tell_json({"at": seen.at.isoformat(), **said})
-    elif seen.state is None:
-        tell(f"{moment(seen.at)}  {switch}: unknown: {seen.error}")
+        failure = {"switch": switch, "mode": None, "error": seen.error, "store": store}
+        said = failure if seen.error else document(switch, seen.state, seen.at, store)
+        tell_json({"at": seen.at, **said})
     else:
-        tell(summary(switch, seen.state, seen.at, before=f"{moment(seen.at)}  ", more=at_version(seen.state)))
+        tell(_line(switch, seen, before=f"{moment(seen.at)}  ", more=at_version(seen.state)))
+
+
+def _line(switch: str, seen: Seen, *, before: str = "", more: str = "") -> Text:
+    return summary(switch, seen.state, seen.at, nothing=seen.nothing, before=before, more=more)
 
 
 async def _watch_live(switch: str, backend: BaseStateBackend, seconds: float) -> None:
@@ -78,13 +82,6 @@ async def _watch_live(switch: str, backend: BaseStateBackend, seconds: float) ->
 
     with Live(console=console(), auto_refresh=False) as live:
         async for seen in _readings(backend, seconds):
-            lines = [Text(f"{switch}: unknown: {seen.error}")] if seen.state is None else _lines(switch, seen, backend)
+            rows = () if seen.state is None else details(seen.state, seen.at, place_of(backend))
+            lines = [_line(switch, seen), *(Text(f"  {name}: {value}") for name, value in rows)]
             live.update(Group(*lines, Text(f"  read: {moment(seen.at)}; Ctrl-C ends this")), refresh=True)
-
-
-def _lines(switch: str, seen: Seen, backend: BaseStateBackend) -> list[Text]:
-    from rich.text import Text  # noqa: PLC0415 - an extra
-
-    state = seen.state or MaintenanceState()
-    rows = details(state, seen.at, repr(backend))
-    return [summary(switch, state, seen.at), *(Text(f"  {name}: {value}") for name, value in rows)]

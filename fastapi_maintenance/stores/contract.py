@@ -119,8 +119,12 @@ class DocumentStore(ABC):
         return None
 
     def describe(self, key: str) -> str:
-        """Return what logs and errors call this document: where it is, without credentials."""
+        """Return the name of this document for logs and errors, without credentials."""
         return f"<{type(self).__name__} of switch {key!r}>"
+
+    def address(self, key: str) -> str:
+        """Return the place of this document as operators read it, without credentials."""
+        return self.describe(key)
 
     async def aclose(self) -> None:  # noqa: B027 - optional
         """Close the connections; the next call opens them again."""

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from ..exceptions import BackendUnavailable, CorruptState, DeadlinePassed, InvalidConfiguration
-from ..state import UNIX_EPOCH, MaintenanceMode, MaintenanceState, is_plain, parse_mode
+from ..state import MAX_VERSION, UNIX_EPOCH, MaintenanceMode, MaintenanceState, is_plain, parse_mode
 from .contract import MAX_BYTES, Conflict, DocumentStore, Reading, is_switch_name
 from .file_lock import try_lock, unlock
 from .threads import run_in_thread
@@ -78,6 +78,15 @@ class FileStore(DocumentStore):
         """Return the file's path."""
         path = self.path if key == "default" else str(Path(self.path).with_name(self.path_of(key).name))
         return f"LocalFileBackend({path!r})"
+
+    def address(self, key: str) -> str:
+        """Return the file's URL."""
+        return self.path_of(key).as_uri()
+
+    @property
+    def is_absolute(self) -> bool:
+        """Whether the path was given as an absolute one."""
+        return Path(self.path).is_absolute()
 
     async def read(self, key: str) -> Reading:
         """Return the document that the file stands for now.
@@ -150,13 +159,10 @@ class FileStore(DocumentStore):
                 if reading.revision != revision:
                     raise Conflict(reading)
                 new.unlink(missing_ok=True)  # left by a process that died here
-                word = _bare_word(content)
+                word = _bare_word(content, reading.content)
                 try:
                     file = _write_new(new, word or content, former)
-                    if not _is_at(lock, _lock_of(path)):
-                        raise BackendUnavailable(
-                            self.describe(key), f"{_lock_of(path)} was removed, so others may be writing: try again"
-                        )
+                    self._check_lock(key, lock, path)
                     _move(new, path, deadline)
                 except BaseException:
                     new.unlink(missing_ok=True)
@@ -166,6 +172,11 @@ class FileStore(DocumentStore):
         _flush_directory(path.parent)
         written = word or content
         return Reading(_document(written, file, where=str(path)), _revision(written, file))
+
+    def _check_lock(self, key: str, lock: int, path: Path) -> None:
+        if not _is_at(lock, _lock_of(path)):
+            problem = f"{_lock_of(path)} was removed, so others may be writing: try again"
+            raise BackendUnavailable(self.describe(key), problem)
 
     def _names(self) -> list[str]:
         path = self._default
@@ -286,7 +297,7 @@ def _refuse_stranger(path: Path, found: os.stat_result) -> None:
     if directory.st_mode & stat.S_IWOTH and found.st_uid not in trusted:
         raise _OfStrangerError(
             errno.EACCES,
-            f"{path} belongs to user {found.st_uid}, in a directory that everybody may write in: anyone may have made it; "
+            f"{path} belongs to user {found.st_uid}, in a directory that everybody may write in: it could be a trap; "
             "remove it, or use a directory that only this service and its operators may write in",
         )
 
@@ -332,7 +343,7 @@ def _document(content: bytes, file: os.stat_result, *, where: str) -> bytes:
             where,
             f"{text[:20]!r} is neither 1/on/true/yes, 0/off/false/no or read_only, nor a JSON document",
         ) from None
-    version = max(file.st_mtime_ns // 1000, 0)
+    version = min(max(file.st_mtime_ns // 1000, 0), MAX_VERSION)
     modified = UNIX_EPOCH + timedelta(microseconds=version)
     return MaintenanceState(
         # Named after the word, so that followers see a change even between two files of the same version.
@@ -344,10 +355,15 @@ def _document(content: bytes, file: os.stat_result, *, where: str) -> bytes:
     ).to_json()
 
 
-def _bare_word(document: bytes) -> bytes | None:
-    """Return the word that says all that a document says, if there is one."""
+def _bare_word(document: bytes, former: bytes | None) -> bytes | None:
+    """Return the word that says all that a document says, if there is one.
+
+    A word says by the file's time since when it applies, so it can't say that a maintenance goes on.
+    """
     state = MaintenanceState.from_json(document, where="the new document")
-    if not is_plain(state):
+    before = None if former is None else MaintenanceState.from_json(former, where="the former document")
+    goes_on = before is not None and state.since is not None and state.since == before.since
+    if goes_on or not is_plain(state):
         return None
     return b"0" if state.mode is MaintenanceMode.OFF else b"1"
 

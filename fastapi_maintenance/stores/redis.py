@@ -88,7 +88,7 @@ class RedisStore(DocumentStore):
         self.key = key
         self._seconds = seconds
         self._secrets: list[str] = []
-        self._options, self.address = self._read_url(url)
+        self._options, self.url = self._read_url(url)
         self._db = int(self._options.get("db") or 0)
         self._clients = PerLoop(self._new_client, _close)
         self._clock: tuple[datetime, float] | None = None
@@ -106,7 +106,11 @@ class RedisStore(DocumentStore):
 
     def describe(self, key: str) -> str:
         """Return the server and the key, without credentials."""
-        return f"RedisBackend({self.address!r}, key={self.key_of(key)!r})"
+        return f"RedisBackend({self.url!r}, key={self.key_of(key)!r})"
+
+    def address(self, key: str) -> str:
+        """Return the server's URL and the key, without credentials."""
+        return f"{self.url}, key {self.key_of(key)}"
 
     async def read(self, key: str) -> Reading:
         """Return the document of a switch. One round trip."""

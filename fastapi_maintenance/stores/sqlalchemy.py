@@ -56,10 +56,7 @@ _UPDATE = (
     "UPDATE {table} SET revision = :new, document = :content, updated_at = CURRENT_TIMESTAMP "
     "WHERE name = :name AND revision = :revision"
 )
-_SELECT = (  # noqa: S608 - of constants
-    f"SELECT SUBSTR(document, 1, {MAX_BYTES + 1}) AS content, revision, {{clock}} AS clock FROM {{table}} "
-    "WHERE name = :name"
-)
+_SELECT = "SELECT SUBSTR(document, 1, {most}) AS content, revision, {clock} AS clock FROM {table} WHERE name = :name"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,8 +165,18 @@ class SQLAlchemyStore(DocumentStore):
 
     def describe(self, key: str) -> str:
         """Return the database and the row, without credentials."""
-        shown = self.url.set(query={}).render_as_string(hide_password=True)
-        return f"SQLAlchemyBackend({shown!r}, key={self.row_of(key)!r})"
+        return f"SQLAlchemyBackend({self._shown()!r}, key={self.row_of(key)!r})"
+
+    def address(self, key: str) -> str:
+        """Return the database's URL and the row, without credentials."""
+        return f"{self._shown()}, row {self.row_of(key)}"
+
+    def _shown(self) -> str:
+        """Return the URL without credentials; a relative path is made absolute."""
+        url = self.url.set(query={})
+        if self.kind == "sqlite" and not str(url.database).startswith("file:"):
+            url = url.set(database=str(Path(str(url.database)).absolute()))
+        return url.render_as_string(hide_password=True)
 
     async def read(self, key: str) -> Reading:
         """Return the row of a switch, or none where there is no table."""
@@ -230,6 +237,7 @@ class SQLAlchemyStore(DocumentStore):
             if _is_missing_table(error):
                 return []
             raise
+
     async def _nothing(self, connection: AsyncConnection) -> Reading:
         """Return that there is no document, at the database's time: a hold that is stored first expires by it."""
         if self._clock is None:
@@ -372,7 +380,7 @@ class SQLAlchemyStore(DocumentStore):
 
     def _sql(self, statement: str) -> str:
         """Return a statement for this table, whose name was checked when it was given."""
-        return statement.format(table=self._quoted_table, clock=self._family.clock)
+        return statement.format(table=self._quoted_table, clock=self._family.clock, most=MAX_BYTES + 1)
 
     def _redacted(self, error: Exception) -> str:
         """Return an error's first line without the credentials."""

@@ -142,7 +142,6 @@ class StoredSwitch:
                     unknown = unknown.after(before, change)
                 after = change.applied_to(before.state or MaintenanceState(), before.now)
                 written = await self._replace(after, before.revision, end, quiet=change.is_renewal)
-                return written.living or after
             except _Overtaken as overtaken:
                 before = overtaken.found
             except OutcomeUnknown as error:
@@ -151,6 +150,8 @@ class StoredSwitch:
                 if unknown is None:
                     raise
                 break
+            else:
+                return written.living or after
             await asyncio.sleep(_random.uniform(0, _LONGEST_PAUSE))
         raise self._unavailable("others changed it all the time") if unknown is None else unknown.error
 

@@ -109,6 +109,40 @@ def test_a_switch_is_switched_on_and_off(browser: Browser, url: str, scripts: bo
         assert state("billing").version == 2
 
 
+@pytest.mark.parametrize("scripts", [True, False])
+def test_a_maintenance_is_corrected(browser: Browser, url: str, scripts: bool) -> None:
+    """The form begins with what is on, and keeps what was typed when it is refused."""
+    until = datetime.now(UTC) + timedelta(hours=2)
+    elsewhere(lambda: set_maintenance_mode("read_only", reason="old disks", until=until, retry_after=600))
+    with tab(browser, url, java_script_enabled=scripts) as page:
+        one = section(page)
+        one.locator("summary", has_text="Change").click()
+        reason, end = one.get_by_label("Reason, which clients see").first, one.get_by_label("Until (UTC")
+        expect(one.get_by_label("Mode").first).to_have_value("read_only")
+        expect(reason).to_have_value("old disks")
+        expect(end).to_have_value(f"{until:%Y-%m-%dT%H:%M}")
+        expect(one.get_by_label("Retry-After")).to_have_value("600")
+        page.screenshot(path=SCREENSHOTS / "admin-change.png", full_page=True)
+        reason.fill("new disks")
+        one.get_by_role("button", name="Change default").click()
+        expect(one).to_contain_text("new disks")
+        now = state()
+        assert (now.mode, now.reason, now.until, now.retry_after) == ("read_only", "new disks", until, 600)
+        one.locator("summary", has_text="Change").click()
+        reason.fill("newer disks")
+        end.fill("2020-01-01T00:00")
+        one.get_by_role("button", name="Change default").click()
+        expect(page.get_by_role("alert")).to_contain_text("that is over")
+        expect(reason).to_be_visible()
+        expect(reason).to_have_value("newer disks")
+        expect(end).to_have_value("2020-01-01T00:00")
+        page.screenshot(path=SCREENSHOTS / "admin-refused.png", full_page=True)
+        end.fill("")
+        one.get_by_role("button", name="Change default").click()
+        expect(one).to_contain_text("newer disks")
+        assert (state().until, state().mode) == (None, "read_only")
+
+
 def test_a_maintenance_is_planned_and_cancelled(browser: Browser, url: str) -> None:
     with tab(browser, url) as page:
         one = section(page)

@@ -41,8 +41,8 @@ class Answer:
         return [ran for ran in self.ran if ran.what not in ("matching", "redirecting")]
 
 
-async def answer_to(app: ASGIApp, ask: Ask) -> Answer:
-    """Send one request and return what came back."""
+async def answer_to(app: ASGIApp, ask: Ask, scope: Scope | None = None) -> Answer:
+    """Send one request and return what came back; ``scope`` is the request's own, else."""
     answer = Answer()
     done = asyncio.Event()
     incoming = _incoming(ask)
@@ -60,7 +60,7 @@ async def answer_to(app: ASGIApp, ask: Ask) -> Answer:
         if message["type"].endswith("http.response.body") and not message.get("more_body", False):
             done.set()
 
-    scope = _scope(ask)
+    scope = scope_of(ask) if scope is None else scope
     with opened(scope) as ran:
         try:
             await app(scope, receive, send)
@@ -76,7 +76,8 @@ def _incoming(ask: Ask) -> list[Message]:
     return [{"type": "http.request", "body": b"payload", "more_body": False}]
 
 
-def _scope(ask: Ask) -> Scope:
+def scope_of(ask: Ask) -> Scope:
+    """Return the scope that a server makes of a request."""
     scope: dict[str, Any] = {
         "asgi": {"version": "3.0", "spec_version": "2.4"},
         "http_version": "1.1",

@@ -57,6 +57,12 @@ REWRITERS = {
 }
 """What a rewriting middleware changes, and the request header that tells it to."""
 
+ASGI_KEYS = (
+    *("type", "asgi", "http_version", "method", "scheme", "path", "raw_path", "query_string", "root_path"),
+    *("headers", "client", "server", "state", "extensions", "subprotocols"),
+)
+"""The keys of a scope that a server makes; beside these, FastAPI's endpoints need its stacks of open contexts."""
+
 Marker = Callable[[Any, Mark], Any]
 AnyFunction = Callable[..., Any]
 
@@ -101,9 +107,8 @@ class Builder:
         else:
             del routes[-1:]
 
-    def root(self, scenario: Scenario, maintenance: StarletteMiddleware | None = None) -> ASGIApp:
-        """Build the whole application, with or without the maintenance middleware."""
-        ours = [maintenance] if maintenance is not None else []
+    def root(self, scenario: Scenario, *ours: StarletteMiddleware) -> ASGIApp:
+        """Build the whole application, with or without the maintenance middleware and what stands inside of it."""
         outer = [StarletteMiddleware(around, plan=plan) for plan in scenario.outer]
         if scenario.placement == "around":
             app: ASGIApp = self.app(scenario.app, 0, is_around=True)
@@ -118,7 +123,8 @@ class Builder:
         """Build an app as it is mounted, once."""
         app: ASGIApp = self.app(plan, depth)
         if plan.wrapper and plan.wrapper_id not in self.built:
-            wrapped = WRAPPERS[plan.wrapper](app, plan.wrapper_id)
+            is_left_out = plan.wrapper == "cors" and self.leaves_out(depth)
+            wrapped = WRAPPERS["class" if is_left_out else plan.wrapper](app, plan.wrapper_id)
             self.built[plan.wrapper_id] = self.marked(wrapped, plan.wrapper_id, plan.wrapper_mark)
         return self.built[plan.wrapper_id] if plan.wrapper else app
 
@@ -225,7 +231,7 @@ class Builder:
         elif node.kind == "socket":
             self.add_socket(router, node, how)
         else:
-            self.add_plain(router, node)
+            self.add_plain(router, node, depth)
 
     def included(self, plan: RouterPlan, depth: int) -> APIRouter:
         """Build a router that is included, once."""
@@ -282,16 +288,17 @@ class Builder:
             router.add_api_websocket_route(leaf.path, endpoint, dependencies=dependencies)
         self.marked_above(leaf.endpoint)
 
-    def add_plain(self, router: Any, leaf: Leaf) -> None:
+    def add_plain(self, router: Any, leaf: Leaf, depth: int) -> None:
         """Add a route of Starlette's."""
         spec = leaf.endpoint
         route: BaseRoute
+        own = [Middleware(leaf.middleware, "closure")] if leaf.middleware else []
+        middleware = self.middlewares(own, depth + 1) or None
         if leaf.kind == "custom":
             opaque = Opaque("endpoint", spec.id)
             endpoint = self.marked(opaque, spec.id, spec.mark)
             route = CustomRoute(leaf.path, endpoint, leaf.methods, named=spec.shape != "anonymous")
         elif leaf.kind == "plain_socket":
-            middleware = [StarletteMiddleware(around, plan=Middleware("none", "asgi"))] if leaf.middleware else None
             if spec.shape == "class":
                 endpoint = self.marked(socket_class(spec), spec.id, spec.mark)
             else:
@@ -812,6 +819,9 @@ async def pass_on(app: ASGIApp, plan: Middleware, scope: Scope, receive: Receive
 
     if plan.style == "copy":
         scope = {**scope, **changes(plan, scope)}
+    elif plan.style == "anew":
+        known = {key: value for key, value in scope.items() if key in ASGI_KEYS or key.endswith("_astack")}
+        scope = {**known, **changes(plan, scope)}
     else:
         scope.update(changes(plan, scope))
     write_rewritten(scope)
@@ -866,5 +876,6 @@ WRAPPERS: dict[str, Callable[[ASGIApp, str], ASGIApp]] = {
     "closure": lambda app, _: closure_around(app, Middleware("none", "closure")),
     "hidden": hidden,
     "facade": Facade,
+    "cors": lambda app, _: around(app, Middleware("cors", "asgi")),
 }
 """What an app can be wrapped in before it is mounted."""

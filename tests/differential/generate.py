@@ -54,6 +54,7 @@ DOCS: tuple[dict[str, str | None], ...] = (
 )
 REWRITES = tuple(REWRITERS)
 INNOCENT = ("none", "header")
+BATCHES = ("", "", "sequence", "gathered", "thread")
 
 
 def scenario(seed: int, *, guard: str = "", marks: Sequence[Mark] = (Mark.ON, Mark.OFF)) -> Scenario:
@@ -114,8 +115,13 @@ class _Grower:
             guard=self.guard,
             app_per_state=self.chance(0.25),
         )
+        for middleware in grown.outer:
+            # Without the scope's app, ours would not find what a hidden one inside of it leads to.
+            middleware.style = "copy" if middleware.style == "anew" else middleware.style
         self.add_late(app)
         grown.steps = self.steps(grown)
+        if not grown.outer:  # which the parts of a batch do not come through
+            grown.batch = Random(f"batch {seed}").choice(BATCHES)
         return grown
 
     def app(self, kind: str, depth: int) -> AppPlan:
@@ -128,7 +134,7 @@ class _Grower:
             app.mark = None
             self.unmarkable.add(app.id)
         if depth and kind != "routes" and self.chance(0.3):
-            wrappers = ("class", "closure") if self.guard else ("class", "closure", "hidden", "facade")
+            wrappers = ("class", "closure") if self.guard else ("class", "closure", "hidden", "facade", "cors")
             app.wrapper = rng.choice(wrappers)
             app.wrapper_mark = self.mark()
         if kind in ("opaque", "function"):
@@ -173,7 +179,7 @@ class _Grower:
         """Return one or two middlewares, or none."""
         if not self.chance(probability):
             return []
-        styles = ("asgi", "copy", "base", "closure", "hidden")
+        styles = ("asgi", "copy", "base", "closure", "hidden", "anew")
         return [
             Middleware(self.rng.choice(effects), self.rng.choice(styles)) for _ in range(self.rng.choice((1, 1, 2)))
         ]
@@ -261,8 +267,11 @@ class _Grower:
             # One place per mount, so that a request is judged at the one router behind it. Nothing is judged behind
             # a middleware in front of an opaque app: it must not change what "safe" is judged by.
             opaque = app.kind in ("opaque", "function") or app.wrapper in ("hidden", "facade") or app.override
-            effects = INNOCENT if opaque or app.middlewares else (*INNOCENT, "answer", *REWRITES)
-            branch.middlewares = self.middlewares(0.2, effects)
+            more = () if opaque or app.middlewares else ("answer", *REWRITES)
+            branch.middlewares = self.middlewares(0.2, (*INNOCENT, "cors", *more))
+            if opaque and any(middleware.style == "hidden" for middleware in branch.middlewares):
+                # Nobody sees that what is hidden is CORS, so the opaque app is what a preflight comes to.
+                branch.middlewares = [each for each in branch.middlewares if each.effect != "cors"]
         if self.chance(0.05) and app.kind != "routes" and not self.guard:
             return [branch, Branch(rng.choice(HOSTS), app, host=True)] if not included else [branch]
         return [branch]
@@ -304,7 +313,8 @@ class _Grower:
             leaf.dependencies = self.dependencies(int(endpoint.shape == "typed"), may_deny=kind == "api")
         if kind in ("api", "plain") and self.chance(0.3):
             leaf.route_class = rng.choice(("header", "fallback") if self.guard else ("header", "fallback", "handle"))
-        leaf.middleware = kind in ("plain", "plain_socket") and self.chance(0.15)
+        if kind in ("plain", "plain_socket") and self.chance(0.15):
+            leaf.middleware = rng.choice(("none", "none", "cors")) if leaf.route_class != "handle" else "none"
         return leaf
 
     def path(self) -> str:

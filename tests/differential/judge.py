@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any
 
@@ -30,6 +30,7 @@ from fastapi_maintenance import (
 from fastapi_maintenance.backends import MemoryBackend
 
 from .ask import Answer, answer_to
+from .batch import Batch, answers_to
 from .build import ANSWER, REWRITERS, Builder
 from .journal import Ran
 from .plan import Ask, Extend, Mark, Rearrange, Remark, Scenario, Survey, describe, survey
@@ -51,30 +52,32 @@ def expected(looks: Sequence[Sequence[Ran]], state: str, known: Survey, story: S
     A request is looked at as it arrives, and again at the entrance of a router that it reaches as something else.
     ``looks`` has what would run at each of these moments; the last one is what really runs. One block is enough.
     """
-    if any(_blocks(ran, state, known, story) for ran in looks):
+    *before, last = looks
+    if any(_blocks(ran, state, known, story) for ran in before) or _blocks(last, state, known, story, is_last=True):
         return "block"
     # No route matches, and looking for a slash redirect raises: nobody can tell what would run behind that, but the
     # request ends with the router's exception anyway. Both answers are right.
     return "either" if any(each.what == "redirecting" for ran in looks for each in ran) else "pass"
 
 
-def _blocks(ran: Sequence[Ran], state: str, known: Survey, story: Scenario) -> bool:
-    """Apply the rules to what would run: to each override on the way, and to the endpoint."""
+def _blocks(ran: Sequence[Ran], state: str, known: Survey, story: Scenario, *, is_last: bool = False) -> bool:
+    """Apply the rules to each override on the way, and to the endpoint; ``is_last``: nothing answers before these."""
     overrides = list(takewhile(lambda each: each.what == "override", ran))
     rest = ran[len(overrides) :]
     # Dependencies run first, but the mark is that of the endpoint that they run for.
     about = next((each for each in rest if each.what not in ("dependency", "override")), rest[0] if rest else None)
-    return any(_blocks_one(each, state, known, story) for each in (*overrides, *([about] if about else [])))
+    parts = (*overrides, *([about] if about else []))
+    return any(_blocks_one(each, state, known, story, is_last=is_last) for each in parts)
 
 
-def _blocks_one(about: Ran, state: str, known: Survey, story: Scenario) -> bool:
+def _blocks_one(about: Ran, state: str, known: Survey, story: Scenario, *, is_last: bool) -> bool:
     """Apply the rules, in their order, to one thing that would run."""
     if about.what == "redirecting":
         return False  # 404, 405, a redirect: nothing of the application would run
     mark = known.mark_of(about.subject)
     if mark is not None:
         return mark is Mark.ON
-    if story.preflight_exempt and about.preflight:
+    if story.preflight_exempt and about.preflight and not is_last:
         return False
     if story.docs_exempt and about.what == "docs":
         return False
@@ -167,16 +170,18 @@ class Subject:
     def __init__(self, story: Scenario, states: Sequence[str], *, middleware: bool = True) -> None:
         self.states = states
         self.backend = MemoryBackend()
-        exemptions = Exemptions(docs=story.docs_exempt, preflight=story.preflight_exempt)
+        exemptions = Exemptions(docs=story.docs_exempt, preflight=story.preflight_exempt, paths=[Batch.path])
         guards = []
         if story.guard:
             # Under the middleware the guard's switch is the app's own, else there is one for guards.
             guard = maintenance_guard if middleware else MaintenanceGuard(SWITCH, exemptions=exemptions)
             guards = [Depends(guard)]
         self.switch = "" if middleware else SWITCH
+        self.batch = story.batch if middleware else ""
         self.builder = Builder(marker=mark, guard=story.guard, guards=guards)
         ours = StarletteMiddleware(MaintenanceModeMiddleware, backend=self.backend, exemptions=exemptions)
-        self.app = self.builder.root(story, ours if middleware else None)
+        batch = [StarletteMiddleware(Batch, way=self.batch)] if self.batch else []
+        self.app = self.builder.root(story, *([ours, *batch] if middleware else []))
         self.of_routes = story.guard == "routes" and not middleware
 
     async def answer(self, ask: Ask, state: str) -> Answer:
@@ -185,6 +190,11 @@ class Subject:
             configure_backend(self.backend, name=self.switch)
         await set_maintenance_mode(MaintenanceMode(state), self.backend)
         return await answer_to(self.app, ask)
+
+    async def answers(self, asks: Sequence[Ask], state: str) -> list[Answer]:
+        """Answer some requests as the parts of one; none, if that one did not get there."""
+        await set_maintenance_mode(MaintenanceMode(state), self.backend)
+        return await answers_to(self.app, asks)
 
 
 def subjects_of(story: Scenario) -> list[Subject]:
@@ -213,6 +223,7 @@ async def judge(story: Scenario, *, until_first: bool = False, oracle_only: bool
     looking = [builder.root(story) for builder in plain]
     subjects = [] if oracle_only else subjects_of(story)
     builders = [*plain, *(subject.builder for subject in subjects)]
+    parts: list[Asked] = []
     for number, step in enumerate(story.steps):
         if isinstance(step, Extend):
             for builder in builders:
@@ -238,6 +249,15 @@ async def judge(story: Scenario, *, until_first: bool = False, oracle_only: bool
                 report.seen[f"{tag}: {verdict}"] += 1
             if rearranged:
                 report.seen[f"after a list was changed by hand: {verdict}"] += 1
+        if subjects and story.batch:
+            parts.append(Asked(number, step, looks, oracle))
+            following = story.steps[number + 1 : number + 2]
+            if len(parts) == PARTS or not following or not isinstance(following[0], Ask):
+                for subject in subjects:
+                    await _judge_parts(report, story, subject, parts, known)
+                parts = []
+            if until_first and report.disagreements:
+                return report
         for subject in subjects:
             for state in _rotated(subject.states, number):
                 answer = await subject.answer(step, state)
@@ -253,6 +273,41 @@ async def judge(story: Scenario, *, until_first: bool = False, oracle_only: bool
                     if until_first:
                         return report
     return report
+
+
+@dataclass
+class Asked:
+    """One request of a scenario, and what comes of it without maintenance."""
+
+    number: int
+    ask: Ask
+    looks: list[list[Ran]]
+    oracle: Answer
+
+
+PARTS = 5
+"""How many requests a batch has at most."""
+
+
+async def _judge_parts(
+    report: Report, story: Scenario, subject: Subject, parts: Sequence[Asked], known: Survey
+) -> None:
+    """Ask for some requests as the parts of one, and compare each."""
+    # They come into being inside of the middleware, so nobody looks at them as they arrive, but at the router.
+    first = int(0 in known.levels)
+    for state in subject.states if subject.batch else ():
+        answers = await subject.answers([part.ask for part in parts], state)
+        for part, answer in zip(parts, answers, strict=False):
+            if answer.error == part.oracle.error != "":
+                # The 500 is made further out than the parts are.
+                answer = replace(part.oracle, ran=answer.ran)  # noqa: PLW2901
+            verdict = expected(part.looks[first:], state, known, story)
+            report.seen[f"batch: {verdict}"] += 1
+            problem = difference(verdict, part.ask, answer, part.oracle)
+            if problem:
+                problem += ", as a part of a batch"
+                found = Disagreement(story, part.number, state, verdict, problem, part.ask, answer, part.oracle)
+                report.disagreements.append(found)
 
 
 def _rotated(states: Sequence[str], number: int) -> Sequence[str]:
@@ -279,6 +334,10 @@ def features(
         seen.add("CORS outside")
     if "cors" in known.effects:
         seen.add("CORS inside")
+        if not ran and any(each.preflight for look in looks[:-1] for each in look):
+            seen.add("preflight that CORS answers")
+    if "anew" in known.styles:
+        seen.add("a new scope")
     if ask.root_path:
         seen.add("root_path of the server")
     if any(sign in ask.path for sign in ("//", "/.", "%", " ", "ü")):
@@ -293,6 +352,8 @@ def features(
             seen |= {"docs of a mounted app"} if place.depth else {"docs of the app"}
         if about.preflight:
             seen.add("preflight that reaches code")
+            if REWRITERS["method"] in headers:
+                seen.add("preflight with another method")
     elif ran:
         seen.add("stopped by a dependency")
     if len(looks) > 1:

@@ -19,6 +19,7 @@ from starlette.types import Scope
 from fastapi_maintenance import (
     answers,
     decorators,
+    exemptions,
     gate,
     guard,
     known_targets,
@@ -450,7 +451,71 @@ def only_the_entrance_is_guarded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate.Gate, "judge", late)
 
 
+# New scopes and batches.
+
+
+@mutant
+def a_new_scope_passes_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "_visits_around", lambda *args, **options: [])
+
+
+@mutant
+def a_new_scope_is_taken_for_the_request_that_it_was_made_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate.Visit, "forget", lambda visit, target: setattr(visit, "target", target))
+
+
+@mutant
+def the_parts_of_a_batch_share_one_judgement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is that of the first part, for all that come by the same path."""
+    shared: dict[Any, Any] = {}
+
+    async def judge_again(original: Any, self: Any, visit: Any, entrance: Any, scope: Scope, receive: Any) -> Any:
+        key = self, entrance, visit.state, scope["path"]
+        verdict, receive = await original(self, visit, entrance, scope, receive)
+        return shared.setdefault(key, verdict), receive
+
+    _replace(monkeypatch, gate.Gate, "judge_again", judge_again)
+
+
+# Preflights.
+
+
+@mutant
+def a_preflight_is_exempt_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate._Entrance, "may_meet_cors", lambda entrance, target: True)
+
+
+@mutant
+def a_preflight_is_exempt_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "_may_meet_cors", lambda target: False)
+
+
+@mutant
+def a_preflight_is_exempt_up_to_the_first_router(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate._Entrance, "may_meet_cors", lambda entrance, target: False)
+    monkeypatch.setattr(gate.Visit, "covers", lambda visit, entrance, scope: visit.target is None)
+
+
+@mutant
+def the_cors_of_a_route_or_mount_is_not_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "cors_of", lambda app: None)
+
+
+@mutant
+def whatever_a_route_calls_is_taken_for_cors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "_watch_cors", lambda app: app is not None)
+
+
 # The guard.
+
+
+@mutant
+def the_guard_exempts_preflights(monkeypatch: pytest.MonkeyPatch) -> str:
+    def of_request(original: Any, self: Any, scope: Scope, path: str, *, is_docs: bool, preflight: bool = True) -> Any:
+        return original(self, scope, path, is_docs=is_docs)
+
+    _replace(monkeypatch, exemptions.Exemptions, "of_request", of_request)
+    return "routes"
 
 
 @mutant

@@ -61,8 +61,8 @@ class Leaf:
     route_class: str = "stock"
     """``stock``, or a subclass: ``header`` (own ``matches``), ``fallback`` (matches partially), ``handle`` (own)."""
     dependencies: list[Dependency] = field(default_factory=list)
-    middleware: bool = False
-    """Whether the route has a middleware of its own that does nothing."""
+    middleware: str = ""
+    """The effect of the route's own middleware, which is ``none`` or ``cors``, if it has one."""
 
 
 @dataclass
@@ -104,7 +104,8 @@ class Middleware:
     effect: str
     """``none``, ``header`` (of the response), ``cors``, ``answer``, or what is rewritten: ``path``, ``method``, ..."""
     style: str
-    """``asgi`` (changes the scope), ``copy`` (passes another), ``base`` (``BaseHTTPMiddleware``) or ``closure``."""
+    """``asgi`` (changes the scope), ``copy`` (passes another), ``anew`` (one with the keys of ASGI only), ``base``
+    (``BaseHTTPMiddleware``), ``closure``, or ``hidden`` (one that shows nobody what it wraps)."""
 
     @property
     def interferes(self) -> bool:
@@ -141,7 +142,7 @@ class AppPlan:
     """How it overrides how it is called, if it does; the whole app's own ``__call__`` only around the middleware."""
     wrapper: str = ""
     """What the app is wrapped in before it is mounted: ``class``, ``closure``, ``hidden`` (opaque), ``facade`` (calls
-    something else), or nothing."""
+    something else), ``cors``, or nothing."""
     wrapper_mark: Mark | None = None
 
     @property
@@ -218,6 +219,8 @@ class Scenario:
     preflight_exempt: bool = True
     guard: str = ""
     """Where the guard stands: on the ``app``, on the ``routes``, or nowhere."""
+    batch: str = ""
+    """How a middleware makes some requests out of one: in ``sequence``, ``gathered``, from a ``thread``, or not."""
     app_per_state: bool = False
     """Whether each state has its own app, instead of one app that is switched between any two requests."""
     steps: list[Step] = field(default_factory=list)
@@ -259,6 +262,8 @@ class Survey:
     """The depths at which a middleware stands that interferes."""
     effects: set[str] = field(default_factory=set)
     """What these middlewares do."""
+    styles: set[str] = field(default_factory=set)
+    """How all middlewares are written."""
 
     def remark(self, target: str, mark: Mark) -> None:
         """Take note of a mark that was set after the first request."""
@@ -284,6 +289,8 @@ def survey(app: AppPlan) -> Survey:
 
 def _survey_app(found: Survey, app: AppPlan, place: Place) -> None:
     _survey_middlewares(found, app.middlewares, place.depth)
+    if app.wrapper == "cors":
+        _survey_middlewares(found, [Middleware("cors", "asgi")], place.depth)
     if app.wrapper:
         found.marks[app.wrapper_id] = app.wrapper_mark
         place = _inner(place, app.wrapper_id, f"wrapped: {app.wrapper}")
@@ -315,6 +322,7 @@ def _survey_app(found: Survey, app: AppPlan, place: Place) -> None:
 
 
 def _survey_middlewares(found: Survey, middlewares: Sequence[Middleware], depth: int) -> None:
+    found.styles |= {middleware.style for middleware in middlewares}
     effects = {middleware.effect for middleware in middlewares if middleware.interferes}
     if effects:
         found.levels.add(depth)
@@ -361,6 +369,8 @@ def _survey_node(found: Survey, router: RouterPlan, node: Node, place: Place) ->
             tags |= {"included host" if node.host else "included mount"}
         if node.middlewares:
             tags |= {"below a mount with middleware"}
+        if any(middleware.effect == "cors" for middleware in node.middlewares):
+            tags |= {"CORS on the mount"}
         inner = replace(place, tags=tags, depth=place.depth + 1)
         _survey_middlewares(found, node.middlewares, inner.depth)
         if node.host:
@@ -378,6 +388,9 @@ def _survey_node(found: Survey, router: RouterPlan, node: Node, place: Place) ->
 
 def _survey_leaf(found: Survey, router: RouterPlan, leaf: Leaf, place: Place) -> None:
     endpoint = leaf.endpoint
+    if leaf.middleware == "cors":  # it stands behind the router's entrance
+        _survey_middlewares(found, [Middleware("cors", "asgi")], place.depth + 1)
+        place = replace(place, tags=place.tags | {"CORS on the route"})
     found.marks[endpoint.id] = endpoint.mark
     here = _inner(
         place, endpoint.id, f"route: {leaf.kind}", f"endpoint: {endpoint.shape}", f"class: {leaf.route_class}"

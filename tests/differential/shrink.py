@@ -11,13 +11,14 @@ from typing import Any
 from .plan import Ask, Extend, Rearrange, Remark, Scenario, survey
 
 SIMPLE: dict[str, Any] = {
+    "batch": "",
     "default": None,
     "denies": False,
     "docs_exempt": True,
     "gated": False,
     "mark": None,
     "mark_place": "below",
-    "middleware": False,
+    "middleware": "",
     "outcome": "ok",
     "override": None,
     "placement": "added",
