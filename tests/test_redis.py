@@ -1,49 +1,48 @@
-"""The Redis backend against a real server, its faults included; its script does what ``Change.applied_to`` says."""
+"""The Redis store against a real server, its faults included."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import errno
+import gc
 import json
 import logging
 import re
 import ssl
 import sys
 import time
-import uuid
+import tracemalloc
 from collections.abc import Callable, Coroutine, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from pydantic import RedisDsn
 
-from fastapi_maintenance import background
-from fastapi_maintenance.backends import redis as module
+from fastapi_maintenance import (
+    background,
+    get_maintenance_mode,
+    get_maintenance_status,
+    is_maintenance_on,
+    set_maintenance_mode,
+)
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.exceptions import (
     BackendUnavailable,
-    ChangeRejected,
     CorruptState,
     DeadlinePassed,
-    HoldLost,
     InvalidConfiguration,
     MissingExtra,
     OutcomeUnknown,
-    SwitchIsHeld,
-    VersionConflict,
 )
 from fastapi_maintenance.state import MAX_BYTES, Change, Hold, MaintenanceMode, MaintenanceState, set_mode
+from fastapi_maintenance.stores import redis as module
 
 from .scripts import output_of
 from .stores import RedisServer, SilentProxy, done, free_port
 from .traffic import wait_until
-
-Heard = list[MaintenanceState | None]
 
 
 def turned(mode: str | MaintenanceMode = "on", **more: Any) -> Change:
@@ -51,10 +50,6 @@ def turned(mode: str | MaintenanceMode = "on", **more: Any) -> Change:
 
 
 SOON = timedelta(hours=1)
-
-
-def on_hold(owner: str = "", *, expires_in: timedelta | None = SOON) -> Hold:
-    return Hold(kind="on", owner=owner, expires_at=None if expires_in is None else datetime.now(UTC) + expires_in)
 
 
 @pytest.fixture(scope="module")
@@ -99,15 +94,27 @@ def backend(server: RedisServer, make: Make) -> RedisBackend:
     return make(server.url)
 
 
-class Listening:
-    """A backend's ``listen`` in a task, what it heard, and how it ended."""
+def watch(backend: RedisBackend, changed: Callable[[], None]) -> Coroutine[Any, Any, None]:
+    return backend.store.watch("default", changed)
+
+
+def key_of(backend: RedisBackend, switch: str) -> str:
+    assert isinstance(backend.store, module.RedisStore)
+    return backend.store.key_of(switch)
+
+
+class Watching:
+    """A store's ``watch`` in a task, how often it woke, and how it ended."""
 
     def __init__(self, backend: RedisBackend) -> None:
-        self.heard: Heard = []
-        self._future = background.submit(backend.listen(self.heard.append))
+        self.calls = 0
+        self._future = background.submit(watch(backend, self._changed))
+
+    def _changed(self) -> None:
+        self.calls += 1
 
     def __enter__(self) -> Self:
-        wait_until(lambda: self.heard or self._future.done())
+        wait_until(lambda: self.calls or self._future.done())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -116,7 +123,7 @@ class Listening:
             self._future.result(5)
 
     @property
-    def goes_on(self) -> bool:
+    def is_active(self) -> bool:
         return not self._future.done()
 
     def error(self, seconds: float = 10) -> BaseException | None:
@@ -124,17 +131,23 @@ class Listening:
         return self._future.exception(seconds)
 
 
-# What it stores
+def calls_of(server: RedisServer, command: str) -> int:
+    """Return how often the server has executed a command."""
+    calls: int = server.run("INFO", "commandstats").get(f"cmdstat_{command}", {"calls": 0})["calls"]
+    return calls
 
 
-def test_nothing_stored_is_none_and_not_off(backend: RedisBackend) -> None:
+# Documents
+
+
+def test_a_missing_document_is_none_and_not_off(backend: RedisBackend) -> None:
     assert done(backend.load()) is None
 
 
-def test_what_is_stored_is_read_again(backend: RedisBackend, server: RedisServer) -> None:
+def test_a_stored_state_is_read_again(backend: RedisBackend, server: RedisServer, make: Make) -> None:
     change = turned("read_only", reason='Größe "x" \\ {[,:', until=datetime.now(UTC) + SOON, by="me")
     state = done(backend.apply(change))
-    assert state == done(backend.load())
+    assert state == done(make(server.url).load())
     assert (state.epoch, state.version, state.mode, state.updated_by) == (change.id, 1, "read_only", "me")
     assert state.updated_at is not None
     assert abs(state.updated_at - datetime.now(UTC)) < timedelta(seconds=5)
@@ -143,33 +156,35 @@ def test_what_is_stored_is_read_again(backend: RedisBackend, server: RedisServer
     assert document["updated_at"].endswith("Z")
 
 
-def test_the_value_is_a_boolean_for_those_who_want_one(backend: RedisBackend) -> None:
-    asyncio.run(backend.set_value(True))
-    assert asyncio.run(backend.get_value())
-    asyncio.run(backend.set_value(False))
-    assert not asyncio.run(backend.get_value())
-
-
-def test_reading_is_one_round_trip(backend: RedisBackend, server: RedisServer) -> None:
+def test_a_reading_is_one_round_trip(backend: RedisBackend, server: RedisServer) -> None:
     done(backend.load())
     before = server.run("INFO", "commandstats")
     done(backend.load())
     after = server.run("INFO", "commandstats")
-    grown = {name for name in after if after[name] != before.get(name)}
-    assert grown - {"cmdstat_info", "cmdstat_hello", "cmdstat_client"} == {
-        "cmdstat_get",
-        "cmdstat_time",
-    }  # those are of done()
-    assert after["cmdstat_get"]["calls"] == before["cmdstat_get"]["calls"] + 1
+    grown = {name: after[name]["calls"] - before[name]["calls"] for name in before if after[name] != before[name]}
+    ours = {"cmdstat_evalsha": 1, "cmdstat_getrange": 1, "cmdstat_time": 1}
+    assert {name: grown.get(name) for name in ours} == ours
+    assert grown.keys() - ours <= {"cmdstat_info", "cmdstat_client", "cmdstat_hello"}  # those are of run()
 
 
 @pytest.mark.parametrize("persistent", [True, False])
 def test_a_restart_keeps_what_the_server_keeps(make: Make, persistent: bool) -> None:
+    """The scripts are sent again, since the server has forgotten them."""
     with RedisServer(persistent=persistent) as server:
-        backend = make(server.url)
-        state = done(backend.apply(turned()))
+        keeping, other = make(server.url, on_emptied="keep"), make(server.url)
+        state = done(keeping.apply(turned()))
         server.restart()
-        assert done(backend.load()) == (state if persistent else None)
+        assert done(other.load()) == (state if persistent else None)
+        assert done(other.apply(turned())).version == (2 if persistent else 1)
+
+
+def test_a_script_that_the_server_forgot_is_sent_again(backend: RedisBackend, server: RedisServer) -> None:
+    done(backend.apply(Change()))
+    server.run("SCRIPT", "FLUSH")
+    before = calls_of(server, "eval")
+    assert done(backend.apply(Change())).version == 2
+    assert done(backend.apply(Change())).version == 3
+    assert calls_of(server, "eval") == before + 2  # one that reads, one that writes
 
 
 def test_a_unix_socket_serves_as_well(make: Make, server: RedisServer) -> None:
@@ -180,335 +195,144 @@ def test_a_unix_socket_serves_as_well(make: Make, server: RedisServer) -> None:
     assert repr(make(server.unix_url)).startswith(f"RedisBackend('{server.unix_url}',")
 
 
-# The script and Change.applied_to
-
-IDS = ["a", "b", "c", 'quo"te', "back\\slash\\", "{[,:]}", "ü😀\u2028", "", "\0", "null", "/"]
-TEXTS = st.one_of(st.sampled_from(IDS), st.text(max_size=20), st.just(" " * 500))
-PRESENT = datetime.now(UTC).replace(microsecond=123000)
-TIMES = st.sampled_from(
-    [
-        datetime(1960, 1, 1, tzinfo=UTC),
-        PRESENT - SOON,
-        PRESENT + SOON,
-        PRESENT + timedelta(days=30000),
-        datetime(9999, 12, 31, 23, 59, 59, 999000, tzinfo=UTC),  # 15 digits: more than cjson writes
-    ]
-)
-HOLDS = st.builds(
-    Hold,
-    kind=st.sampled_from(["on", "off"]),
-    owner=TEXTS,
-    reason=st.none() | TEXTS,
-    expires_at=st.none() | TIMES,
-    masks=st.frozensets(st.sampled_from(IDS), max_size=3),
-)
-HOLDS_BY_ID = st.dictionaries(st.sampled_from(IDS), HOLDS, max_size=4)
-FIELDS = st.fixed_dictionaries(
-    {},
-    optional={
-        "mode": st.sampled_from(MaintenanceMode),
-        "reason": st.none() | TEXTS,
-        "since": st.none() | TIMES,
-        "until": st.none() | TIMES,
-    },
-)
-SOME_IDS = st.frozensets(st.sampled_from(IDS), max_size=2)
-CHANGES = st.builds(
-    Change,
-    fields=FIELDS,
-    put_holds=HOLDS_BY_ID,
-    drop_holds=SOME_IDS,
-    break_holds=st.booleans(),
-    expected_version=st.sampled_from([None, None, None, 0, 1, 2, 2**53 - 9]),
-    required_holds=st.just(frozenset()) | SOME_IDS,
-    refuse_while_held=st.booleans(),
-    is_renewal=st.booleans(),
-    by=st.none() | TEXTS,
-    id=st.uuids().map(lambda id_: id_.hex),
-)
-STATES = st.builds(
-    MaintenanceState,
-    epoch=st.sampled_from(["", "e"]),
-    version=st.sampled_from([0, 1, 2**53 - 9]),
-    mode=st.sampled_from(MaintenanceMode),
-    reason=st.none() | TEXTS,
-    until=st.none() | TIMES,
-    holds=HOLDS_BY_ID,
-    updated_by=st.none() | TEXTS,
-)
-WRITERS: list[Callable[[MaintenanceState], str | bytes]] = [
-    MaintenanceState.to_json,
-    lambda state: json.dumps(json.loads(state.to_json()), indent=2),  # written by hand: spaces, escapes
-    lambda state: f" {state.model_dump_json(by_alias=True)} ",  # everything, also null, {} and []
-]
-
-
-def outcome(apply: Callable[[], MaintenanceState]) -> object:
-    """Return what came of a change, but when."""
-    try:
-        return seen_of(apply())
-    except ChangeRejected as error:
-        return type(error), vars(error)
-
-
-def is_refusal(outcome: object) -> bool:
-    return isinstance(outcome, tuple) and isinstance(outcome[0], type)
-
-
-def seen_of(state: MaintenanceState) -> object:
-    return state.model_dump(exclude={"updated_at"}), list(state.holds)
-
-
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
-@given(stored=st.none() | STATES, write=st.sampled_from(WRITERS), changes=st.lists(CHANGES, min_size=1, max_size=5))
-def test_the_script_does_what_applied_to_says(
-    shared_server: RedisServer,
-    stored: MaintenanceState | None,
-    write: Callable[[MaintenanceState], str | bytes],
-    changes: list[Change],
-) -> None:
-    backend = RedisBackend(shared_server.url, key=uuid.uuid4().hex, timeout_seconds=5)
-    if stored is not None:
-        shared_server.run("SET", backend.key, write(stored))
-    for change in changes:
-        before = done(backend.load()) or MaintenanceState()
-        should_be = outcome(lambda: change.applied_to(before, datetime.now(UTC)))  # noqa: B023 - called at once
-        assert outcome(lambda: done(backend.apply(change))) == should_be  # noqa: B023
-        after = done(backend.load()) or MaintenanceState()
-        assert after == before if is_refusal(should_be) else seen_of(after) == should_be
-    done(backend.disconnect())
-
-
-def test_members_that_the_script_does_not_know_stay(backend: RedisBackend, server: RedisServer) -> None:
-    """Text by text: a newer version of this package may have put them there."""
-    more = '"plans":[{"a":[]},{"b":{}},1.50,12345678901234567890,"}]"]'
-    server.run("SET", backend.key, '{"schema":1,"mode":"on",' + more + "}")
-    keys = (backend.key, "sign", "aside")
-    deadline = 10**13
-    arguments = (Change(put_holds={"h": on_hold()}).to_json(), deadline, '"x"', 1000, MAX_BYTES, "", "channel")
-    server.run("EVAL", backend._script, 3, *keys, *arguments)
-    assert more.encode() in server.run("GET", backend.key)
-
-
-# Changes that are refused, or come twice
-
-
-def test_a_change_is_made_once(backend: RedisBackend, server: RedisServer) -> None:
-    """A repeated one is answered with what is stored now, whatever it requires."""
-    first = Change(fields={"reason": "first"}, expected_version=0)
-    done(backend.apply(first))
-    latest = done(backend.apply(Change(fields={"reason": "second"})))
-    assert done(backend.apply(first)) == latest
-    assert server.run("PTTL", f"{backend.key}:made:{first.id}") > 50_000
-
-
-def test_a_change_that_was_made_stays_made_when_the_key_was_deleted(
-    backend: RedisBackend, server: RedisServer
-) -> None:
-    change = turned()
-    done(backend.apply(change))
-    server.run("DEL", backend.key)
-    assert done(backend.apply(change)) == MaintenanceState()
-    assert done(backend.load()) is None
-
-
-def test_a_repeated_change_is_answered_whatever_is_stored_now(backend: RedisBackend, server: RedisServer) -> None:
-    change = turned()
-    done(backend.apply(change))
-    server.run("SET", backend.key, b"\xff")
-    with pytest.raises(CorruptState):
-        done(backend.apply(change))
-    assert server.run("GET", backend.key) == b"\xff"
-
-
-def test_refusals_say_why_and_change_nothing(backend: RedisBackend, server: RedisServer) -> None:
-    done(backend.apply(Change(put_holds={"1": on_hold("zoe"), "2": on_hold("adam"), "3": on_hold("x")})))
-    done(backend.apply(Change(drop_holds=frozenset({"3"}))))
-    with Listening(backend) as listening:
-        before = server.run("GET", backend.key)
-        with pytest.raises(VersionConflict) as conflict:
-            done(backend.apply(Change(expected_version=7)))
-        assert (conflict.value.expected, conflict.value.actual) == (7, 2)
-        with pytest.raises(HoldLost) as lost:
-            done(backend.apply(Change(required_holds=frozenset({"3", "1", "0"}))))
-        assert lost.value.ids == ("0", "3")
-        with pytest.raises(SwitchIsHeld) as held:
-            done(backend.apply(Change(refuse_while_held=True)))
-        assert held.value.owners == ("adam", "zoe")
-        assert server.run("GET", backend.key) == before
-        time.sleep(0.05)
-        assert listening.heard == [None]
-
-
-def test_a_document_that_would_be_too_large_is_refused(backend: RedisBackend, server: RedisServer) -> None:
-    done(backend.apply(turned(reason="x" * (MAX_BYTES - 500))))
-    before = server.run("GET", backend.key)
-    with pytest.raises(InvalidConfiguration, match=r"at most 65536 are stored"):
-        done(backend.apply(Change(put_holds={"h": on_hold("y" * 500)})))
-    assert server.run("GET", backend.key) == before
-
-
-def test_a_long_reason_does_not_hold_the_server_up(backend: RedisBackend, server: RedisServer) -> None:
-    done(backend.apply(turned(reason=' "' * 15_000)))
-    before = server.run("INFO", "commandstats")["cmdstat_evalsha"]
-    done(backend.apply(Change(put_holds={"h": on_hold()})))
-    after = server.run("INFO", "commandstats")["cmdstat_evalsha"]
-    assert after["calls"] == before["calls"] + 1
-    assert after["usec"] - before["usec"] < 500_000
-
-
-def test_expired_holds_go_with_the_next_change(backend: RedisBackend) -> None:
-    holds = {"old": on_hold(expires_in=-SOON), "young": on_hold(), "endless": on_hold(expires_in=None)}
-    done(backend.apply(Change(put_holds=holds)))
-    assert set(done(backend.apply(Change())).holds) == {"young", "endless"}
-
-
-def test_renewals_are_no_news(backend: RedisBackend) -> None:
-    state = done(backend.apply(Change(put_holds={"h": on_hold()})))
-    longer = on_hold(expires_in=2 * SOON)
-    with Listening(backend) as listening:
+def test_a_renewal_wakes_nobody(backend: RedisBackend) -> None:
+    until = datetime.now(UTC).replace(microsecond=0) + SOON
+    state = done(backend.apply(Change(put_holds={"h": Hold(kind="on", expires_at=until)})))
+    with Watching(backend) as watching:
+        longer = Hold(kind="on", expires_at=until + SOON)
         renewal = Change(put_holds={"h": longer}, required_holds=frozenset({"h"}), is_renewal=True)
         renewed = done(backend.apply(renewal))
-        assert renewed.version == state.version
-        assert renewed.holds["h"].expires_at > state.holds["h"].expires_at  # type: ignore[operator]
-        news = done(backend.apply(Change()))
-        wait_until(lambda: len(listening.heard) > 1)
-        assert listening.heard == [None, news]
+        assert (renewed.version, renewed.holds["h"].expires_at) == (state.version, until + SOON)
+        done(backend.apply(Change()))
+        wait_until(lambda: watching.calls > 1)
+        assert watching.calls == 2
 
 
-def test_a_script_that_the_server_forgot_is_sent_again(backend: RedisBackend, server: RedisServer) -> None:
-    done(backend.apply(Change()))
-    server.run("SCRIPT", "FLUSH")
-    assert done(backend.apply(Change())).version == 2
-
-
-# Documents that can't be read
-
-UNREADABLE = {
-    "empty": b"",
-    "nonsense": b"nonsense",
-    "a list": b"[]",
-    "null": b"null",
-    "half of one": b'{"schema":1,"mode":"on","rea',
-    "an unknown mode": b'{"schema":1,"mode":"onn"}',
-    "no date": b'{"schema":1,"mode":"on","until":"2026-13-45T00:00:00Z"}',
-    "no version": b'{"schema":1,"version":"x"}',
-    "nested deeply": b'{"schema":1,"holds":' + b"[" * 5000,
-    "no schema": b'{"mode":"on"}',
-    "another schema": b'{"schema":2,"mode":"on"}',
-    "too large": b'{"schema":1,"reason":"' + b"x" * MAX_BYTES + b'"}',
-    "no UTF-8": b'{"schema":1,"reason":"\xff"}',
-}
-CAUTIOUS = {
-    "hold": Change(put_holds={"h": Hold(kind="on")}),
-    "expected version": Change(fields={"mode": MaintenanceMode.OFF}, expected_version=0),
-    "required hold": Change(fields={"mode": MaintenanceMode.OFF}, required_holds=frozenset({"h"})),
-    "refuse while held": Change(fields={"mode": MaintenanceMode.OFF}, refuse_while_held=True),
-}
-
-
-@pytest.mark.parametrize("document", UNREADABLE.values(), ids=UNREADABLE.keys())
-def test_an_unreadable_document_is_a_failure_until_a_mode_is_set(
-    backend: RedisBackend, server: RedisServer, document: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.parametrize(
+    "document",
+    [b"nonsense", b'{"schema":2,"mode":"on"}', b'{"schema":1,"reason":"' + b"x" * MAX_BYTES + b'"}'],
+    ids=["nonsense", "another schema", "too large"],
+)
+def test_an_unreadable_document_is_left_alone(backend: RedisBackend, server: RedisServer, document: bytes) -> None:
+    """It is a failure and not "off", until somebody forgets it."""
     server.run("SET", backend.key, document)
-    with pytest.raises(CorruptState, match=r"key fastapi-maintenance:\{default\} at redis://127\.0\.0\.1"):
-        done(backend.load())
-    for change in CAUTIOUS.values():
-        with pytest.raises(CorruptState, match="nothing was changed, set a mode to replace it"):
-            done(backend.apply(change))
+    for attempt in (backend.load(), backend.apply(turned("off"))):
+        with pytest.raises(CorruptState, match=r"key='fastapi-maintenance:\{default\}'"):
+            done(attempt)
     assert server.run("GET", backend.key) == document
-
-    change = turned(by="operator")
-    state = done(backend.apply(change))
-    assert (state.epoch, state.version, state.mode) == (change.id, 1, "on")
-    assert done(backend.load()) == state
-    assert server.run("GET", f"{backend.key}:unreadable") == document
-    assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert "kept as fastapi-maintenance:{default}:unreadable" in caplog.text
+    assert done(backend.apply(Change(forgets=True))).mode == "off"
+    assert done(backend.load()) is not None
 
 
-def test_a_key_of_another_type_is_unreadable(backend: RedisBackend, server: RedisServer) -> None:
+def test_a_key_of_another_type_is_left_alone(backend: RedisBackend, server: RedisServer) -> None:
     server.run("RPUSH", backend.key, "something", "else")
-    with pytest.raises(CorruptState, match="another type"):
-        done(backend.load())
-    with pytest.raises(CorruptState, match="another type"):
-        done(backend.apply(Change(put_holds={"h": on_hold()})))
-    assert done(backend.apply(turned())).version == 1
-    assert server.run("LRANGE", f"{backend.key}:unreadable", 0, -1) == [b"something", b"else"]
+    for attempt in (backend.load(), backend.apply(turned()), backend.apply(Change(forgets=True))):
+        with pytest.raises(CorruptState, match="another type"):
+            done(attempt)
+    assert server.run("LRANGE", backend.key, 0, -1) == [b"something", b"else"]
 
 
-@pytest.mark.parametrize("document", [b"nonsense", b"[1]", b"1", b'{"version":"x"}', b'{"holds":1}', None])
-def test_an_unreadable_document_that_comes_in_between_is_left_alone(
-    backend: RedisBackend, server: RedisServer, document: bytes | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between the look at the document and the script, somebody stores something else."""
-    look = backend._looked_at
+def test_a_huge_value_costs_next_to_nothing(server: RedisServer, make: Make) -> None:
+    """It is a failure and not "off"; the worker reads the first 64 KiB of it."""
+    backend = make(server.url, poll_seconds=0.05)
+    asyncio.run(set_maintenance_mode(True, backend))
+    assert is_maintenance_on(backend)
+    server.run("SETRANGE", backend.key, 100_000_000, "x")
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        wait_until(lambda: "no readable maintenance state" in str(get_maintenance_status(backend).last_error))
+        time.sleep(0.3)  # some more readings
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak - before < 2**20
+    assert is_maintenance_on(backend)
+    asyncio.run(backend.aclose())
 
-    async def late_look(change: Change) -> Any:
-        seen = await look(change)
-        await asyncio.to_thread(server.run, *stored)
-        return seen
 
-    stored = ("RPUSH", backend.key, "x") if document is None else ("SET", backend.key, document)
-    monkeypatch.setattr(backend, "_looked_at", late_look)
-    with pytest.raises(CorruptState, match="while the change was made"):
-        done(backend.apply(turned()))
-    assert server.run("TYPE", backend.key) == (b"list" if document is None else b"string")
-
-
-def test_a_document_that_somebody_else_repaired_is_not_replaced(
-    backend: RedisBackend, server: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    look = backend._looked_at
-    server.run("SET", backend.key, "nonsense")
-
-    async def late_look(change: Change) -> Any:
-        seen = await look(change)
-        repaired = MaintenanceState(epoch="e", version=5, holds={"h": on_hold()})
-        await asyncio.to_thread(server.run, "SET", backend.key, repaired.to_json())
-        return seen
-
-    monkeypatch.setattr(backend, "_looked_at", late_look)
-    state = done(backend.apply(turned()))
-    assert (state.epoch, state.version, set(state.holds)) == ("e", 6, {"h"})
-    assert not caplog.records
+def test_a_full_server_takes_changes_of_a_key_that_is_there(own_server: RedisServer, make: Make) -> None:
+    """Off as well as on."""
+    backend = make(own_server.url)
+    done(backend.apply(turned("off")))
+    own_server.run("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    own_server.run("CONFIG", "SET", "maxmemory", "1")
+    for mode in ("on", "off", "read_only"):
+        assert done(backend.apply(turned(mode, reason="disks"))).mode == mode
+    with pytest.raises(BackendUnavailable, match=r"OOM|maxmemory") as error:
+        done(make(own_server.url, key="another").apply(turned()))
+    assert type(error.value) is BackendUnavailable
 
 
 # Deadlines and outcomes
 
 
-def test_a_change_that_timed_out_is_not_made_later(server: RedisServer, make: Make) -> None:
-    """The connection holds it back, and delivers it after all."""
+@pytest.mark.parametrize("wrong_by", [timedelta(), SOON, -SOON], ids=["right clock", "ahead", "behind"])
+def test_a_change_that_timed_out_is_not_made_later(
+    server: RedisServer, make: Make, wrong_by: timedelta, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection holds it back, and delivers it after all. The server's clock is the one that applies."""
+
+    class WrongClock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Any:
+            return datetime.now(tz) + wrong_by
+
+    monkeypatch.setattr(module, "datetime", WrongClock)
     with SilentProxy(server.port) as proxy:
         backend = make(f"redis://127.0.0.1:{proxy.port}", timeout_seconds=1)
         done(backend.apply(turned("off")))
-        proxy.fall_silent(after=b"EVALSHA")
+        proxy.fall_silent(after=b'"schema"')
         started = time.monotonic()
         with pytest.raises(OutcomeUnknown, match=r"did not say whether the change was made: no answer within 1 s"):
             done(backend.apply(turned("on")))
         assert time.monotonic() - started < 1.9  # its time is not given twice
-        calls = server.run("INFO", "commandstats")["cmdstat_evalsha"]["calls"]
+        calls = calls_of(server, "evalsha")
         proxy.speak()
-        wait_until(lambda: server.run("INFO", "commandstats")["cmdstat_evalsha"]["calls"] > calls)
+        wait_until(lambda: calls_of(server, "evalsha") > calls)
         state = done(backend.load())
     assert state is not None
     assert (state.version, state.mode) == (1, "off")
 
 
-def test_a_stopped_server_does_not_make_the_change_when_it_goes_on(
+def before_each_write(
+    backend: RedisBackend, monkeypatch: pytest.MonkeyPatch, happen: Callable[[], Coroutine[Any, Any, object]]
+) -> None:
+    """Have something happen after a change was applied and before it is sent."""
+    replace = backend.store.replace
+
+    async def late(*args: Any, **options: Any) -> Any:
+        await happen()
+        return await replace(*args, **options)
+
+    monkeypatch.setattr(backend.store, "replace", late)
+
+
+def after_the_first_write(
+    backend: RedisBackend, monkeypatch: pytest.MonkeyPatch, happen: Callable[[], object]
+) -> None:
+    """Have the first answer to a change get lost on its way, and something happen then."""
+    replace, lost = backend.store.replace, False
+
+    async def lose_once(*args: Any, **options: Any) -> Any:
+        nonlocal lost
+        written = await replace(*args, **options)
+        if lost:
+            return written
+        lost = True
+        await asyncio.to_thread(happen)
+        raise ConnectionError("the test lost it")
+
+    monkeypatch.setattr(backend.store, "replace", lose_once)
+
+
+def test_a_stopped_server_does_not_make_the_change_when_it_resumes(
     own_server: RedisServer, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = make(own_server.url, timeout_seconds=0.3)
     done(backend.apply(turned("off")))
-    look = backend._looked_at
-
-    async def look_and_stop(change: Change) -> Any:
-        seen = await look(change)
-        own_server.pause()
-        return seen
-
-    monkeypatch.setattr(backend, "_looked_at", look_and_stop)
+    before_each_write(backend, monkeypatch, lambda: asyncio.to_thread(own_server.pause))
     with pytest.raises(OutcomeUnknown):
         done(backend.apply(turned("on")))
     own_server.resume()
@@ -541,35 +365,11 @@ def test_a_change_that_comes_too_late_is_refused(backend: RedisBackend, monkeypa
     assert done(backend.load()) is None
 
 
-def lose_answers(backend: RedisBackend, monkeypatch: pytest.MonkeyPatch, *, first: Callable[[], object]) -> None:
-    """Have the first answer to the script get lost on its way, and something happen then."""
-    answers = backend._connections.answers
-    lost = False
-
-    async def answers_to(connection: Any, *commands: tuple[Any, ...]) -> list[Any]:
-        nonlocal lost
-        replies = await answers(connection, *commands)
-        if commands[0][0] == "EVALSHA" and not lost:
-            lost = True
-            await asyncio.to_thread(first)
-            raise module._Lost("the test lost it")
-        return replies
-
-    monkeypatch.setattr(backend._connections, "answers", answers_to)
-
-
-def test_a_lost_answer_is_asked_for_again(backend: RedisBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-    done(backend.apply(Change(fields={"reason": "first"})))
-    lose_answers(backend, monkeypatch, first=lambda: None)
-    state = done(backend.apply(Change(fields={"reason": "second"}, expected_version=1)))
-    assert (state.version, state.reason) == (2, "second")
-
-
 def test_the_server_may_restart_during_a_change(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     with RedisServer(persistent=True) as server:
         backend = make(server.url, timeout_seconds=5)
         done(backend.apply(Change()))
-        lose_answers(backend, monkeypatch, first=server.restart)
+        after_the_first_write(backend, monkeypatch, server.restart)
         assert done(backend.apply(Change())).version == 2
 
 
@@ -578,51 +378,32 @@ def test_a_server_that_dies_during_a_change_leaves_it_unknown(
 ) -> None:
     backend = make(own_server.url, timeout_seconds=0.3)
     done(backend.apply(Change()))
-    lose_answers(backend, monkeypatch, first=own_server.kill)
+    after_the_first_write(backend, monkeypatch, own_server.kill)
     with pytest.raises(OutcomeUnknown):
-        done(backend.apply(Change()))
-
-
-def test_a_refusal_after_a_lost_answer_leaves_it_unknown(
-    own_server: RedisServer, make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    backend = make(own_server.url)
-
-    def reconfigure() -> None:
-        own_server.run("FLUSHALL")
-        own_server.run("REPLICAOF", "127.0.0.1", "1")
-
-    done(backend.apply(Change()))
-    lose_answers(backend, monkeypatch, first=reconfigure)
-    with pytest.raises(OutcomeUnknown, match="read only replica"):
         done(backend.apply(Change()))
 
 
 def test_a_server_that_dies_before_a_change_is_not_available(
     own_server: RedisServer, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also when it had been asked for its time."""
+    """Also when it was read a moment ago, over a connection that is lost with it."""
     backend = make(own_server.url)
-    look = backend._looked_at
 
-    async def look_and_kill(change: Change) -> Any:
-        seen = await look(change)
-        await backend.disconnect()
+    async def die() -> None:
         await asyncio.to_thread(own_server.kill)
-        return seen
+        await asyncio.sleep(0.1)  # the loop hears of it
 
-    monkeypatch.setattr(backend, "_looked_at", look_and_kill)
-    with pytest.raises(BackendUnavailable, match="Error 111 connecting") as error:
+    before_each_write(backend, monkeypatch, die)
+    with pytest.raises(BackendUnavailable, match="Error 111 connecting"):
         done(backend.apply(turned()))
-    assert type(error.value) is BackendUnavailable
 
 
 REFUSING = {
     "replica": (["REPLICAOF", "127.0.0.1", "1"], "read only replica"),
-    "out of memory": (["CONFIG", "SET", "maxmemory", "1"], "OOM|maxmemory"),
     "no scripts": (["ACL", "SETUSER", "default", "-evalsha"], "no permissions"),
-    "no time": (["ACL", "SETUSER", "default", "-time"], "no permissions"),
-    "no reading": (["ACL", "SETUSER", "default", "-get"], "no permissions"),
+    "no time": (["ACL", "SETUSER", "default", "-time"], "no permissions|can't run this command"),
+    "no reading": (["ACL", "SETUSER", "default", "-getrange"], "no permissions|can't run this command"),
+    "no writing": (["ACL", "SETUSER", "default", "-set", "-del"], "no permissions|can't run this command"),
 }
 
 
@@ -641,21 +422,76 @@ def test_a_server_that_refuses_is_not_available_and_changes_nothing(
     assert own_server.run("GET", backend.key) == before
 
 
-def test_who_may_write_but_not_publish_makes_changes_all_the_same(own_server: RedisServer, make: Make) -> None:
+def documented_commands() -> list[str]:
+    """Return the permissions that the docs list for everybody."""
+    page = (Path(__file__).parent.parent / "docs" / "backends.md").read_text()
+    permissions = re.search(r"`(\+get[^`]*)`", page)
+    assert permissions is not None
+    return [*permissions[1].split(), "+select"]  # for another database than 0
+
+
+def test_a_user_with_the_documented_permissions_can_do_everything(own_server: RedisServer, make: Make) -> None:
+    """With each of them taken away, something fails; ``+scan`` is for listing alone."""
+    permissions = documented_commands()
+    rules = ("on", "nopass", "~fastapi-maintenance:*", "resetchannels", "&fastapi-maintenance:*")
+
+    def fails(*commands: str) -> bool:
+        own_server.run("ACL", "SETUSER", "shop", "reset", *rules, *commands)
+        own_server.run("SCRIPT", "FLUSH")
+        user = make(f"redis://shop:any@127.0.0.1:{own_server.port}/1")
+        try:
+            with Watching(user) as watching:
+                for _ in range(2):  # one that sends the scripts, one that has them
+                    done(user.apply(turned()))
+                done(user.try_writing())
+                wait_until(lambda: watching.calls > 2, 0.5)
+        except (BackendUnavailable, AssertionError):
+            return True
+        return False
+
+    assert not fails(*permissions)
+    assert [one for one in permissions if not fails(*(other for other in permissions if other != one))] == [
+        "+ping"  # it fails after a silent second
+    ]
+    user = make(f"redis://shop:any@127.0.0.1:{own_server.port}/1")
+    fails(*permissions)
+    with pytest.raises(BackendUnavailable, match="scan"):
+        done(user.store.names())
+    fails(*permissions, "+scan")
+    assert done(user.store.names()) == ["default"]
+
+
+@pytest.mark.parametrize("key", [None, "shop", "a*[b]:{default}:c"])
+def test_the_names_of_all_switches_are_listed(server: RedisServer, make: Make, key: str | None) -> None:
+    """Keys beside them are nobody's."""
+    backend = make(server.url, key=key)
+    assert done(backend.store.names()) == []
+    for switch in (backend, backend.sibling("billing"), backend.sibling("a-b_1")):
+        done(switch.apply(turned()))
+    names = ["a-b_1", "billing", "default"]
+    for other in (f"{backend.key}:tried", "shops", "shop:billing", "ab:{x}:c", key_of(backend, "No Name")):
+        server.run("SET", other, "1")
+    assert done(backend.store.names()) == names
+    assert done(backend.names_beside()) == names[:2]
+    server.run("DEL", backend.key)
+    assert done(backend.store.names()) == names[:2]
+
+
+def test_who_may_not_publish_makes_changes_all_the_same(own_server: RedisServer, make: Make) -> None:
     own_server.run("ACL", "SETUSER", "quiet", "on", "nopass", "~*", "+@all", "resetchannels")
     backend = make(f"redis://quiet:any@127.0.0.1:{own_server.port}")
-    with Listening(make(own_server.url)) as listening:
+    with Watching(make(own_server.url)) as watching:
         assert done(backend.apply(turned())).version == 1
-        assert listening.heard == [None]
+        assert watching.calls == 1
     with pytest.raises(BackendUnavailable, match="channel"):
-        done(backend.listen(lambda _: None))
+        done(watch(backend, lambda: None))
 
 
 def test_dead_idle_connections_cost_no_failure(own_server: RedisServer, make: Make) -> None:
     backend = make(own_server.url)
 
     async def load_often() -> None:
-        await asyncio.gather(*(backend.load() for _ in range(6)))
+        await asyncio.gather(*(backend.store.read("default") for _ in range(6)))
 
     done(load_often())
     own_server.run("CLIENT", "KILL", "TYPE", "normal")
@@ -680,55 +516,67 @@ def test_a_server_that_is_no_redis_is_not_available(make: Make, answer: bytes) -
 
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as speaking_otherwise:
             backend = make(f"redis://127.0.0.1:{speaking_otherwise.sockets[0].getsockname()[1]}")
-            for attempt in (backend.load(), backend.apply(turned()), backend.listen(lambda _: None)):
+            for attempt in (backend.load(), backend.apply(turned()), watch(backend, lambda: None)):
                 with pytest.raises(BackendUnavailable):
                     await attempt
 
     done(main())
 
 
-# Listening
+# Pushes
 
 
-def test_changes_are_heard_at_once(backend: RedisBackend, server: RedisServer, make: Make) -> None:
-    with Listening(backend) as listening:
-        assert listening.heard == [None]
-        states = [done(make(server.url).apply(turned(mode))) for mode in ("on", "read_only", "off")]
-        wait_until(lambda: len(listening.heard) == 4)
-        assert listening.heard[1:] == states
+def test_each_change_is_pushed_at_once(backend: RedisBackend, server: RedisServer, make: Make) -> None:
+    with Watching(backend) as watching:
+        assert watching.calls == 1  # the subscription is confirmed
+        for number, mode in enumerate(("on", "read_only", "off"), start=2):
+            done(make(server.url).apply(turned(mode)))
+            wait_until(lambda: watching.calls == number, 5)  # noqa: B023 - called at once
 
 
-def test_what_is_pushed_and_unreadable_has_to_be_read(backend: RedisBackend, server: RedisServer) -> None:
-    with Listening(backend) as listening:
-        assert server.run("PUBLISH", f"{backend.key}@0", "nonsense") == 1
-        wait_until(lambda: len(listening.heard) == 2)
-        assert listening.heard == [None, None]
+@pytest.mark.parametrize(
+    "content", ["", "nonsense", MaintenanceState(epoch="e", version=2**40, mode=MaintenanceMode.ON).to_json()]
+)
+def test_a_forged_push_changes_nothing(server: RedisServer, make: Make, content: str | bytes) -> None:
+    """A flood of them costs 20 readings a second."""
+    backend = make(server.url, poll_seconds=60)
+    asyncio.run(set_maintenance_mode(False, backend))
+    assert asyncio.run(get_maintenance_mode(backend)) is False
+    wait_until(lambda: server.run("PUBSUB", "NUMSUB", f"{backend.key}@0")[1] == 1)
+    time.sleep(0.2)  # the reading after the subscription
+    readings, begin = calls_of(server, "getrange"), time.monotonic()
+    while time.monotonic() - begin < 1:
+        assert server.run("PUBLISH", f"{backend.key}@0", content) == 1
+    assert 2 <= calls_of(server, "getrange") - readings <= 23
+    assert asyncio.run(get_maintenance_mode(backend)) is False
+    assert get_maintenance_status(backend).version == 1
+    asyncio.run(backend.aclose())
 
 
 def test_another_database_of_the_server_is_another_world(server: RedisServer, make: Make) -> None:
     """Channels are the same in all databases."""
     here, there = make(server.url), make(server.url.replace("/0", "/1"))
-    with Listening(here) as listening:
+    with Watching(here) as watching:
         done(there.apply(turned()))
-        state = done(here.apply(turned("read_only")))
-        wait_until(lambda: len(listening.heard) == 2)
-        assert listening.heard == [None, state]
+        done(here.apply(turned("read_only")))
+        wait_until(lambda: watching.calls > 1)
+        assert watching.calls == 2
 
 
 def test_a_quiet_connection_stays(server: RedisServer, make: Make) -> None:
     backend = make(server.url, timeout_seconds=0.3)
-    with Listening(backend) as listening:
-        before = server.run("INFO", "commandstats")["cmdstat_ping"]["calls"]
+    with Watching(backend) as watching:
+        before = calls_of(server, "ping")
         time.sleep(2.4)
-        assert listening.goes_on
-        pings = server.run("INFO", "commandstats")["cmdstat_ping"]["calls"] - before
+        assert watching.is_active
+        pings = calls_of(server, "ping") - before
         assert 2 <= pings <= 8, pings
 
 
 def test_a_killed_subscriber_notices(backend: RedisBackend, server: RedisServer) -> None:
-    with Listening(backend) as listening:
+    with Watching(backend) as watching:
         server.run("CLIENT", "KILL", "TYPE", "pubsub")
-        error = listening.error()
+        error = watching.error()
         assert isinstance(error, BackendUnavailable)
         assert "silent" not in str(error)  # which it would notice as well, and later
 
@@ -736,10 +584,10 @@ def test_a_killed_subscriber_notices(backend: RedisBackend, server: RedisServer)
 def test_a_connection_that_falls_silent_is_given_up(server: RedisServer, make: Make) -> None:
     with SilentProxy(server.port) as proxy:
         backend = make(f"redis://127.0.0.1:{proxy.port}", timeout_seconds=0.2)
-        with Listening(backend) as listening:
+        with Watching(backend) as watching:
             proxy.fall_silent()
             started = time.monotonic()
-            error = listening.error()
+            error = watching.error()
             assert 0.3 < time.monotonic() - started < 1.5
         assert isinstance(error, BackendUnavailable)
         assert str(error).endswith("silent for 0.6 s")
@@ -748,9 +596,9 @@ def test_a_connection_that_falls_silent_is_given_up(server: RedisServer, make: M
 def test_a_silent_server_does_not_confirm(own_server: RedisServer, make: Make) -> None:
     backend = make(own_server.url, timeout_seconds=0.2)
     own_server.pause()
-    with Listening(backend) as listening:
-        assert str(listening.error()).endswith("no answer within 0.2 s")
-        assert listening.heard == []
+    with Watching(backend) as watching:
+        assert isinstance(watching.error(), BackendUnavailable)
+        assert watching.calls == 0
     own_server.resume()
 
 
@@ -758,33 +606,32 @@ def test_a_connection_that_the_kernel_declares_dead_is_lost(
     backend: RedisBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ETIMEDOUT is a TimeoutError: with a time-out of its own, redis-py's reader takes it for a quiet moment."""
-    made: list[Any] = []
-    new = backend._connections._new
+    readers: list[asyncio.StreamReader] = []
+    connect = asyncio.open_connection
 
-    def kept() -> Any:
-        made.append(new())
-        return made[-1]
+    async def noted(*args: Any, **options: Any) -> Any:
+        streams = await connect(*args, **options)
+        readers.append(streams[0])
+        return streams
 
-    monkeypatch.setattr(backend._connections, "_new", kept)
-    with Listening(backend) as listening:
-        dead = TimeoutError(errno.ETIMEDOUT, "Connection timed out")
-        done(_call(lambda: made[0]._reader.set_exception(dead)))
-        error = listening.error()
+    monkeypatch.setattr(asyncio, "open_connection", noted)
+
+    async def die() -> None:
+        readers[0].set_exception(TimeoutError(errno.ETIMEDOUT, "Connection timed out"))
+
+    with Watching(backend) as watching:
+        done(die())
+        error = watching.error()
         assert isinstance(error, BackendUnavailable)
         assert "silent" not in str(error)
 
 
-async def _call(function: Callable[[], object]) -> None:
-    function()
-
-
 def test_a_message_may_come_in_pieces(make: Make) -> None:
     """With a silence in the middle of it that is longer than a round."""
-    state = MaintenanceState(mode=MaintenanceMode.ON, reason="x" * 1000)
-    message = b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$%d\r\n%s\r\n" % (len(state.to_json()), state.to_json())
+    message = b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1000\r\n" + b"x" * 1000 + b"\r\n"
 
     async def main() -> None:
-        heard: Heard = []
+        woken: list[float] = []
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             while b"SUBSCRIBE" not in (asked := await reader.read(1000)):
@@ -801,27 +648,13 @@ def test_a_message_may_come_in_pieces(make: Make) -> None:
             port = server.sockets[0].getsockname()[1]
             backend = make(f"redis://127.0.0.1:{port}", timeout_seconds=0.3)
             with pytest.raises(BackendUnavailable, match="silent"):
-                await backend.listen(heard.append)
-        assert heard == [None, state]
+                await watch(backend, lambda: woken.append(time.monotonic()))
+        assert len(woken) == 2
 
     done(main())
 
 
-def test_an_error_of_the_listener_comes_out(backend: RedisBackend, server: RedisServer) -> None:
-    def heard(_: object) -> None:
-        raise LookupError
-
-    with pytest.raises(LookupError):
-        done(backend.listen(heard))
-    assert not subscribers(server)
-
-
 # Cancellation, connections, event loops
-
-
-def subscribers(server: RedisServer) -> list[Any]:
-    found: list[Any] = server.run("CLIENT LIST", "TYPE", "pubsub")
-    return found
 
 
 def connections(server: RedisServer) -> int:
@@ -830,11 +663,11 @@ def connections(server: RedisServer) -> int:
 
 
 @pytest.mark.parametrize("is_connected", [False, True])
-@pytest.mark.parametrize("what", ["load", "apply", "listen"])
-def test_a_cancellation_is_never_lost(own_server: RedisServer, make: Make, what: str, is_connected: bool) -> None:
+@pytest.mark.parametrize("call", ["load", "apply", "watch"])
+def test_a_cancellation_is_never_lost(own_server: RedisServer, make: Make, call: str, is_connected: bool) -> None:
     """Cancelled at each of its steps, once, it ends; and it leaves no connection behind."""
     backend = make(own_server.url)
-    own_server.run("SCRIPT", "LOAD", backend._script)
+    done(backend.apply(Change()))
 
     async def ended_before(steps: int) -> bool:
         if is_connected:
@@ -842,9 +675,9 @@ def test_a_cancellation_is_never_lost(own_server: RedisServer, make: Make, what:
         do: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
             "load": backend.load,
             "apply": lambda: backend.apply(Change()),
-            "listen": lambda: backend.listen(lambda _: None),
+            "watch": lambda: watch(backend, lambda: None),
         }
-        task = asyncio.create_task(do[what]())
+        task = asyncio.create_task(do[call]())
         for _ in range(steps):
             await asyncio.sleep(0)
         has_ended = task.done()
@@ -854,13 +687,13 @@ def test_a_cancellation_is_never_lost(own_server: RedisServer, make: Make, what:
         await backend.disconnect()
         return has_ended
 
-    for steps in range(300):  # more than it takes; listening never ends by itself
+    for steps in range(200):  # more than it takes; watching never ends by itself
         if done(ended_before(steps)):
             break
     wait_until(lambda: not connections(own_server))
 
 
-def test_siblings_share_connections_and_not_keys(backend: RedisBackend, server: RedisServer) -> None:
+def test_siblings_share_connections_and_not_keys(server: RedisServer, make: Make) -> None:
     options: dict[str, Any] = {
         "poll_seconds": 2,
         "timeout_seconds": 3,
@@ -869,9 +702,9 @@ def test_siblings_share_connections_and_not_keys(backend: RedisBackend, server: 
         "initial": MaintenanceMode.ON,
         "init_timeout": 5,
     }
-    default = RedisBackend(server.url, **options)
+    default = make(server.url, **options)
     billing = default.sibling("billing")
-    assert billing.key == "fastapi-maintenance:{billing}"
+    assert billing.store.address("billing").endswith("key fastapi-maintenance:{billing}")
     assert {name: getattr(billing, name) for name in options} == options
     wait_until(lambda: not connections(server))
     done(default.apply(turned("on")))
@@ -890,23 +723,7 @@ def test_siblings_share_connections_and_not_keys(backend: RedisBackend, server: 
     [("shop:{default}:x", "shop:{billing}:x"), ("shop", "shop:{billing}")],
 )
 def test_a_sibling_has_its_name_in_the_key(make: Make, key: str, siblings: str) -> None:
-    assert make("redis://localhost", key=key).sibling("billing").key == siblings
-
-
-def test_few_connections_stay_idle_and_not_for_long(
-    own_server: RedisServer, make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_SECONDS_IDLE", 0.1)
-    backend = make(own_server.url)
-
-    async def load_often() -> None:
-        await asyncio.gather(*(backend.load() for _ in range(20)))
-
-    done(load_often())
-    wait_until(lambda: connections(own_server) == 4)
-    wait_until(lambda: not connections(own_server))
-    done(load_often())
-    wait_until(lambda: not connections(own_server))
+    assert key_of(make("redis://localhost", key=key), "billing") == siblings
 
 
 def test_nothing_leaks_when_nobody_closes_anything(server: RedisServer) -> None:
@@ -918,8 +735,8 @@ from fastapi_maintenance.backends.redis import RedisBackend
 backend = RedisBackend(sys.argv[1])
 for _ in range(2):
     asyncio.run(backend.set_value(True))
-heard = []
-background.submit(backend.listen(heard.append))
+woken = []
+background.submit(backend.store.watch("default", lambda: woken.append(1)))
 asyncio.run(backend.get_value())
 background.stop()
 print(asyncio.run(backend.get_value()))
@@ -946,20 +763,27 @@ else:
 
 
 def test_connections_of_another_event_loop_are_left_alone(server: RedisServer, backend: RedisBackend) -> None:
-    """As in a forked child, where they are the parent's."""
+    """As in a forked child, where they are the parent's; they are closed when that loop ends."""
     loop = asyncio.new_event_loop()
-    loop.run_until_complete(backend.load())
-    done(backend.load())
-    last: Any = module._forgotten.pop()
-    whose, keeper, forgotten = last
-    assert whose is loop
-    assert [connection.is_connected for connection in forgotten] == [True]
+    loop.run_until_complete(backend.store.read("default"))
+    done(backend.store.read("default"))
     assert connections(server) == 2
-    keeper.cancel()
-    loop.run_until_complete(asyncio.wait({keeper}))
+    keepers = asyncio.all_tasks(loop)
+    for keeper in keepers:
+        keeper.cancel()
+    loop.run_until_complete(asyncio.wait(keepers))
     loop.close()
     wait_until(lambda: connections(server) == 1)
-    assert [connection.is_connected for connection in backend._connections._idle] == [True]
+    done(backend.store.read("default"))
+    assert connections(server) == 1
+
+
+def test_a_backend_that_is_gone_leaves_no_connection(server: RedisServer) -> None:
+    backend = RedisBackend(server.url)
+    done(backend.load())
+    assert connections(server) == 1
+    del backend
+    wait_until(lambda: not connections(server) or gc.collect() < 0, 5)
 
 
 def test_ten_processes_lose_nothing(server: RedisServer, backend: RedisBackend) -> None:
@@ -969,7 +793,7 @@ from fastapi_maintenance import background
 from fastapi_maintenance.backends.redis import RedisBackend
 from fastapi_maintenance.state import Change, Hold
 
-backend = RedisBackend(sys.argv[1], timeout_seconds=10)
+backend = RedisBackend(sys.argv[1], timeout_seconds=20)
 children = []
 while len(children) < 10:
     child = os.fork()
@@ -1041,7 +865,7 @@ def test_a_url_that_cannot_work_is_refused_without_quoting_it(url: str) -> None:
 
 
 def test_other_options_that_cannot_work_are_refused() -> None:
-    with pytest.raises(InvalidConfiguration, match="a Redis URL is needed"):
+    with pytest.raises(InvalidConfiguration, match="url must be text"):
         RedisBackend(None)  # type: ignore[arg-type]
     with pytest.raises(InvalidConfiguration, match="key=''"):
         RedisBackend(key="")
@@ -1055,7 +879,8 @@ def test_no_error_tells_the_credentials(make: Make, caplog: pytest.LogCaptureFix
     for options in (("--requirepass", "another"), renamed):
         with RedisServer(*options, password="another" if "another" in options else None) as server:
             backend = make(f"redis://us3r:s3cret@127.0.0.1:{server.port}/0")
-            for attempt in (backend.load, lambda b=backend: b.apply(turned()), lambda b=backend: b.listen(print)):
+            made = (backend.load, lambda b=backend: b.apply(turned()), lambda b=backend: watch(b, lambda: None))
+            for attempt in made:
                 with pytest.raises(BackendUnavailable) as error:
                     done(attempt())
                 assert "s3cret" not in f"{error.value} {error.value!r} {error.value.problem} {caplog.text}"
@@ -1110,12 +935,13 @@ def test_tls_is_spoken_where_it_is_asked_for(server: RedisServer, make: Make, tm
         async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as tls:
             url = f"rediss://localhost:{tls.sockets[0].getsockname()[1]}/0"
             trusting = make(f"{url}?ssl_ca_certs={certificate}")
-            heard: asyncio.Queue[MaintenanceState | None] = asyncio.Queue()
-            listening = asyncio.create_task(trusting.listen(heard.put_nowait))
-            assert await heard.get() is None
-            assert await trusting.apply(turned()) == await heard.get()
-            listening.cancel()
-            await asyncio.wait({listening})
+            woken: asyncio.Queue[None] = asyncio.Queue()
+            watching = asyncio.create_task(watch(trusting, lambda: woken.put_nowait(None)))
+            await woken.get()
+            await trusting.apply(turned())
+            await woken.get()
+            watching.cancel()
+            await asyncio.wait({watching})
             await trusting.disconnect()
             with pytest.raises(BackendUnavailable, match="connecting to localhost"):
                 await make(url).load()
@@ -1128,7 +954,7 @@ def test_tls_is_spoken_where_it_is_asked_for(server: RedisServer, make: Make, tm
 def test_nobody_there_is_said_at_once(make: Make) -> None:
     backend = make(f"redis://127.0.0.1:{free_port()}", timeout_seconds=5)
     started = time.monotonic()
-    for attempt in (backend.load, lambda: backend.apply(turned()), lambda: backend.listen(lambda _: None)):
+    for attempt in (backend.load, lambda: backend.apply(turned()), lambda: watch(backend, lambda: None)):
         with pytest.raises(BackendUnavailable, match="Error 111 connecting") as error:
             done(attempt())
         assert type(error.value) is BackendUnavailable
@@ -1155,7 +981,7 @@ print(threading.active_count())
 
 def test_a_url_that_is_an_object_is_refused_by_its_type() -> None:
     """Its repr has the password in it."""
-    with pytest.raises(InvalidConfiguration, match="as text and not as RedisDsn") as error:
+    with pytest.raises(InvalidConfiguration, match=r"must be text such as .*, not RedisDsn") as error:
         RedisBackend(RedisDsn("redis://us3r:s3cret@host"))  # type: ignore[arg-type]
     assert "s3cret" not in str(error.value)
     assert error.value.__context__ is None
@@ -1165,6 +991,6 @@ def test_a_url_that_is_an_object_is_refused_by_its_type() -> None:
 @pytest.mark.parametrize("option", ["poll_seconds", "timeout_seconds", "init_timeout"])
 def test_what_is_no_number_of_seconds_is_refused(option: str, seconds: Any) -> None:
     """A text, as it comes out of a variable, as well: with the option's name, and not as a TypeError."""
-    message = re.escape(f"{option}={seconds!r}: a number of seconds above 0 is needed")
+    message = re.escape(f"{option}={seconds!r} must be a number of seconds above 0")
     with pytest.raises(InvalidConfiguration, match=message):
         RedisBackend(**{option: seconds})

@@ -138,15 +138,15 @@ class RedisStore(DocumentStore):
 
     async def names(self) -> list[str]:
         """Return the switches that have a key, by SCAN."""
+        start, _, end = self.key.partition(_NAME)  # a key without a name in it begins the keys of all switches
         before, _, after = self.key_of("\0").partition("\0")
         names = set()
         with self._errors("default"):
-            client = self._clients.get()
-            if await client.exists(self.key):
-                names.add("default")
-            async for key in client.scan_iter(match=f"{_escaped(before)}*{_escaped(after)}", count=1000):
+            async for key in self._clients.get().scan_iter(match=f"{_escaped(start)}*{_escaped(end)}", count=1000):
                 name = key.decode(errors="replace").removeprefix(before).removesuffix(after)
-                if is_switch_name(name) and self.key_of(name).encode() == key:
+                if key == self.key.encode():
+                    names.add("default")
+                elif is_switch_name(name) and self.key_of(name).encode() == key:
                     names.add(name)
         return sorted(names)
 
@@ -175,8 +175,10 @@ class RedisStore(DocumentStore):
             except TimeoutError:
                 silent_rounds += 1
                 continue
+            if message is None:  # redis-py 8 says so where the kernel has given the connection up, again and again
+                raise ConnectionError("the connection is lost")
             silent_rounds = 0
-            if message is not None and message["type"] in ("subscribe", "message"):
+            if message["type"] in ("subscribe", "message"):
                 changed()
 
     async def try_writing(self, key: str) -> str | None:
@@ -311,9 +313,7 @@ def _check_url(url: object) -> None:
     """
     if not isinstance(url, str):
         # Its type alone: the repr of a URL by pydantic or the like has the password in it.
-        raise InvalidConfiguration(
-            f"url: a Redis URL is needed, such as 'redis://localhost:6379/0', as text and not as {type(url).__name__}"
-        )
+        raise InvalidConfiguration(f"url must be text such as 'redis://localhost:6379/0', not {type(url).__name__}")
     try:
         parts = urlsplit(url)
     except ValueError:
