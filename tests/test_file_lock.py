@@ -1,4 +1,4 @@
-"""The file store on a system such as Windows: without ``fcntl``, owners and most flags. A stand-in plays ``msvcrt``."""
+"""The file store on a system such as Windows: no ``fcntl``, owners or most flags. A stand-in plays ``msvcrt``."""
 
 from __future__ import annotations
 
