@@ -788,6 +788,7 @@ def test_few_connections_are_kept(postgres_server: PostgresServer, make: Make) -
 def test_connections_of_a_backend_that_was_dropped_are_closed(postgres_server: PostgresServer) -> None:
     """Nobody disconnected it."""
     backend = SQLAlchemyBackend(postgres_server.url(), table=f"t{uuid.uuid4().hex}", timeout_seconds=5)
+    done(backend.apply(setting(ON)))
     load(backend)
     its = f"query LIKE '%{backend.table}%' AND pid <> pg_backend_pid()"
     query = f"SELECT count(*) FROM pg_stat_activity WHERE {its}"
@@ -1000,6 +1001,33 @@ def test_nothing_stays_open_at_the_end_of_a_process(url: str, make: Make, postgr
     logged = len(postgres_server.log)
     assert output_of(LEAVE_IT_TO_THE_END, url, make(url).table) == "True\n"
     assert "unexpected EOF on client connection" not in postgres_server.log[logged:]
+
+
+MANY_BLOCKS = """
+import asyncio, sys
+from fastapi_maintenance import maintenance_mode_on
+from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
+
+async def main():
+    backend = SQLAlchemyBackend(sys.argv[1], table=sys.argv[2], timeout_seconds=20)
+    for _ in range(250):
+        async with maintenance_mode_on(backend):
+            pass
+    print(await backend.get_value())
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("driver", ["aiosqlite", "asyncpg", "psycopg"])
+def test_many_blocks_leave_nothing_behind(
+    postgres_server: PostgresServer, make: Make, tmp_path: Path, driver: str
+) -> None:
+    """Neither an exception that was never retrieved nor a traceback at the end of the process."""
+    url = postgres_server.url().replace("asyncpg", driver)
+    if driver == "aiosqlite":
+        url = sqlite_url(tmp_path)
+    assert output_of(MANY_BLOCKS, url, make(url).table) == "False\n"
 
 
 @pytest.mark.parametrize("what", ["reading", "changing"])
