@@ -58,7 +58,7 @@ def windows(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_the_store_keeps_its_promises(windows: ModuleType, tmp_path: Path) -> None:
     """It locks, writes, conflicts and unlocks; of several writers one wins."""
-    assert windows.try_lock is not file.try_lock
+    assert windows.try_lock is not file_lock.try_lock
     check_document_store(lambda: windows.FileStore(tmp_path / "switch"))
 
 
