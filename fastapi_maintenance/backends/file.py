@@ -20,10 +20,10 @@ class LocalFileBackend(StoreBackend):
     changes: its version is the time of its last modification in microseconds, 0 without a file, so that
     ``expected_version`` works; and a change that is tried again is made again, which a plain on or off survives.
 
-    Changes are made under ``flock``, one after the other, each by a new file that replaces the former one: readers
-    see the old one or the new one, and a full disk leaves the old one. The file keeps its permissions, and its owner
-    where the system lets it. A symbolic link stays, and its target is replaced. The directory must be writable, and
-    on one host: locks and replacing mean little on a network share. Windows can read only.
+    Changes are made under a lock, one after the other, each by a new file that replaces the former one: readers see
+    the old one or the new one, and a full disk leaves the old one. The file keeps its permissions, and its owner where
+    the system lets it. A symbolic link stays, and its target is replaced. The directory must be writable, and
+    on one host: locks and replacing mean little on a network share.
 
     Args:
         file_path: The file; a relative one is relative to the working directory of now.

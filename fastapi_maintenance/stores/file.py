@@ -34,10 +34,14 @@ _BARE = "bare "
 """The epoch of a bare word begins with this."""
 
 _SECONDS_BETWEEN_TRIES = 0.004
+_SHARE_OF_THE_FILE = 0.8
+"""The part of a write's time in which the file may be replaced; the rest is for the answer, which is then certain."""
 _random = random.Random()  # noqa: S311 - no secret
 
 # Without O_NONBLOCK, a pipe that nobody writes to would block for ever. No system has all of these.
 _FLAGS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_NOCTTY", "O_BINARY"))
+_HAS_OWNERS = hasattr(os, "geteuid")
+"""Windows has access control lists in their place, which a new file inherits."""
 _MAX_LINKS = 40
 """As many as Linux follows."""
 
@@ -103,7 +107,7 @@ class FileStore(DocumentStore):
         self, key: str, content: bytes, revision: str | None, *, seconds: float, quiet: bool = False
     ) -> Reading:
         """Replace the file as a whole under its lock, if nobody has written it since."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds * _SHARE_OF_THE_FILE
         return await self._run(key, lambda: self._replace(key, content, revision, deadline))
 
     async def names(self) -> list[str]:
@@ -292,8 +296,10 @@ def _resolve(path: Path) -> Path:
 
 def _refuse_stranger(path: Path, found: os.stat_result) -> None:
     """Refuse to use what anybody may have put where it is."""
+    if not _HAS_OWNERS:
+        return
     directory = path.parent.stat()
-    trusted = (0, directory.st_uid, os.geteuid() if hasattr(os, "geteuid") else 0)
+    trusted = (0, directory.st_uid, os.geteuid())
     if directory.st_mode & stat.S_IWOTH and found.st_uid not in trusted:
         raise _OfStrangerError(
             errno.EACCES,
@@ -373,18 +379,27 @@ def _write_new(new: Path, content: bytes, former: os.stat_result | None) -> os.s
     # O_EXCL: what was put there by others, such as a link, is not followed.
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o664 if former is None else 0o600)
     with open(fd, "wb") as stream:  # noqa: PTH123 - a descriptor
-        if former is not None:
-            for user, group in (-1, former.st_gid), (former.st_uid, -1):
-                with contextlib.suppress(PermissionError):
-                    os.fchown(fd, user, group)
+        if former is not None and _HAS_OWNERS:
+            _give(fd, former.st_uid, former.st_gid)
             os.fchmod(fd, former.st_mode & 0o777)
         stream.write(content)
         stream.flush()
         # Two changes within one tick of the kernel's clock must not look the same.
         moment = max(time.time_ns(), former.st_mtime_ns + 1000 if former is not None else 0)
-        os.utime(fd, ns=(moment, moment))
+        if os.utime in os.supports_fd:
+            os.utime(fd, ns=(moment, moment))
         os.fsync(fd)
-        return os.fstat(fd)
+        if os.utime in os.supports_fd:
+            return os.fstat(fd)
+    os.utime(new, ns=(moment, moment))  # after closing, by which Windows sets the time as well
+    return new.stat()
+
+
+def _give(fd: int, user: int, group: int) -> None:
+    """Change the owner and the group of a file, as far as the system lets us."""
+    for change in (-1, group), (user, -1):
+        with contextlib.suppress(PermissionError):
+            os.fchown(fd, *change)
 
 
 def _lock_of(path: Path) -> Path:
@@ -404,7 +419,7 @@ def _opened(lock: Path) -> int:
     try:
         found, directory = os.fstat(fd), lock.parent.stat()
         _refuse_stranger(lock, found)
-        if found.st_uid == os.geteuid():
+        if _HAS_OWNERS and found.st_uid == os.geteuid():
             _admit_writers_of(directory, fd)
     except BaseException:
         os.close(fd)
@@ -414,9 +429,7 @@ def _opened(lock: Path) -> int:
 
 def _admit_writers_of(directory: os.stat_result, fd: int) -> None:
     """Let those open a file who may write in a directory, as far as the system lets us, and nobody else."""
-    for user, group in (-1, directory.st_gid), (directory.st_uid, -1):
-        with contextlib.suppress(PermissionError):
-            os.fchown(fd, user, group)
+    _give(fd, directory.st_uid, directory.st_gid)
     is_for_group = directory.st_mode & stat.S_IWGRP and os.fstat(fd).st_gid == directory.st_gid
     os.fchmod(fd, 0o660 if is_for_group else 0o600)
 

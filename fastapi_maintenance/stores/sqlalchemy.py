@@ -253,19 +253,27 @@ class SQLAlchemyStore(DocumentStore):
         statement = self._sql(_INSERT if revision is None else _UPDATE)
         if revision is not None:
             values["revision"] = revision
+        early = time.monotonic() + seconds / 2
         with self._errors(key):
             try:
-                rows = await self._write(key, statement, values, seconds)
+                rows = await self._write_and_make_table(key, statement, values, seconds, makes_table=revision is None)
             except Exception as error:
-                if revision is not None or not _is_missing_table(error):
-                    raise
-                rows = await self._write_first(key, statement, values, seconds)
+                if _is_conflict(error) or (_is_locked(error) and time.monotonic() < early):
+                    raise Conflict from None
+                raise
         if rows != 1:
             raise Conflict
         return Reading(content, values["new"], self._now())
 
-    async def _write_first(self, key: str, statement: str, values: dict[str, str], seconds: float) -> int:
-        """Make the table and write a row."""
+    async def _write_and_make_table(
+        self, key: str, statement: str, values: dict[str, str], seconds: float, *, makes_table: bool
+    ) -> int:
+        """Write a row, and make the table before it if there is none."""
+        try:
+            return await self._write(key, statement, values, seconds)
+        except Exception as error:
+            if not makes_table or not _is_missing_table(error):
+                raise
         refusal: Exception | None = None
         try:
             async with self._connected() as connection:
@@ -302,11 +310,9 @@ class SQLAlchemyStore(DocumentStore):
         """Raise this package's errors in place of a driver's."""
         try:
             yield
-        except MaintenanceError:
+        except (MaintenanceError, Conflict):
             raise
         except Exception as error:  # noqa: BLE001 - drivers raise what they like
-            if _is_conflict(error):
-                raise Conflict from None
             raise BackendUnavailable(self.describe(key), self._redacted(error)) from None
 
     @contextlib.contextmanager
@@ -426,11 +432,17 @@ def _is_refusal(error: Exception) -> bool:
     return not getattr(error, "connection_invalidated", True)
 
 
-def _says(error: Exception, *, sqlstates: tuple[str, ...], numbers: tuple[int, ...], words: str) -> bool:
+def _says(
+    error: Exception, *, sqlstates: tuple[str, ...] = (), numbers: tuple[int, ...] = (), words: str | None = None
+) -> bool:
     """Return whether a database says one thing: PostgreSQL by state, MySQL by number, SQLite by words."""
     told = getattr(error, "orig", None)
     args = getattr(told, "args", ())
-    return getattr(told, "sqlstate", None) in sqlstates or (args and args[0]) in numbers or words in str(told)
+    return (
+        getattr(told, "sqlstate", None) in sqlstates
+        or (args and args[0]) in numbers
+        or (words is not None and words in str(told))
+    )
 
 
 def _is_missing_table(error: Exception) -> bool:
@@ -438,12 +450,15 @@ def _is_missing_table(error: Exception) -> bool:
 
 
 def _is_conflict(error: Exception) -> bool:
-    """Return whether others were first, or in the way: a duplicate row, a deadlock, a locked SQLite file."""
+    """Return whether others were first: a duplicate row, a deadlock."""
     from sqlalchemy.exc import IntegrityError  # noqa: PLC0415 - see _checked_url
 
-    return isinstance(error, IntegrityError) or _says(
-        error, sqlstates=("40001", "40P01"), numbers=(1213,), words="database is locked"
-    )
+    return isinstance(error, IntegrityError) or _says(error, sqlstates=("40001", "40P01"), numbers=(1213,))
+
+
+def _is_locked(error: Exception) -> bool:
+    """Return whether a SQLite file is locked: said at once to avoid a deadlock, or else after a long wait."""
+    return _says(error, words="database is locked")
 
 
 def _quoted(table: str, family: _Family) -> str:

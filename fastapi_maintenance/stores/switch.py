@@ -81,7 +81,7 @@ class StoredSwitch:
         """Forget the document. A store that loses it later does not get it back from here."""
         self._newest: MaintenanceState | None = None
         """The newest document that this process has seen."""
-        self._parsed: tuple[str | None, MaintenanceState] | None = None
+        self._parsed: tuple[bytes, MaintenanceState] | None = None
         self._warned_of_loss = False
 
     def begin_anew(self) -> None:
@@ -248,7 +248,7 @@ class StoredSwitch:
     def _take(self, reading: Reading, begun: datetime) -> _Found:
         """Understand an answer, which is newer than all before it."""
         now = reading.now or begun
-        state = None if reading.content is None else self._parse(reading.content, reading.revision)
+        state = None if reading.content is None else self._parse(reading.content)
         self.clock_ahead = begun - now
         found = _Found(state, reading.revision, now)
         if self._lost(found) is None:
@@ -256,9 +256,10 @@ class StoredSwitch:
             self.heard(found.living)
         return found
 
-    def _parse(self, content: bytes, revision: str | None) -> MaintenanceState:
-        if self._parsed is None or self._parsed[0] != revision:
-            self._parsed = revision, MaintenanceState.from_json(content, where=self.where)
+    def _parse(self, content: bytes) -> MaintenanceState:
+        # Compared by content: somebody may write a row by hand, and leave its revision.
+        if self._parsed is None or self._parsed[0] != content:
+            self._parsed = content, MaintenanceState.from_json(content, where=self.where)
         return self._parsed[1]
 
     def _text(self, error: Exception) -> str:
