@@ -19,8 +19,8 @@ import pytest
 from typer.main import get_command
 
 import fastapi_maintenance
-from fastapi_maintenance import admin, backends, background, exceptions, testing
-from fastapi_maintenance.backends.base import StoreBackend
+from fastapi_maintenance import admin, backends, background, exceptions, stores, testing
+from fastapi_maintenance.backends import FollowOptions, StoreBackend
 from fastapi_maintenance.cli.commands import app as command_line
 from fastapi_maintenance.cli.values import duration, seconds
 from fastapi_maintenance.policy import PRECEDENCE, Rule
@@ -363,6 +363,11 @@ def test_everything_that_users_are_given_is_in_the_docs(given: Any) -> None:
     assert [field.name for field in fields(given) if field.name not in told] == []
 
 
+def test_every_option_for_following_a_store_is_in_the_docs() -> None:
+    told = re.findall(r"^\| `(\w+)` \|", (DOCS / "backends.md").read_text("utf-8"), re.MULTILINE)
+    assert sorted(FollowOptions.__annotations__.keys() - set(told)) == []
+
+
 def test_every_function_with_options_has_a_page() -> None:
     """What takes nothing but the object that it is for needs none."""
     simple = {"force_maintenance_mode_on", "force_maintenance_mode_off", "maintenance_exception_handler"}
@@ -432,8 +437,9 @@ def test_every_public_name_is_in_the_reference() -> None:
     assert "exceptions" in shown  # all of it
     errors = {name for name in fastapi_maintenance.__all__ if hasattr(exceptions, name)}
     wanted = set(fastapi_maintenance.__all__) - errors
-    wanted |= {f"backends.{name}" for name in backends.__all__}
-    wanted |= {"admin.maintenance_admin", "testing.maintenance", "testing.assert_open", "testing.assert_blocked"}
+    for module in (backends, stores, testing):
+        wanted |= {f"{module.__name__.rpartition('.')[2]}.{name}" for name in module.__all__}
+    wanted.add("admin.maintenance_admin")
     assert sorted(wanted - shown) == []
 
 
