@@ -332,7 +332,9 @@ def options_without_a_word(function: Callable[..., Any], text: str) -> list[str]
     calls = "\n".join(span for span in spans if f"{name}(" in span)
     blocks = "\n".join(code for _, _, code in FENCE.findall(text) if name in code)
     missing = []
-    for option in inspect.signature(function).parameters:
+    for option, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:  # see FollowOptions
+            continue
         by_itself = any(span == option or span.startswith(f"{option}=") for span in spans)
         in_a_call = re.search(rf"\b{option}\b", calls) or re.search(rf"\b{option}=", blocks)
         if not by_itself and not in_a_call and option not in ("self", "app"):
