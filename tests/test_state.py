@@ -72,7 +72,7 @@ def test_the_mode_that_counts_is_that_of_the_formula(state: MaintenanceState, in
     if instead is not None:
         stored = {True: ON, False: OFF}[instead]
     expected = ON if closing else OFF if opening else stored
-    assert state.mode_at(NOW, instead=instead) is expected
+    assert state.without_expired_holds(NOW).mode_at(NOW, instead=instead) is expected
 
 
 @given(states)
@@ -109,7 +109,7 @@ def test_each_change_makes_the_next_version_and_leaves_the_former_alone(state: M
     after = set_mode(ON, now=NOW).applied_to(state, NOW)
     assert after.version == state.version + 1
     assert state.model_dump() == before
-    assert after.holds == state.holds_at(NOW)
+    assert after.holds_at(NOW) == state.holds_at(NOW)
 
 
 def test_dropping_and_putting_go_together() -> None:
@@ -131,7 +131,10 @@ def test_turning_off_forgets_reason_beginning_and_end() -> None:
     state = MaintenanceState(mode=ON, reason="new disks", since=NOW, until=NOW + timedelta(hours=1))
     change = set_mode(OFF, now=NOW, by="an operator")
     after = change.applied_to(state, NOW)
-    assert after == MaintenanceState(epoch=change.id, version=1, updated_by="an operator", updated_at=NOW)
+    made = RecentChange(id=change.id, by="an operator", at=NOW, what="off")
+    assert after == MaintenanceState(
+        epoch=change.id, version=1, updated_by="an operator", updated_at=NOW, recent_changes=(made,)
+    )
 
 
 def test_a_running_hold_has_its_own_reason_and_no_end() -> None:
@@ -169,7 +172,7 @@ def test_what_is_over_is_not_told() -> None:
 def test_what_ends_now_is_over_and_what_comes_next_is_known() -> None:
     hour = timedelta(hours=1)
     state = MaintenanceState(mode=ON, until=NOW, holds={"a": Hold(kind="on", expires_at=NOW + hour)})
-    assert [state.same_until(moment) for moment in (NOW - hour, NOW, NOW + hour)] == [NOW, NOW + hour, None]
+    assert [state.same_until(moment) for moment in (NOW - hour, NOW, NOW + hour)] == [NOW, None, None]
     assert state.next_change_at(NOW - hour) is None, "it is held"
     assert state.next_change_at(NOW + hour) is None, "nothing is left"
 
@@ -178,14 +181,15 @@ def test_what_ends_now_is_over_and_what_comes_next_is_known() -> None:
 
 
 def test_a_hold_that_was_not_renewed_counts_no_more() -> None:
-    """From the moment on at which it expires."""
+    """For whoever reads it from the moment on at which it expires; a state that was read before stays as it is."""
     second = timedelta(seconds=1)
     state = MaintenanceState(
         mode=OFF, reason="stored", holds={"a": Hold(kind="on", reason="migrating", expires_at=NOW + second)}
     )
-    assert [state.mode_at(NOW + number * second) for number in (0, 1, 2)] == [ON, OFF, OFF]
-    assert state.explanation_at(NOW)[:2] == ("migrating", None)
-    assert state.explanation_at(NOW + second)[:2] == ("stored", None)
+    read = [state.without_expired_holds(NOW + number * second) for number in (0, 1, 2)]
+    assert [one.mode_at(NOW + 2 * second) for one in read] == [ON, OFF, OFF]
+    assert [one.explanation_at(NOW + 2 * second)[0] for one in read] == ["migrating", "stored", "stored"]
+    assert read[0] is state
     assert list(state.holds_at(NOW)) == ["a"]
     assert state.holds_at(NOW + second) == {}
 
@@ -194,15 +198,15 @@ def test_a_mask_expires_with_its_hold() -> None:
     """What the inner block opened is closed again while the outer one goes on."""
     inner = Hold(kind="off", expires_at=NOW, masks=frozenset({"outer"}))
     state = MaintenanceState(holds={"outer": Hold(kind="on"), "inner": inner})
-    assert state.mode_at(NOW - timedelta(seconds=1)) is OFF
-    assert state.mode_at(NOW) is ON
+    assert state.without_expired_holds(NOW - timedelta(seconds=1)).mode_at(NOW) is OFF
+    assert state.without_expired_holds(NOW).mode_at(NOW) is ON
 
 
 @given(states)
-def test_any_change_drops_the_holds_that_have_expired(state: MaintenanceState) -> None:
-    """So a document does not grow with what died."""
+def test_any_change_drops_the_holds_that_expired_an_hour_ago(state: MaintenanceState) -> None:
+    """So a document does not grow with what died, and the owner of a hold finds it expired."""
     for change in (set_mode(ON, now=NOW), Change(is_renewal=True), Change(drop_holds=frozenset({"x"}))):
-        assert change.applied_to(state, NOW).holds == state.holds_at(NOW)
+        assert change.applied_to(state, NOW).holds == state.holds_at(NOW - timedelta(hours=1))
 
 
 def test_a_renewal_prolongs_and_says_nothing_else() -> None:
@@ -232,31 +236,35 @@ def test_a_change_of_another_version_is_refused() -> None:
 
 
 def test_a_change_that_needs_holds_is_refused_without_them() -> None:
-    """The error names those that are gone; one that has expired is there until the next write drops it."""
+    """The error names those that are gone; one that has expired is there for another hour."""
     state = held(live=Hold(kind="on"), dead=Hold(kind="on", expires_at=NOW))
     change = Change(required_holds=frozenset({"live", "dead", "unknown", "other"}))
     with pytest.raises(HoldLost) as error:
         change.applied_to(state, NOW)
-    assert error.value.ids == ("other", "unknown")
-    after = Change(required_holds=frozenset({"live", "dead"})).applied_to(state, NOW)
+    assert (error.value.ids, error.value.expired) == (("other", "unknown"), False)
+    required = Change(required_holds=frozenset({"live", "dead"}))
+    assert set(required.applied_to(state, NOW).holds) == {"live", "dead"}
+    after = required.applied_to(state, NOW + timedelta(hours=1))
     assert (after.version, set(after.holds)) == (4, {"live"})
     with pytest.raises(HoldLost, match="hold dead is gone"):
         Change(required_holds=frozenset({"dead"})).applied_to(after, NOW)
 
 
 def test_a_store_says_when_what_it_puts_expires() -> None:
-    """By its own clock, whatever time it is elsewhere; a renewal revives what has expired and nobody dropped."""
+    """By its own clock, whatever time it is elsewhere."""
     hold = Hold(kind="on", owner="me", expires_at=NOW)
-    taken = Change(put_holds={"a": hold}, ttl=timedelta(seconds=60)).applied_to(MaintenanceState(), NOW)
-    assert taken.holds["a"] == hold.model_copy(update={"expires_at": NOW + timedelta(seconds=60)})
-    later = NOW + timedelta(seconds=90)
-    renewal = Change(
-        put_holds={"a": hold}, required_holds=frozenset({"a"}), ttl=timedelta(seconds=60), is_renewal=True
-    )
+    minute = timedelta(seconds=60)
+    taken = Change(put_holds={"a": hold}, ttl=minute).applied_to(MaintenanceState(), NOW)
+    assert taken.holds["a"] == hold.model_copy(update={"expires_at": NOW + minute})
+    renewal = Change(put_holds={"a": hold}, required_holds=frozenset({"a"}), ttl=minute, is_renewal=True)
+    later = NOW + minute / 2
     renewed = renewal.applied_to(taken, later)
-    assert renewed.holds["a"].expires_at == later + timedelta(seconds=60)
+    assert renewed.holds["a"].expires_at == later + minute
     assert (renewed.version, renewed.updated_at) == (taken.version, taken.updated_at)
     assert Change(put_holds={"b": hold}).applied_to(taken, NOW).holds["b"] == hold
+    with pytest.raises(HoldLost, match="hold a is gone: it expired") as error:
+        renewal.applied_to(taken, NOW + minute)
+    assert error.value.expired
 
 
 def test_turning_off_can_be_refused_while_code_holds_the_switch_on() -> None:
@@ -266,7 +274,7 @@ def test_turning_off_can_be_refused_while_code_holds_the_switch_on() -> None:
     with pytest.raises(SwitchIsHeld) as error:
         change.applied_to(held(b=Hold(kind="on", owner="b"), a=Hold(kind="on", owner="a"), d=dead, o=opening), NOW)
     assert error.value.owners == ("a", "b")
-    assert change.applied_to(held(d=dead, o=opening), NOW).holds == {"o": opening}
+    assert change.applied_to(held(d=dead, o=opening), NOW).holds_at(NOW) == {"o": opening}
 
 
 def test_holds_can_be_broken() -> None:
