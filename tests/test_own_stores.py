@@ -110,7 +110,7 @@ class NaiveTime(OneMemory):
     """Its times have no zone."""
 
     def reading(self, key: str) -> Reading:
-        return super().reading(key)._replace(now=datetime(2026, 1, 1))
+        return super().reading(key)._replace(now=datetime(2026, 1, 1))  # noqa: DTZ001 - the fault
 
 
 class Truncates(OneMemory):
@@ -240,7 +240,7 @@ def test_the_variable_takes_a_registered_scheme(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("scheme", ["", "Dict", "1st", "a b", "a:b", "a_b", "a+b", "ä"])
 def test_what_can_not_be_a_scheme_is_refused(scheme: str) -> None:
     """A plus is the sign of SQLAlchemy's URLs."""
-    with pytest.raises(InvalidConfiguration, match="must be lower-case letters, digits, '.' and '-'"):
+    with pytest.raises(InvalidConfiguration, match="must be lower-case letters"):
         register_store(scheme, lambda url: MemoryStore())
 
 
