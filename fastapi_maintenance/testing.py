@@ -1,4 +1,4 @@
-"""Helpers for the tests of your app: set a switch without any store, and ask what stays open.
+"""Helpers for your tests: set a switch of an app without any store, ask what stays open, check a store of your own.
 
 ``pytest_plugins = ["fastapi_maintenance.pytest_plugin"]`` in a ``conftest.py`` adds the fixture ``maintenance``.
 """
@@ -27,6 +27,9 @@ from .policy import Decision, Rule
 from .registry import DEFAULT, checked_name, registry
 from .routes import Target, resolve
 from .state import MaintenanceMode, MaintenanceState, as_mode
+from .stores.check import BrokenPromise, check_document_store
+
+__all__ = ["BrokenPromise", "assert_blocked", "assert_open", "check_document_store", "maintenance"]
 
 T = TypeVar("T")
 

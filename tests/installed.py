@@ -23,7 +23,6 @@ from fastapi_maintenance.admin import maintenance_admin
 
 DATA = {
     "py.typed",
-    "backends/redis_change.lua",
     *(f"pages/{name}" for name in ("admin.css", "admin.html", "admin.js", "maintenance.html")),
 }
 """What is no Python, and would be missing only when it is needed."""

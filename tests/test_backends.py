@@ -23,11 +23,12 @@ from fastapi_maintenance import (
     set_maintenance_mode,
     snapshot,
 )
-from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, MemoryBackend
-from fastapi_maintenance.backends.base import StoreBackend
+from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, MemoryBackend, StoreBackend
 from fastapi_maintenance.state import Change, Hold, MaintenanceState, set_mode
+from fastapi_maintenance.stores import DocumentStore, Reading
 
 from .asgi import status
+from .memory_store import MemoryStore
 
 pytestmark = pytest.mark.anyio
 
@@ -417,28 +418,29 @@ def app_with(backend: BaseStateBackend) -> FastAPI:
     return app
 
 
-# Followed
+# In a store
 
 
-class Cupboard(StoreBackend):
-    """The least that a followed backend needs."""
+class LeastStore(DocumentStore):
+    """The least that a store needs."""
 
-    stored: MaintenanceState | None = None
+    def __init__(self) -> None:
+        self._beside = MemoryStore()
 
-    async def load(self) -> MaintenanceState | None:
-        return self.stored
+    async def read(self, key: str) -> Reading:
+        return await self._beside.read(key)
 
-    async def apply(self, change: Change) -> MaintenanceState:
-        self.stored = change.applied_once_to(self.stored or MaintenanceState(), datetime.now(UTC))
-        return self.stored
+    async def replace(
+        self, key: str, content: bytes, revision: str | None, *, seconds: float, quiet: bool = False
+    ) -> Reading:
+        return await self._beside.replace(key, content, revision, seconds=seconds, quiet=quiet)
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
-async def test_a_followed_backend_needs_two_methods_only() -> None:
+async def test_a_store_needs_two_methods_only() -> None:
     """It pushes nothing, has nothing to close, and can be asked and set by itself."""
-    backend = Cupboard()
+    backend = StoreBackend(LeastStore())
     assert backend.peek() is None
-    assert backend.sibling("billing") is None
     assert await backend.get_value() is False
     await backend.set_value(True)
     assert await backend.get_value() is True
@@ -454,25 +456,27 @@ async def test_a_followed_backend_needs_two_methods_only() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({name: value}, f"{name}={value!r}: a number of seconds above 0 is needed")
+        ({name: value}, f"{name}={value!r} must be a number of seconds above 0")
         for name in ("poll_seconds", "timeout_seconds", "init_timeout", "max_stale")
         for value in (0, -1, float("nan"))
     ]
     + [
-        ({"on_backend_error": "off"}, "on_backend_error='off': accepted are 'keep', 'open', 'closed'"),
-        ({"on_backend_error": "open"}, "on_backend_error='open' with max_stale=None: 'open' and 'closed' need max_st"),
+        ({"on_backend_error": "off"}, "on_backend_error='off' must be 'keep', 'open' or 'closed'"),
+        ({"on_backend_error": "open"}, "on_backend_error='open' with max_stale=None: 'open' and 'closed' apply once"),
         ({"max_stale": 60}, "on_backend_error='keep' with max_stale=60: "),
         ({"initial": "maybe"}, "maintenance mode 'maybe'"),
+        ({"on_emptied": "heal"}, "on_emptied='heal' must be 'restore' or 'keep'"),
+        ({"poll": 1, "b": 2}, "unknown option b, poll; accepted are poll_seconds, timeout_seconds, "),
     ],
 )
 async def test_how_a_store_can_not_be_followed(options: dict[str, Any], message: str) -> None:
     """It is refused where the backend is made, with what would do."""
     with pytest.raises(InvalidConfiguration, match=re.escape(message)):
-        Cupboard(**options)
+        StoreBackend(MemoryStore(), **options)
 
 
 async def test_how_a_store_is_followed_if_nothing_else_is_said() -> None:
     """The last known state stays, whatever happens, and a store that never had one is off."""
-    backend = Cupboard()
+    backend = StoreBackend(MemoryStore())
     assert (backend.on_backend_error, backend.max_stale, backend.initial) == ("keep", None, MaintenanceMode.OFF)
     assert (backend.poll_seconds, backend.timeout_seconds, backend.init_timeout) == (1, 1, 2)

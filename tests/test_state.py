@@ -26,6 +26,7 @@ from fastapi_maintenance.state import (
     Hold,
     MaintenanceMode,
     MaintenanceState,
+    RecentChange,
     as_mode,
     checked_size,
     is_plain,
@@ -71,7 +72,7 @@ def test_the_mode_that_counts_is_that_of_the_formula(state: MaintenanceState, in
     if instead is not None:
         stored = {True: ON, False: OFF}[instead]
     expected = ON if closing else OFF if opening else stored
-    assert state.mode_at(NOW, instead=instead) is expected
+    assert state.without_expired_holds(NOW).mode_at(NOW, instead=instead) is expected
 
 
 @given(states)
@@ -108,7 +109,7 @@ def test_each_change_makes_the_next_version_and_leaves_the_former_alone(state: M
     after = set_mode(ON, now=NOW).applied_to(state, NOW)
     assert after.version == state.version + 1
     assert state.model_dump() == before
-    assert after.holds == state.holds_at(NOW)
+    assert after.holds_at(NOW) == state.holds_at(NOW)
 
 
 def test_dropping_and_putting_go_together() -> None:
@@ -130,7 +131,10 @@ def test_turning_off_forgets_reason_beginning_and_end() -> None:
     state = MaintenanceState(mode=ON, reason="new disks", since=NOW, until=NOW + timedelta(hours=1))
     change = set_mode(OFF, now=NOW, by="an operator")
     after = change.applied_to(state, NOW)
-    assert after == MaintenanceState(epoch=change.id, version=1, updated_by="an operator", updated_at=NOW)
+    made = RecentChange(id=change.id, by="an operator", at=NOW, what="off")
+    assert after == MaintenanceState(
+        epoch=change.id, version=1, updated_by="an operator", updated_at=NOW, recent_changes=(made,)
+    )
 
 
 def test_a_running_hold_has_its_own_reason_and_no_end() -> None:
@@ -168,7 +172,7 @@ def test_what_is_over_is_not_told() -> None:
 def test_what_ends_now_is_over_and_what_comes_next_is_known() -> None:
     hour = timedelta(hours=1)
     state = MaintenanceState(mode=ON, until=NOW, holds={"a": Hold(kind="on", expires_at=NOW + hour)})
-    assert [state.same_until(moment) for moment in (NOW - hour, NOW, NOW + hour)] == [NOW, NOW + hour, None]
+    assert [state.same_until(moment) for moment in (NOW - hour, NOW, NOW + hour)] == [NOW, None, None]
     assert state.next_change_at(NOW - hour) is None, "it is held"
     assert state.next_change_at(NOW + hour) is None, "nothing is left"
 
@@ -177,14 +181,15 @@ def test_what_ends_now_is_over_and_what_comes_next_is_known() -> None:
 
 
 def test_a_hold_that_was_not_renewed_counts_no_more() -> None:
-    """From the moment on at which it expires."""
+    """For whoever reads it from the moment on at which it expires; a state that was read before stays as it is."""
     second = timedelta(seconds=1)
     state = MaintenanceState(
         mode=OFF, reason="stored", holds={"a": Hold(kind="on", reason="migrating", expires_at=NOW + second)}
     )
-    assert [state.mode_at(NOW + number * second) for number in (0, 1, 2)] == [ON, OFF, OFF]
-    assert state.explanation_at(NOW)[:2] == ("migrating", None)
-    assert state.explanation_at(NOW + second)[:2] == ("stored", None)
+    read = [state.without_expired_holds(NOW + number * second) for number in (0, 1, 2)]
+    assert [one.mode_at(NOW + 2 * second) for one in read] == [ON, OFF, OFF]
+    assert [one.explanation_at(NOW + 2 * second)[0] for one in read] == ["migrating", "stored", "stored"]
+    assert read[0] is state
     assert list(state.holds_at(NOW)) == ["a"]
     assert state.holds_at(NOW + second) == {}
 
@@ -193,15 +198,15 @@ def test_a_mask_expires_with_its_hold() -> None:
     """What the inner block opened is closed again while the outer one goes on."""
     inner = Hold(kind="off", expires_at=NOW, masks=frozenset({"outer"}))
     state = MaintenanceState(holds={"outer": Hold(kind="on"), "inner": inner})
-    assert state.mode_at(NOW - timedelta(seconds=1)) is OFF
-    assert state.mode_at(NOW) is ON
+    assert state.without_expired_holds(NOW - timedelta(seconds=1)).mode_at(NOW) is OFF
+    assert state.without_expired_holds(NOW).mode_at(NOW) is ON
 
 
 @given(states)
-def test_any_change_drops_the_holds_that_have_expired(state: MaintenanceState) -> None:
-    """So a document does not grow with what died."""
+def test_any_change_drops_the_holds_that_expired_an_hour_ago(state: MaintenanceState) -> None:
+    """So a document does not grow with what died, and the owner of a hold finds it expired."""
     for change in (set_mode(ON, now=NOW), Change(is_renewal=True), Change(drop_holds=frozenset({"x"}))):
-        assert change.applied_to(state, NOW).holds == state.holds_at(NOW)
+        assert change.applied_to(state, NOW).holds == state.holds_at(NOW - timedelta(hours=1))
 
 
 def test_a_renewal_prolongs_and_says_nothing_else() -> None:
@@ -231,53 +236,35 @@ def test_a_change_of_another_version_is_refused() -> None:
 
 
 def test_a_change_that_needs_holds_is_refused_without_them() -> None:
-    """The error names those that are gone; one that has expired is there until the next write drops it."""
+    """The error names those that are gone; one that has expired is there for another hour."""
     state = held(live=Hold(kind="on"), dead=Hold(kind="on", expires_at=NOW))
     change = Change(required_holds=frozenset({"live", "dead", "unknown", "other"}))
     with pytest.raises(HoldLost) as error:
         change.applied_to(state, NOW)
-    assert error.value.ids == ("other", "unknown")
-    after = Change(required_holds=frozenset({"live", "dead"})).applied_to(state, NOW)
+    assert (error.value.ids, error.value.expired) == (("other", "unknown"), False)
+    required = Change(required_holds=frozenset({"live", "dead"}))
+    assert set(required.applied_to(state, NOW).holds) == {"live", "dead"}
+    after = required.applied_to(state, NOW + timedelta(hours=1))
     assert (after.version, set(after.holds)) == (4, {"live"})
     with pytest.raises(HoldLost, match="hold dead is gone"):
         Change(required_holds=frozenset({"dead"})).applied_to(after, NOW)
 
 
 def test_a_store_says_when_what_it_puts_expires() -> None:
-    """By its own clock, whatever time it is elsewhere; a renewal revives what has expired and nobody dropped."""
+    """By its own clock, whatever time it is elsewhere."""
     hold = Hold(kind="on", owner="me", expires_at=NOW)
-    taken = Change(put_holds={"a": hold}, ttl=timedelta(seconds=60)).applied_to(MaintenanceState(), NOW)
-    assert taken.holds["a"] == hold.model_copy(update={"expires_at": NOW + timedelta(seconds=60)})
-    later = NOW + timedelta(seconds=90)
-    renewal = Change(
-        put_holds={"a": hold}, required_holds=frozenset({"a"}), ttl=timedelta(seconds=60), is_renewal=True
-    )
+    minute = timedelta(seconds=60)
+    taken = Change(put_holds={"a": hold}, ttl=minute).applied_to(MaintenanceState(), NOW)
+    assert taken.holds["a"] == hold.model_copy(update={"expires_at": NOW + minute})
+    renewal = Change(put_holds={"a": hold}, required_holds=frozenset({"a"}), ttl=minute, is_renewal=True)
+    later = NOW + minute / 2
     renewed = renewal.applied_to(taken, later)
-    assert renewed.holds["a"].expires_at == later + timedelta(seconds=60)
+    assert renewed.holds["a"].expires_at == later + minute
     assert (renewed.version, renewed.updated_at) == (taken.version, taken.updated_at)
     assert Change(put_holds={"b": hold}).applied_to(taken, NOW).holds["b"] == hold
-
-
-def test_the_times_of_holds_can_be_read_by_another_clock() -> None:
-    """What does not expire is left alone, and so is a state where nothing changes."""
-    state = held(a=Hold(kind="on", expires_at=NOW), b=Hold(kind="off"))
-    hour = timedelta(hours=1)
-    assert state.by_another_clock(hour).holds == {
-        "a": Hold(kind="on", expires_at=NOW + hour),
-        "b": Hold(kind="off"),
-    }
-    assert state.by_another_clock(timedelta()) is state
-    plain = held(b=Hold(kind="off"))
-    assert plain.by_another_clock(hour) is plain
-
-
-def test_holds_can_be_kept_for_as_long_as_it_takes() -> None:
-    """Those that are alive then, while nobody can tell whether they are renewed."""
-    dead, alive = Hold(kind="on", expires_at=NOW), Hold(kind="on", expires_at=NOW + timedelta(seconds=1))
-    state = held(dead=dead, alive=alive, sticky=Hold(kind="off"))
-    kept = state.for_as_long_as_it_takes(NOW)
-    assert kept.holds == {"alive": Hold(kind="on"), "sticky": Hold(kind="off")}
-    assert kept.for_as_long_as_it_takes(NOW) is kept
+    with pytest.raises(HoldLost, match="hold a is gone: it expired") as error:
+        renewal.applied_to(taken, NOW + minute)
+    assert error.value.expired
 
 
 def test_turning_off_can_be_refused_while_code_holds_the_switch_on() -> None:
@@ -287,7 +274,7 @@ def test_turning_off_can_be_refused_while_code_holds_the_switch_on() -> None:
     with pytest.raises(SwitchIsHeld) as error:
         change.applied_to(held(b=Hold(kind="on", owner="b"), a=Hold(kind="on", owner="a"), d=dead, o=opening), NOW)
     assert error.value.owners == ("a", "b")
-    assert change.applied_to(held(d=dead, o=opening), NOW).holds == {"o": opening}
+    assert change.applied_to(held(d=dead, o=opening), NOW).holds_at(NOW) == {"o": opening}
 
 
 def test_holds_can_be_broken() -> None:
@@ -339,31 +326,64 @@ def test_changes_have_ids_of_their_own() -> None:
     assert Change(id="x").id == "x"
 
 
-def test_a_change_is_made_once() -> None:
-    """However often it is tried; what it required then need not be so any more."""
-    change = Change(fields={"mode": ON}, expected_version=0, id="x")
-    once = change.applied_once_to(MaintenanceState(), NOW)
-    assert once.recent_changes == ("x",)
-    assert change.applied_once_to(once, NOW) is once
-    later = Change(fields={"mode": OFF}, id="y").applied_once_to(once, NOW)
-    assert change.applied_once_to(later, NOW) is later
-    assert (later.mode, later.recent_changes) == (OFF, ("x", "y"))
-
-
-def test_a_refused_change_is_not_remembered() -> None:
-    """It may be tried again."""
-    change = Change(fields={"mode": ON}, required_holds=frozenset({"a"}), id="x")
-    with pytest.raises(HoldLost):
-        change.applied_once_to(held(), NOW)
-    assert change.applied_once_to(held(a=Hold(kind="on")), NOW).recent_changes == ("x",)
-
-
-def test_a_document_remembers_the_last_changes_only() -> None:
-    """Enough for retries, and not without end."""
+def test_a_document_remembers_its_last_changes() -> None:
+    """Which, who made them and when; enough for retries, and not without end."""
     state = MaintenanceState()
     for number in range(100):
-        state = Change(id=str(number)).applied_once_to(state, NOW)
-    assert state.recent_changes == tuple(str(number) for number in range(36, 100))
+        state = Change(fields={"mode": ON}, id=str(number), by="me").applied_to(state, NOW)
+    assert [change.id for change in state.recent_changes] == [str(number) for number in range(68, 100)]
+    assert state.recent_changes[-1] == RecentChange(id="99", by="me", at=NOW, what="on")
+    assert [state.remembers(id_) for id_ in ("67", "68", "99", "100")] == [False, True, True, False]
+
+
+def test_a_renewal_is_not_remembered() -> None:
+    """It is idempotent, and there are many."""
+    assert Change(is_renewal=True, id="x").applied_to(held(), NOW).recent_changes == ()
+
+
+@pytest.mark.parametrize(
+    ("epoch", "version", "remembers"),
+    [("e", 40, True), ("e", 8, True), ("e", 7, False), ("e", 41, False), ("f", 40, False), ("", 8, True)],
+)
+def test_whether_every_change_since_is_remembered(epoch: str, version: int, remembers: bool) -> None:
+    """Only then may a change that is not among them be made again."""
+    state = MaintenanceState(epoch="e", version=40)
+    assert state.remembers_all_since(MaintenanceState(epoch=epoch, version=version)) is remembers
+
+
+@pytest.mark.parametrize(
+    ("change", "summary"),
+    [
+        (set_mode(READ_ONLY, now=NOW), "read_only"),
+        (Change(put_holds={"a": Hold(kind="on")}), "held"),
+        (Change(drop_holds=frozenset({"a"})), "hold dropped"),
+        (set_mode(OFF, now=NOW, break_holds=True), "off, holds broken"),
+        (Change(put_windows={"w": Window(id="w", start=NOW, end=NOW + timedelta(hours=1))}), "window planned"),
+        (Change(required_windows=frozenset({"w"}), drop_windows=frozenset({"w"})), "window cancelled"),
+        (Change(forgets=True), "forgotten"),
+        (Change(), ""),
+    ],
+)
+def test_a_change_has_a_summary(change: Change, summary: str) -> None:
+    assert change.summary == summary
+
+
+def test_a_switch_can_be_forgotten() -> None:
+    """It is off and says nothing more, but goes on in its epoch, so that nobody takes the tombstone for a loss."""
+    window = Window(id="w", start=NOW, end=NOW + timedelta(hours=1))
+    state = MaintenanceState(epoch="e", version=7, mode=ON, reason="disks", windows={"w": window})
+    after = Change(forgets=True, id="x").applied_to(state, NOW)
+    assert (after.mode, after.reason, after.windows, after.holds) == (OFF, None, {}, {})
+    assert (after.epoch, after.version, after.forgotten) == ("e", 8, True)
+    assert set_mode(ON, now=NOW).applied_to(after, NOW).forgotten is False
+
+
+@given(states)
+def test_any_change_clears_the_mark_of_a_document_that_was_put_back(state: MaintenanceState) -> None:
+    """Then it is somebody's word again. A renewal is not."""
+    restored = state.model_copy(update={"restored": True})
+    assert Change().applied_to(restored, NOW).restored is False
+    assert Change(is_renewal=True).applied_to(restored, NOW).restored is True
 
 
 # As it is stored
@@ -410,7 +430,7 @@ any_states = st.builds(
     ).map(lambda windows: {id_: window.model_copy(update={"id": id_}) for id_, window in windows.items()}),
     updated_by=st.none() | texts,
     updated_at=st.none() | moments,
-    recent_changes=st.lists(texts, max_size=3).map(tuple),
+    recent_changes=st.lists(st.builds(RecentChange, id=texts, by=st.none() | texts), max_size=3).map(tuple),
 )
 
 
@@ -499,7 +519,7 @@ def document(**fields: Any) -> str:
         (document(holds={"a": {"kind": "on", "expires_at": True}}), "holds.a.expires_at: Input should be a valid"),
         (document(holds={"a": {"kind": "on", "expires_at": 10**30}}), "expires_at: Value error, 1000000000000"),
         (document(holds={"a": {"kind": "on", "masks": "b"}}), "holds.a.masks: Input should be a valid array"),
-        (document(recent_changes=[1]), "recent_changes.0: Input should be a valid string"),
+        (document(recent_changes=[1]), "recent_changes.0: Input should be an object"),
     ],
 )
 def test_what_is_no_document_is_refused(raw: bytes | str, problem: str) -> None:
@@ -563,53 +583,6 @@ def test_whoever_makes_a_document_can_ask_whether_it_may_be_stored() -> None:
     assert checked_size(b"x" * MAX_BYTES) == b"x" * MAX_BYTES
     with pytest.raises(InvalidConfiguration, match="65537 bytes"):
         checked_size(b"x" * (MAX_BYTES + 1))
-
-
-def test_a_change_is_told_to_a_store_as_documents_say_it() -> None:
-    """What is cleared is null, what is usual as well, and times are as in documents."""
-    change = Change(
-        fields={**set_mode(READ_ONLY, now=NOW, until=NOW).fields, "reason": None},
-        put_holds={"a": Hold(kind="on", owner="me", expires_at=NOW, masks=frozenset({"b"}))},
-        drop_holds=frozenset({"d", "c"}),
-        put_windows={"w": Window(id="w", start=NOW, end=NOW + timedelta(hours=1))},
-        drop_windows=frozenset({"h", "g"}),
-        ended_windows={"i": NOW + timedelta(milliseconds=100)},
-        expected_version=3,
-        required_holds=frozenset({"f", "e"}),
-        required_windows=frozenset({"k", "j"}),
-        by="jürgen",
-        id="x",
-    )
-    assert json.loads(change.to_json()) == {
-        "id": "x",
-        "fields": {
-            "mode": "read_only",
-            "reason": None,
-            "since": "2026-11-20T12:00:00Z",
-            "until": "2026-11-20T12:00:00Z",
-            "retry_after": None,
-            "updated_by": "jürgen",
-        },
-        "put_holds": {"a": {"kind": "on", "owner": "me", "reason": None, "expires_at": 1795176000000, "masks": ["b"]}},
-        "ttl": None,
-        "drop_holds": ["c", "d"],
-        "break_holds": False,
-        "put_windows": {
-            "w": dict.fromkeys(Window.model_fields)
-            | {"id": "w", "start": "2026-11-20T12:00:00Z", "end": "2026-11-20T13:00:00Z"}
-        },
-        "drop_windows": ["g", "h"],
-        "ended_windows": {"i": "2026-11-20T12:00:00.100000Z"},
-        "expected_version": 3,
-        "required_holds": ["e", "f"],
-        "required_windows": ["j", "k"],
-        "refuse_while_held": False,
-        "is_renewal": False,
-    }
-    assert json.loads(set_mode(OFF, now=NOW).to_json())["fields"] == dict.fromkeys(
-        ("mode", "reason", "since", "until", "retry_after", "updated_by")
-    )
-    assert "jürgen" in change.to_json()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Where the state of a switch is kept."""
 
-from .base import BaseStateBackend
+from .base import BaseStateBackend, FollowOptions, StoreBackend
 from .env import EnvVarBackend
 from .file import LocalFileBackend
 from .memory import MemoryBackend
@@ -10,8 +10,10 @@ from .sqlalchemy import SQLAlchemyBackend
 __all__ = [
     "BaseStateBackend",
     "EnvVarBackend",
+    "FollowOptions",
     "LocalFileBackend",
     "MemoryBackend",
     "RedisBackend",
     "SQLAlchemyBackend",
+    "StoreBackend",
 ]
