@@ -2,7 +2,7 @@
 
 The flag is turned in the provider's own console, so it can only be read from here.
 
-    uv run --group dev uvicorn examples.openfeature_flag:app
+    uvicorn examples.openfeature_flag:app
 """
 
 from fastapi import FastAPI

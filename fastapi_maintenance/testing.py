@@ -27,6 +27,7 @@ from .policy import Decision, Rule
 from .registry import DEFAULT, checked_name, registry
 from .routes import Target, resolve
 from .state import MaintenanceMode, MaintenanceState, as_mode
+from .stores.check import check_document_store as check_document_store  # noqa: PLC0414 - public here
 
 T = TypeVar("T")
 

@@ -342,7 +342,7 @@ def test_all_commands_and_options_are_documented(capsys: pytest.CaptureFixture[s
     """In docs/cli.md."""
     documented = Path(__file__).parents[1].joinpath("docs/cli.md").read_text("utf-8")
     commands = re.findall(r"^  (\w+) ", here(capsys, "--help")[1].partition("Commands:")[2], re.MULTILINE)
-    assert len(commands) == 9
+    assert len(commands) == 11
     for command in commands:
         assert f"| `{command}" in documented
         options = re.findall(

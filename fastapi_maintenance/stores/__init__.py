@@ -1,5 +1,6 @@
 """Stores: where the documents of switches live."""
 
 from .contract import MAX_BYTES, Conflict, DocumentStore, Reading
+from .urls import register_store
 
-__all__ = ["MAX_BYTES", "Conflict", "DocumentStore", "Reading"]
+__all__ = ["MAX_BYTES", "Conflict", "DocumentStore", "Reading", "register_store"]
