@@ -1,10 +1,10 @@
 """A store of your own: switches in a NATS JetStream key-value bucket, ``nats://host:4222/bucket``.
 
-Everything works with it: reasons, ends, windows, holds and the command line. An app registers the scheme with
-``register_store("nats", NatsStore)``; for the command line, your package's ``pyproject.toml`` declares it:
-``[project.entry-points."fastapi_maintenance.stores"]`` with ``nats = "my_package.nats_store:NatsStore"``.
+An app registers it with ``register_store("nats", NatsStore)``; for the command line, your ``pyproject.toml`` declares
+it: ``[project.entry-points."fastapi_maintenance.stores"]`` with ``nats = "my_package.nats_store:NatsStore"``.
 """
 
+import asyncio
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
@@ -22,11 +22,11 @@ class NatsStore(DocumentStore):
         self._server = f"nats://{urlsplit(url).netloc}"
         self._bucket = urlsplit(url).path.strip("/") or "fastapi-maintenance"
         self._client: nats.NATS | None = None
+        self._opening = asyncio.Lock()
 
     def describe(self, key: str) -> str:
         """Return the place of a document, without credentials."""
-        server = urlsplit(self._server)
-        return f"nats://{server.hostname}:{server.port or 4222}/{self._bucket}, key {key}"
+        return f"nats://{urlsplit(self._server).hostname}/{self._bucket}, key {key}"
 
     async def read(self, key: str) -> Reading:
         """Return the document and the sequence number of its message."""
@@ -68,8 +68,8 @@ class NatsStore(DocumentStore):
 
     async def _open(self, *, creates: bool = False) -> KeyValue:
         """Return the bucket; only a change creates it."""
-        if self._client is None:
-            self._client = await nats.connect(self._server, connect_timeout=1, max_reconnect_attempts=-1)
+        async with self._opening:  # `watch` may be under way beside another call
+            self._client = self._client or await nats.connect(self._server, max_reconnect_attempts=-1)
         context = self._client.jetstream(timeout=1)
         try:
             return await context.key_value(self._bucket)
