@@ -191,7 +191,7 @@ def brief(state: MaintenanceState, now: datetime) -> str:
     following = state.next_change_at(now)
     if following is not None and following != state.explanation_at(now).until:
         words.append(f"{WORDS[state.mode_at(following)]} from {moment(following)}")
-    return in_one_line(f" ({'; '.join(words)})") if words else ""
+    return f" ({in_one_line('; '.join(words))})" if words else ""
 
 
 def _stored(state: MaintenanceState, now: datetime) -> str:
