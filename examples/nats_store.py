@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-import nats
+import nats.aio.client
 from nats.js.errors import BucketNotFoundError, KeyNotFoundError, KeyWrongLastSequenceError, NoKeysError
 from nats.js.kv import KeyValue
 
@@ -21,7 +21,7 @@ class NatsStore(DocumentStore):
     def __init__(self, url: str) -> None:
         self._server = f"nats://{urlsplit(url).netloc}"
         self._bucket = urlsplit(url).path.strip("/") or "fastapi-maintenance"
-        self._client: nats.NATS | None = None
+        self._client: nats.aio.client.Client | None = None
         self._opening = asyncio.Lock()
 
     def describe(self, key: str) -> str:

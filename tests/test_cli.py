@@ -1456,7 +1456,7 @@ def test_a_held_switch_is_forgotten_only_where_its_holds_are_broken(
     assert (status, out) == (1, "billing: ON (held on by nightly)\n")
     assert error.startswith("error: broken: ")
     assert "held on by nightly" in here(capsys, "forget", "billing", *store)[2]
-    assert here(capsys, "forget", "billing", "broken", "--break-holds", *store)[0] == 0
+    assert here(capsys, "forget", "billing", "--break-holds", *store)[0] == 0
     assert here(capsys, "list", *store)[0] == 1
 
 
