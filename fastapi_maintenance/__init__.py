@@ -4,10 +4,12 @@ from .answers import Answer
 from .bypass import Bypass
 from .control import (
     cancel_maintenance,
+    forget_switch,
     get_maintenance_mode,
     get_maintenance_state,
     get_maintenance_status,
     is_maintenance_on,
+    list_switches,
     schedule_maintenance,
     set_maintenance_mode,
 )
@@ -96,11 +98,13 @@ __all__ = [
     "document_maintenance",
     "force_maintenance_mode_off",
     "force_maintenance_mode_on",
+    "forget_switch",
     "get_maintenance_mode",
     "get_maintenance_state",
     "get_maintenance_status",
     "in_flight",
     "is_maintenance_on",
+    "list_switches",
     "maintenance_exception_handler",
     "maintenance_guard",
     "maintenance_mode_off",

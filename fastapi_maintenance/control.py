@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from anyio.lowlevel import current_token
 
-from .backends.base import BaseStateBackend
-from .exceptions import InvalidConfiguration, UnknownWindow
+from . import background
+from .backends.base import BaseStateBackend, StoreBackend
+from .exceptions import CorruptState, EmptiedStore, InvalidConfiguration, UnknownWindow, UnsupportedByBackend
 from .registry import DEFAULT, instead_of_meant, registry
 from .schedule import Window, check_aware, plan
 from .snapshot import SwitchStatus, View, view_of
@@ -206,6 +208,61 @@ async def break_hold(
     """
     broken = frozenset({hold_id})
     await view_of(registry.meant(backend, name)).apply(Change(drop_holds=broken, required_holds=broken, by=by))
+
+
+async def list_switches(backend: BaseStateBackend | None = None) -> list[str]:
+    """Return the names of the switches that have a state in a store, the default one first, without forgotten ones.
+
+    Args:
+        backend: That of the default switch; ``None``: the one that is meant here, see ``get_maintenance_mode``.
+
+    Raises:
+        UnsupportedByBackend: The store can't list its switches, as the environment and backends with two methods.
+        BackendUnavailable: The store did not answer.
+        AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
+    """
+    backend = registry.meant(backend)
+    names = await background.run(backend.switch_names())
+    if names is None:
+        raise UnsupportedByBackend(repr(backend), "a list of its switches")
+    return [name for name in names if not await _is_forgotten(registry.meant(backend, name))]
+
+
+async def _is_forgotten(backend: BaseStateBackend) -> bool:
+    """Return whether a switch was forgotten. One whose document can't be read was not."""
+    state = None
+    if isinstance(backend, StoreBackend):
+        with contextlib.suppress(CorruptState, EmptiedStore):
+            state = await background.run(backend.load())
+    return state is not None and state.forgotten
+
+
+async def forget_switch(
+    backend: BaseStateBackend | None = None, *, name: str, break_holds: bool = False, by: str | None = None
+) -> None:
+    """Forget a switch that no app uses any more: it is off, without windows, and no longer listed.
+
+    This replaces a document that can't be read as well, a file excepted. To set the switch again makes it known again.
+
+    Args:
+        backend: Whose state to forget; ``None``: the one that is meant here, see ``get_maintenance_mode``.
+        name: The switch.
+        break_holds: Take away the holds of code that runs under maintenance.
+        by: Who forgets it, for people.
+
+    Raises:
+        SwitchIsHeld: Code holds the switch on.
+        ReadOnlyBackend: The state can't be set from here, as with an environment variable.
+        UnsupportedByBackend: The backend stores on or off only.
+        AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
+        InvalidSwitchName: The name can't be a switch's.
+    """
+    await view_of(registry.meant(backend, name)).apply(forgetting(break_holds=break_holds, by=by))
+
+
+def forgetting(*, break_holds: bool, by: str | None) -> Change:
+    """Return the change that forgets a switch."""
+    return Change(forgets=True, break_holds=break_holds, refuse_while_held=not break_holds, by=by)
 
 
 async def _over(view: View, now: datetime) -> frozenset[str]:

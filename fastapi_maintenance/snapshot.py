@@ -667,9 +667,9 @@ class BooleanView(View):
 
     async def apply(self, change: Change) -> MaintenanceState:
         """Carry out one change: the mode at the backend, the holds here."""
-        if change.put_windows or change.required_windows:
+        if change.put_windows or change.required_windows or change.forgets:
             await self._check_writable()
-            raise UnsupportedByBackend(repr(self._backend), "windows")
+            raise UnsupportedByBackend(repr(self._backend), "a forgotten switch" if change.forgets else "windows")
         async with self._changing_alone():
             change.check(self._with_holds(self._last_known), datetime.now(UTC))
             if change.fields:

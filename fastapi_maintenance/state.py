@@ -658,6 +658,7 @@ def is_plain(state: MaintenanceState) -> bool:
         state.mode is not MaintenanceMode.READ_ONLY
         and not state.model_extra
         and not state.unreadable_windows
+        and not state.forgotten
         and not state.holds
         and not state.windows
         and state.reason is None

@@ -342,7 +342,7 @@ def test_all_commands_and_options_are_documented(capsys: pytest.CaptureFixture[s
     """In docs/cli.md."""
     documented = Path(__file__).parents[1].joinpath("docs/cli.md").read_text("utf-8")
     commands = re.findall(r"^  (\w+) ", here(capsys, "--help")[1].partition("Commands:")[2], re.MULTILINE)
-    assert len(commands) == 9
+    assert len(commands) == 11
     for command in commands:
         assert f"| `{command}" in documented
         options = re.findall(
@@ -1383,15 +1383,15 @@ def test_the_doctor_warns_of_what_is_likely_a_mistake() -> None:
 def test_a_store_that_fails_does_not_list_its_switches(
     redis_server: RedisServer, postgres_server: PostgresServer, tmp_path: Path
 ) -> None:
-    """It says so within its time-out."""
+    """It says so within its time-out. A database without a table has no switches."""
     postgres_server.run('DROP TABLE IF EXISTS "fastapi_maintenance"')
+    assert done(SQLAlchemyBackend(postgres_server.url()).names_beside()) == []
     with SilentProxy(redis_server.port) as proxy:
         proxy.fall_silent()
         for failing, problem in (
             (LocalFileBackend(tmp_path / "none" / "switch"), "there is no directory"),
             (RedisBackend(f"redis://:s3cret@127.0.0.1:{proxy.port}/0", timeout_seconds=0.3), r"within 0\.3 s"),
             (RedisBackend(f"redis://127.0.0.1:{redis_server.port}/0"), "Authentication required"),
-            (SQLAlchemyBackend(postgres_server.url()), "does not exist"),
         ):
             with pytest.raises(BackendUnavailable, match=problem):
                 done(failing.names_beside())
@@ -1406,3 +1406,73 @@ def test_stores_with_names_of_their_own_list_their_switches(redis_server: RedisS
         done(mine.apply(Change(fields={"mode": MaintenanceMode.ON})))
         done(mine.sibling("billing").apply(Change(fields={"mode": MaintenanceMode.ON})))
         assert done(mine.names_beside()) == ["billing"]
+
+
+# All switches of a store
+
+
+@pytest.mark.parametrize("kind", ["file", "sql"])
+def test_all_switches_of_a_store_are_listed_turned_off_and_forgotten(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, kind: str
+) -> None:
+    """A forgotten switch is listed no longer, and must be set as a new one."""
+    url = f"sqlite+aiosqlite:///{tmp_path / 'db'}" if kind == "sql" else f"file://{tmp_path / 'switch'}"
+    store = ("--backend", url)
+    refused = here(capsys, "list", *store)
+    assert refused[:2] == (1, "")
+    assert refused[2].startswith("error: no switch is stored in ")
+    assert here(capsys, "off", "--all", *store)[:2] == (1, "")
+    assert json.loads(here(capsys, "status", "--json", *store)[1])["switch"] == "default"
+    assert here(capsys, "on", "orders", "billing", "--new", "--for", "2h", "--reason", "disks", *store)[0] == 0
+    assert here(capsys, "off", *store)[0] == 0
+
+    listed = here(capsys, "list", *store)[1].splitlines()
+    assert [line.partition(" until ")[0] for line in listed] == ["default: OFF", "billing: ON", "orders: ON"]
+    assert listed[1].endswith(": disks")
+    names = ["default", "billing", "orders"]
+    assert [one["switch"] for one in json.loads(here(capsys, "list", "--json", *store)[1])] == names
+    assert [one["switch"] for one in json.loads(here(capsys, "status", "--json", *store)[1])] == names
+    assert here(capsys, "status", "--exit-code", "--quiet", *store)[0] == 1
+
+    assert here(capsys, "off", "--all", "billing", *store)[0] == 2
+    assert "billing: OFF (was ON)" in here(capsys, "off", "--all", *store)[1]
+    assert here(capsys, "forget", "biling", *store)[:2] == (1, "")
+    assert here(capsys, "forget", "billing", *store)[1].startswith("billing: OFF (forgotten, was OFF)")
+    assert [line.split(":")[0] for line in here(capsys, "list", *store)[1].splitlines()] == ["default", "orders"]
+    assert json.loads(here(capsys, "status", "billing", "--json", *store)[1])["stored"] is False
+    assert here(capsys, "on", "billing", *store)[:2] == (1, "")
+    assert here(capsys, "on", "billing", "--new", *store)[0] == 0
+    assert len(here(capsys, "list", *store)[1].splitlines()) == 3
+
+
+def test_a_held_switch_is_forgotten_only_where_its_holds_are_broken(
+    capsys: pytest.CaptureFixture[str], file: Path, url: str
+) -> None:
+    held = Change(put_holds={"one": Hold(kind="on", owner="nightly")})
+    asyncio.run(LocalFileBackend(file.with_name("switch.billing")).apply(held))
+    file.with_name("switch.broken").write_text("garbage")
+    store = ("--backend", url)
+    status, out, error = here(capsys, "list", *store)
+    assert (status, out) == (1, "billing: ON (held on by nightly)\n")
+    assert error.startswith("error: broken: ")
+    assert "held on by nightly" in here(capsys, "forget", "billing", *store)[2]
+    assert here(capsys, "forget", "billing", "--break-holds", *store)[0] == 0
+    assert here(capsys, "list", *store)[0] == 1
+
+
+def test_a_store_that_cannot_list_its_switches_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("list",), ("off", "--all"):
+        status, out, error = here(capsys, *command, "--backend", "env://SOME_SWITCH")
+        assert (status, out) == (1, "")
+        assert "can't list its switches: name them, such as 'status default billing'" in error
+    assert here(capsys, "status", "--backend", "env://SOME_SWITCH")[0] == 0
+
+
+def test_the_shell_completes_the_names_of_switches(file: Path, url: str) -> None:
+    """From the store that the command names; nothing where that fails."""
+    file.with_name("switch.billing").write_text("1")
+    for backend, expected in (url, ["billing"]), ("nonsense://", []):
+        words = f"fastapi-maintenance off --backend {backend} bi"
+        complete = {"_FASTAPI_MAINTENANCE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": "4"}
+        ended = run(env=complete)
+        assert (ended.out.split(), ended.error) == (expected, "")

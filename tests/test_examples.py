@@ -24,11 +24,13 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from openfeature import api as openfeature
+from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvider
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from examples.demo import stop
-from fastapi_maintenance import configure_backend, set_maintenance_mode
+from fastapi_maintenance import ReadOnlyBackend, configure_backend, set_maintenance_mode
 from tests import commands
 from tests.asgi import BODY, client, get, handshake, request, status
 from tests.servers import uvicorn_server
@@ -610,3 +612,23 @@ def test_the_chat_says_goodbye_when_maintenance_begins(example: Importer, store:
 
         wait_until(is_open, 20)
         assert module.guests == {}
+
+
+# openfeature_flag.py
+
+
+async def test_openfeature_flag_is_read_and_cannot_be_set(example: Importer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flag is turned at the provider; a flag that it lacks is off."""
+    module = example("openfeature_flag")
+    monkeypatch.setattr(module.OpenFeatureBackend, "cache_seconds", 0)
+    assert await status(module.app, "/orders") == 200
+    try:
+        for variant, expected in ("on", 503), ("off", 200):
+            flag = InMemoryFlag(variant, {"on": True, "off": False})
+            openfeature.set_provider_and_wait(InMemoryProvider({"maintenance": flag}))
+            assert await status(module.app, "/orders") == expected
+        with pytest.raises(ReadOnlyBackend, match="OpenFeature provider"):
+            await set_maintenance_mode(True, module.OpenFeatureBackend("maintenance"))
+    finally:
+        openfeature.shutdown()
+        openfeature.clear_providers()

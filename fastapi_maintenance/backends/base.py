@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal, TypedDict, Unpack
 
 from .. import background
-from ..exceptions import InvalidConfiguration
+from ..exceptions import BackendUnavailable, InvalidConfiguration, MaintenanceError
 from ..state import Change, MaintenanceMode, MaintenanceState, as_mode, set_mode
 from ..stores import DocumentStore
+from ..stores.contract import is_switch_name
 from ..stores.switch import OnEmptied, StoredSwitch
 
 VIEW = "_fastapi_maintenance_view"
@@ -81,6 +82,14 @@ class BaseStateBackend(ABC):
 
     def sibling(self, name: str) -> BaseStateBackend | None:
         """Return the backend of the switch ``name`` in the same store, or ``None`` if the store has room for one."""
+        return None
+
+    async def switch_names(self) -> list[str] | None:
+        """Return the names of the switches that have a document in the store; ``None``: it can't list them.
+
+        Raises:
+            BackendUnavailable: The store did not answer.
+        """
         return None
 
     async def names_beside(self) -> list[str]:
@@ -212,9 +221,23 @@ class StoreBackend(StateBackend):
         view = vars(self).get(VIEW)
         return view is not None and view.is_following
 
+    async def switch_names(self) -> list[str] | None:
+        """Return the names of the switches that have a document in the store. On the background thread."""
+        try:
+            names = await background.bounded(self.store.names(), self.timeout_seconds)
+        except MaintenanceError:
+            raise
+        except Exception as error:
+            raise BackendUnavailable(repr(self), str(error) or type(error).__name__) from error
+        return (
+            None
+            if names is None
+            else sorted(filter(is_switch_name, names), key=lambda name: (name != "default", name))
+        )
+
     async def names_beside(self) -> list[str]:
         """Return the names of the other switches that have a document in the store."""
-        return [name for name in await self.store.names() or () if name != self.switch.key]
+        return [name for name in await self.switch_names() or () if name != self.switch.key]
 
     async def load(self) -> MaintenanceState | None:
         """Return the stored state, or ``None`` if nothing is stored. On the background thread.

@@ -7,7 +7,7 @@ import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -20,8 +20,8 @@ from .. import __version__, background
 from ..backends.base import BaseStateBackend
 from ..backends.env import EnvVarBackend
 from ..bypass import DEFAULT_LIFETIME, Bypass
-from ..control import cancel_maintenance, change_mode, schedule_maintenance
-from ..exceptions import CorruptState, InvalidConfiguration, MaintenanceError, UnknownWindow
+from ..control import cancel_maintenance, change_mode, forgetting, list_switches, schedule_maintenance
+from ..exceptions import CorruptState, InvalidConfiguration, MaintenanceError, UnknownWindow, UnsupportedByBackend
 from ..holds import DEFAULT_TTL, maintenance_mode_on
 from ..page import in_one_line
 from ..registry import BACKEND_VARIABLE, DEFAULT
@@ -31,12 +31,15 @@ from ..state import MaintenanceMode, MaintenanceState
 from .doctor import examine
 from .running import NOT_FOUND, CommandFailed, Run
 from .store import (
+    all_of,
     check_known,
     check_writable,
+    complete_names,
     explained,
     in_folder,
     is_file,
     load,
+    names_in,
     nothing_in,
     place_of,
     read,
@@ -51,6 +54,7 @@ from .terminal import (
     USAGE,
     WORDS,
     at_version,
+    brief,
     complain,
     described,
     details,
@@ -76,8 +80,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Names = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="The switches: default, if none.")]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The switch.")]
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="NAME", help="The switches: default, if none.", autocompletion=complete_names),
+]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The switch.", autocompletion=complete_names)]
 Backend = Annotated[
     str | None,
     typer.Option(
@@ -90,6 +97,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but what goes wrong.")]
 New = Annotated[bool, typer.Option("--new", help="Set a named switch that was never set in this store.")]
 ReadOnly = Annotated[bool, typer.Option("--read-only", help="Let requests pass that only read.")]
+BreakHolds = Annotated[
+    bool, typer.Option("--break-holds", help="Take away the holds of code that runs under maintenance.")
+]
 Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="What to tell clients and colleagues.")]
 
 
@@ -165,7 +175,7 @@ def turn_on(
         "retry_after": None if retry_after is None else seconds(retry_after, "--retry-after"),
     }
     mode = MaintenanceMode.READ_ONLY if read_only else MaintenanceMode.ON
-    _change(mode, names, backend, options, new=new, as_json=as_json, quiet=quiet)
+    _change(mode, stores_of(backend, names or (DEFAULT,)), options, new=new, as_json=as_json, quiet=quiet)
 
 
 @app.command("off")
@@ -174,9 +184,8 @@ def turn_off(
     names: Names = None,
     *,
     backend: Backend = None,
-    break_holds: Annotated[
-        bool, typer.Option("--break-holds", help="Take away the holds of code that runs under maintenance.")
-    ] = False,
+    all_switches: Annotated[bool, typer.Option("--all", help="Turn all switches of the store off.")] = False,
+    break_holds: BreakHolds = False,
     new: New = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -186,22 +195,51 @@ def turn_off(
     \b
     fastapi-maintenance off
     fastapi-maintenance off billing --break-holds
+    fastapi-maintenance off --all
     """
+    if all_switches and names:
+        raise InvalidConfiguration(f"--all must come without names, got {', '.join(names)}; nothing was changed")
     requirements = {"break_holds": True} if break_holds else {"refuse_while_held": True}
-    _change(MaintenanceMode.OFF, names, backend, requirements, new=new, as_json=as_json, quiet=quiet)
+    stores = _all_stores(store_of(backend)) if all_switches else stores_of(backend, names or (DEFAULT,))
+    _change(MaintenanceMode.OFF, stores, requirements, new=new, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def forget(
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="The switches.", autocompletion=complete_names)],
+    *,
+    backend: Backend = None,
+    break_holds: BreakHolds = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Forget switches that no app uses any more: they are off, without windows, and no longer listed.
+
+    \b
+    fastapi-maintenance forget billing
+
+    Refused while running code holds the switch on. A document that can't be read is forgotten too, a file excepted.
+    """
+    stores = stores_of(backend, names)
+    requirements = {"break_holds": break_holds}
+    _change(MaintenanceMode.OFF, stores, requirements, forgets=True, new=None, as_json=as_json, quiet=quiet)
+
+
+def _all_stores(default: BaseStateBackend) -> dict[str, BaseStateBackend]:
+    """Return the backends of all switches of a store."""
+    return all_of(default, asyncio.run(names_in(default)))
 
 
 def _change(
     mode: MaintenanceMode,
-    names: list[str] | None,
-    url: str | None,
+    stores: dict[str, BaseStateBackend],
     options: dict[str, Any],
     *,
-    new: bool,
+    forgets: bool = False,
+    new: bool | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    stores = stores_of(url, names or (DEFAULT,))
     for store in stores.values():
         check_writable(store)
     # All are read before the first is changed: a mistyped name or a store that fails changes none.
@@ -210,7 +248,7 @@ def _change(
     failed: dict[str, int] = {}
     for name, store in stores.items():
         try:
-            state = asyncio.run(change_mode(mode, store, by=operator(), **options))
+            state = asyncio.run(_make(mode, store, options, forgets=forgets))
         except MaintenanceError as error:
             failed[name] = complain(error, _among(stores, name))
             said.append({"switch": name, "mode": None, "error": explained(error, store), "store": place_of(store)})
@@ -225,11 +263,21 @@ def _change(
         if not quiet and not as_json:
             words = "nothing was stored" if name in before else "was unreadable"
             words = words if was is None else f"was {WORDS[was]}"
+            words = f"forgotten, {words}" if forgets else words
             tell(summary(name, state, now, more=f" ({words}){at_version(state)}{in_folder(store)}"))
     _finish(said, failed, as_json=as_json)
 
 
-async def _read_before(stores: dict[str, BaseStateBackend], *, new: bool) -> dict[str, MaintenanceState | None]:
+async def _make(
+    mode: MaintenanceMode, store: BaseStateBackend, options: dict[str, Any], *, forgets: bool
+) -> MaintenanceState:
+    """Make the change at the switch of a backend, and return the state after it."""
+    if not forgets:
+        return await change_mode(mode, store, by=operator(), **options)
+    return await view_of(store).apply(forgetting(by=operator(), **options))
+
+
+async def _read_before(stores: dict[str, BaseStateBackend], *, new: bool | None) -> dict[str, MaintenanceState | None]:
     """Return what the stores have, without those that can't be read: whether they can be replaced, the store knows."""
     before: dict[str, MaintenanceState | None] = {}
     for name, store in stores.items():
@@ -277,7 +325,7 @@ def status(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show what switches do. Nothing is written or created.
+    """Show what switches do: without names the default one, then all others of the store. Nothing is written.
 
     \b
     fastapi-maintenance status
@@ -291,7 +339,8 @@ def status(
         raise typer.Exit(_UNKNOWN if exit_code else failure) from None
     said: list[dict[str, Any]] = []
     failed: dict[str, int] = {}
-    for name, store in stores.items():
+    has_others = not (names or var_name or file_path)
+    for name, store in _with_others(stores, failed) if has_others else stores.items():
         try:
             state = asyncio.run(load(store))
         except MaintenanceError as error:
@@ -304,6 +353,53 @@ def status(
     _finish(said, failed, as_json=as_json)
     if exit_code and any(one["blocked"] for one in said):
         raise typer.Exit(_BLOCKED)
+
+
+def _with_others(
+    stores: dict[str, BaseStateBackend], failed: dict[str, int]
+) -> Iterator[tuple[str, BaseStateBackend]]:
+    """Yield the default switch, and then the others of its store, if that answers and can list them."""
+    default = stores[DEFAULT]
+    yield DEFAULT, default
+    if failed:
+        return
+    try:
+        names = asyncio.run(list_switches(default))
+    except UnsupportedByBackend:
+        return
+    except MaintenanceError as error:
+        note(f"warning: the other switches of the store can't be listed: {explained(error, default)}")
+        return
+    stores |= all_of(default, names)
+    yield from ((name, store) for name, store in stores.items() if name != DEFAULT)
+
+
+@app.command("list")
+def list_all(*, backend: Backend = None, as_json: AsJson = False) -> None:
+    """List all switches of the store, one line each. Nothing is written.
+
+    \b
+    fastapi-maintenance list
+    fastapi-maintenance list --json
+    """
+    said: list[dict[str, Any]] = []
+    failed: dict[str, int] = {}
+    stores = _all_stores(store_of(backend))
+    for name, store in stores.items():
+        try:
+            state = asyncio.run(read(store))
+        except MaintenanceError as error:
+            failed[name] = complain(error, name)
+            said.append({"switch": name, "mode": None, "error": explained(error, store), "store": place_of(store)})
+            continue
+        now = datetime.now(UTC)
+        said.append(document(name, state, now, place_of(store)))
+        if not as_json:
+            tell(summary(name, state, now, more=brief(state, now)))
+    if as_json:
+        tell_json(said)
+    if failed:
+        raise typer.Exit(max(failed.values()))
 
 
 def _show(name: str, store: BaseStateBackend, state: MaintenanceState | None) -> None:

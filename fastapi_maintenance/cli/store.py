@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from .. import background
 from ..backends.base import BaseStateBackend, StoreBackend
 from ..backends.env import EnvVarBackend
 from ..backends.memory import MemoryBackend
-from ..exceptions import InvalidConfiguration, MaintenanceError, ReadOnlyBackend
+from ..control import list_switches
+from ..exceptions import InvalidConfiguration, MaintenanceError, ReadOnlyBackend, UnsupportedByBackend
 from ..registry import BACKEND_VARIABLE, DEFAULT, backend_from_url, checked_name, made_backend, registry
 from ..state import MaintenanceState, as_mode
 from ..stores.file import FileStore
 
 _PATIENCE_SECONDS = 5.0
 """How long a store may take: an operator waits, where a request can't."""
+_SECONDS_TO_COMPLETE = 1.0
+"""How long a store may take while a shell completes a name."""
 _POLLS_UNTIL_SEEN = 1.1
 """How many polls it takes until all workers have seen a change: one, and what a reading takes itself. Pushes don't
 count, as the connection for them may be dead."""
@@ -70,6 +74,46 @@ def _made_as_formerly(name: str, url: str | None, option: str, value: str, kind:
     return made_backend(name, kind, {option: value})
 
 
+def all_of(default: BaseStateBackend, names: Iterable[str]) -> dict[str, BaseStateBackend]:
+    """Return the backends of these switches beside the default one."""
+    return {name: registry.meant(default, name) for name in names}
+
+
+async def names_in(default: BaseStateBackend) -> list[str]:
+    """Return the names of all switches of a store, the default one first, without forgotten ones.
+
+    Raises:
+        MaintenanceError: It can't list them, or none is stored.
+        BackendUnavailable: It did not answer.
+    """
+    try:
+        names = await list_switches(default)
+    except UnsupportedByBackend:
+        raise MaintenanceError(
+            f"{place_of(default)} can't list its switches: name them, such as 'status default billing'"
+        ) from None
+    if not names:
+        raise MaintenanceError(f"no switch is stored in {place_of(default)} or beside it, nothing was changed")
+    return names
+
+
+def complete_names(ctx: Any, incomplete: str) -> list[str]:
+    """Return the names that begin so, of the switches in the store; none if that fails, or takes longer than a second.
+
+    Args:
+        ctx: The command as click has understood it so far.
+        incomplete: The beginning.
+    """
+    try:
+        default = store_of(ctx.params.get("backend"))
+        if isinstance(default, StoreBackend):
+            default.timeout_seconds = _SECONDS_TO_COMPLETE
+        names = background.submit(default.switch_names()).result(2 * _SECONDS_TO_COMPLETE) or ()
+    except Exception:  # noqa: BLE001 - who presses a key asked for no error
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
 async def load(backend: BaseStateBackend) -> MaintenanceState | None:
     """Return what the store has now, or ``None`` if it has nothing; nothing is written or created.
 
@@ -123,10 +167,10 @@ def seconds_until_seen(backend: BaseStateBackend) -> float:
 class UnknownSwitch(MaintenanceError):
     """The store has no state of a switch of that name, so no app may go by it."""
 
-    def __init__(self, name: str, backend: BaseStateBackend) -> None:
+    def __init__(self, name: str, backend: BaseStateBackend, *, hint: str) -> None:
         super().__init__(
             f"switch {name!r} has no state in {place_of(backend)}, nothing was changed: "
-            "is that how the app calls it? --new sets it for the first time"
+            f"is that how the app calls it?{hint}"
         )
 
 
@@ -137,14 +181,20 @@ def nothing_in(backend: BaseStateBackend) -> str:
     return "no document: off, unless running workers keep an earlier state"
 
 
-def check_known(name: str, backend: BaseStateBackend, state: MaintenanceState | None, *, new: bool) -> None:
+def check_known(name: str, backend: BaseStateBackend, state: MaintenanceState | None, *, new: bool | None) -> None:
     """Make sure that a switch of that name is known in its store, where a mistyped one would be set in vain.
+
+    Args:
+        name: The switch.
+        backend: Its backend.
+        state: What the store has.
+        new: Whether it is set for the first time; ``None`` where it can't be.
 
     Raises:
         UnknownSwitch: It is not, and not said to be new.
     """
-    if not new and name != DEFAULT and state is None:
-        raise UnknownSwitch(name, backend)
+    if not new and name != DEFAULT and (state is None or state.forgotten):
+        raise UnknownSwitch(name, backend, hint="" if new is None else " --new sets it for the first time")
 
 
 def check_writable(backend: BaseStateBackend) -> None:

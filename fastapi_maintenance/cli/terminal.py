@@ -183,6 +183,17 @@ def details(state: MaintenanceState, now: datetime, store: str) -> list[tuple[st
     return [(name, in_one_line(value)) for name, value in rows]
 
 
+def brief(state: MaintenanceState, now: datetime) -> str:
+    """Return in a few words, for a line, who holds a switch and when its mode changes next."""
+    words = [
+        f"held {hold.kind}" + (f" by {hold.owner}" if hold.owner else "") for hold in state.holds_at(now).values()
+    ]
+    following = state.next_change_at(now)
+    if following is not None and following != state.explanation_at(now).until:
+        words.append(f"{WORDS[state.mode_at(following)]} from {moment(following)}")
+    return f" ({in_one_line('; '.join(words))})" if words else ""
+
+
 def _stored(state: MaintenanceState, now: datetime) -> str:
     if state.until is None or state.mode is MaintenanceMode.OFF:
         return state.mode
@@ -230,6 +241,6 @@ def document(switch: str, stored: MaintenanceState | None, now: datetime, store:
         "updated_by": state.updated_by,
         "updated_at": state.updated_at,
         "version": state.version,
-        "stored": stored is not None,
+        "stored": stored is not None and not stored.forgotten,
         "store": store,
     }

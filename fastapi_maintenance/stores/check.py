@@ -90,7 +90,11 @@ async def _is_replaced_by_revision(store: DocumentStore, key: str) -> None:
     _must("leave the document alone where it refuses", (await store.read(key)).content == _document("2"))
     back = await _write(store, key, _document("1"), second.revision, quiet=True)
     _must("give each write another revision, quiet or not", back.revision not in (None, second.revision))
+    await store.try_writing(key)
+    _must("change nothing where it is tried", (await store.read(key))[:2] == back[:2])
     never = f"{key}-never"
+    await store.try_writing(never)
+    _must("create nothing where it is tried", (await store.read(never)).content is None)
     _must(
         "refuse to replace a missing document", await _conflicts(_write(store, never, _document("1"), first.revision))
     )

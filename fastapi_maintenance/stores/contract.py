@@ -16,6 +16,8 @@ from typing import ClassVar, NamedTuple
 MAX_BYTES = 64 * 1024
 """The largest document that is stored or read."""
 
+_NO_REVISION = str(2**53 - 1)
+"""No document has this revision; a store whose revisions are numbers can read it."""
 _SWITCH_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
@@ -115,7 +117,7 @@ class DocumentStore(ABC):
             BackendUnavailable: It may not, and why.
         """
         with contextlib.suppress(Conflict):
-            await self.replace(key, b"0", "no revision", seconds=1)
+            await self.replace(key, b"0", _NO_REVISION, seconds=1)
         return None
 
     def describe(self, key: str) -> str:
