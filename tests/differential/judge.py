@@ -39,6 +39,7 @@ STATES = ("off", "on", "read_only")
 SAFE = ("GET", "HEAD", "OPTIONS", "TRACE")
 DENIAL = "websocket.http.response"
 DEFAULT_BODY = {"detail": "Service temporarily unavailable due to maintenance"}
+READ_ONLY_BODY = {"detail": "Service temporarily read-only due to maintenance", "mode": "read_only"}
 DEFAULT_HEADERS = {("retry-after", "3600"), ("cache-control", "no-store")}
 SWITCH = "differential"
 """The switch of guards that stand without the middleware."""
@@ -84,10 +85,13 @@ def _blocks_one(about: Ran, state: str, known: Survey, story: Scenario, *, is_la
     return state == "on" or (state == "read_only" and about.method not in SAFE)
 
 
-def difference(verdict: str, ask: Ask, answer: Answer, oracle: Answer, may_run: Sequence[str] = ()) -> str:
+def difference(
+    verdict: str, state: str, ask: Ask, answer: Answer, oracle: Answer, may_run: Sequence[str] = ()
+) -> str:
     """Return how an answer differs from what it must be, or nothing; ``may_run`` is what may be run before a block."""
     if verdict == "either":
-        return difference("pass", ask, answer, oracle) and difference("block", ask, answer, oracle, may_run)
+        passed = difference("pass", state, ask, answer, oracle)
+        return passed and difference("block", state, ask, answer, oracle, may_run)
     if verdict == "pass":
         if answer.code() != oracle.code():
             return "passed, but other code ran"
@@ -105,17 +109,18 @@ def difference(verdict: str, ask: Ask, answer: Answer, oracle: Answer, may_run: 
         return "blocked, but the status is not 503"
     if missing := DEFAULT_HEADERS - set(answer.headers):
         return f"blocked, but without {missing}"
-    return "" if _is_default_body(answer.body, ask) else "blocked, but the body is another"
+    return "" if _is_default_body(answer.body, state, ask) else "blocked, but the body is another"
 
 
-def _is_default_body(body: bytes, ask: Ask) -> bool:
+def _is_default_body(body: bytes, state: str, ask: Ask) -> bool:
     """Return whether a body is that of the default answer: JSON, unless a page was asked for, and none for HEAD."""
     if not body:
         return "HEAD" in (ask.method, dict(ask.headers).get(REWRITERS["method"]))  # rewritten in front of the gate
+    # What is forced on is unavailable while the switch is read-only, too.
+    possible = [DEFAULT_BODY, READ_ONLY_BODY] if state == "read_only" else [DEFAULT_BODY]
     if ("accept", "text/html") in ask.headers and body.startswith(b"<!doctype html>"):
-        return DEFAULT_BODY["detail"].encode() in body
-    content: object = json.loads(body)
-    return content == DEFAULT_BODY
+        return any(each["detail"].encode() in body for each in possible)
+    return json.loads(body) in possible
 
 
 @dataclass
@@ -266,7 +271,7 @@ async def judge(story: Scenario, *, until_first: bool = False, oracle_only: bool
                 # came, has run when another judgement, further in, blocks what it has become.
                 may_run = ["dependency"] if subject.of_routes else []
                 may_run += [] if _blocks(looks[0], state, known, story) else ["override"]
-                problem = difference(verdict, step, answer, oracle, may_run)
+                problem = difference(verdict, state, step, answer, oracle, may_run)
                 if problem:
                     found = Disagreement(story, number, state, verdict, problem, step, answer, oracle)
                     report.disagreements.append(found)
@@ -303,7 +308,7 @@ async def _judge_parts(
                 answer = replace(part.oracle, ran=answer.ran)  # noqa: PLW2901
             verdict = expected(part.looks[first:], state, known, story)
             report.seen[f"batch: {verdict}"] += 1
-            problem = difference(verdict, part.ask, answer, part.oracle)
+            problem = difference(verdict, state, part.ask, answer, part.oracle)
             if problem:
                 problem += ", as a part of a batch"
                 found = Disagreement(story, part.number, state, verdict, problem, part.ask, answer, part.oracle)
