@@ -471,7 +471,7 @@ class Gate:
 def _may_meet_cors(target: Target) -> bool:
     """Return whether a ``CORSMiddleware`` may answer a preflight that arrives, before it comes to an endpoint."""
     # Up to the last router on the way, any middleware may be one. What that router calls has to be one.
-    return target.last_router is not None or _watch_cors(target.handed_to)
+    return bool(target.routers_in_sight) or _watch_cors(target.handed_to)
 
 
 def _meets_no_cors(target: Target) -> bool:
@@ -613,7 +613,10 @@ class _Entrance:
 
     def may_meet_cors(self, target: Target) -> bool:
         """Return whether a ``CORSMiddleware`` may answer a preflight from here on, before it comes to an endpoint."""
-        if not self.is_innermost or target.last_router is not self.router:
+        routers = target.routers_in_sight
+        if not any(router is self.router for router in routers):
+            return False  # an override has the request already
+        if not self.is_innermost or routers[-1] is not self.router:
             return True
         return _watch_cors(target.handed_to) or _watch_cors(self.app)
 

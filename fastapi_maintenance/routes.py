@@ -29,6 +29,7 @@ from .exceptions import UnsupportedFastAPI
 from .policy import Mark
 from .route_index import (
     UNSURE,
+    has_stock_app,
     has_stock_call,
     has_stock_handle,
     index_of,
@@ -75,16 +76,15 @@ class Target:
     """What FastAPI calls before the endpoint, at any depth; only if it was asked for."""
     failure: Exception | None = None
     """What matching raised, if it did: then something may run, and nothing is known of it."""
+    in_sight: int | None = None
+    """The number of ``entries`` before the first app or router that overrides how it is called; ``None``: all."""
     handed_to: Any = None
-    """The ASGI app that ``last_router`` hands the request to, with the middleware of the route or mount around it."""
-    routers_in_sight: int | None = None
-    """How many of ``entries`` come before the first app or router that may run anything; ``None``: all of them."""
+    """What the last router in sight calls: with the middleware of the route or mount, and ``None`` for an override."""
 
     @property
-    def last_router(self) -> Router | None:
-        """The last router before the application's code. A preflight's exemption ends there."""
-        in_sight = self.entries[: self.routers_in_sight]
-        return in_sight[-1].router if in_sight else None
+    def routers_in_sight(self) -> list[Router]:
+        """The routers that a request comes to before any code but middleware runs."""
+        return [entry.router for entry in self.entries[: self.in_sight]]
 
 
 def resolve(app: ASGIApp, scope: Scope, *, mark: Mark | None = None, with_dependencies: bool = False) -> Target:
@@ -106,7 +106,7 @@ def resolve(app: ASGIApp, scope: Scope, *, mark: Mark | None = None, with_depend
         raise
     except Exception as error:  # noqa: BLE001 - it is the user's, and told in the answer
         target = Target(runs=True, entries=tuple(walk.entries), failure=error)
-    return walk.with_overriding(target)
+    return walk.ended(target)
 
 
 def root_of(app: ASGIApp | None) -> Router | Starlette | None:
@@ -191,9 +191,6 @@ def steps_of(app: Any, inner_of: Callable[[Any], Any] | None = None) -> Iterator
     seen: set[int] = set()
     while app is not None and id(app) not in seen:
         seen.add(id(app))
-        if isinstance(app, MethodType) and isinstance(app.__self__, Router) and app.__name__ in ("app", "__call__"):
-            # A router's own middleware ends at the bound method `router.app`.
-            app = app.__self__
         yield app
         app = (inner_of or _wrapped)(app)
 
@@ -201,17 +198,32 @@ def steps_of(app: Any, inner_of: Callable[[Any], Any] | None = None) -> Iterator
 def _wrapped(app: Any) -> Any:
     """Return the ASGI app that a middleware calls: an ``.app`` that its own code never reads is none."""
     inner = _kept(app)
-    return inner if inner is not None and (isinstance(app, FunctionType) or reads_app(type(app))) else None
+    if inner is None or isinstance(app, (FunctionType, MethodType)) or reads_app(type(app)):
+        return inner
+    return None
 
 
 def _kept(app: Any) -> Any:
-    """Return the ASGI app that a middleware keeps: its ``.app``, or a closure's variable ``app``."""
+    """Return the ASGI app that a middleware keeps: its ``.app``, or a closure's variable ``app``.
+
+    A router's own middleware ends at the bound method ``router.app``, which leads to the router.
+    """
+    if isinstance(app, MethodType):
+        owner = app.__self__
+        return owner if isinstance(owner, Router) and getattr(app, "__name__", "") in ("app", "__call__") else None
     if not isinstance(app, FunctionType):
         return getattr(app, "app", None)
     try:
         return _cell_of_app(app).cell_contents
     except ValueError:  # no such variable, or none yet
         return None
+
+
+def _bypasses_entrance(app: Any, around: Any) -> bool:
+    """Return whether ``app`` is the bound method ``router.app`` and ``around`` is not that router's entrance."""
+    return (
+        isinstance(app, MethodType) and getattr(app, "__name__", "") == "app" and not hasattr(around, "is_innermost")
+    )
 
 
 def _cell_of_app(closure: FunctionType) -> CellType:
@@ -228,8 +240,8 @@ class _Walk:
         self.mark = mark
         self.overriding: list[tuple[Any, Mark | None]] = []
         """The apps and routers so far that do something else than Starlette's and FastAPI's own, with their marks."""
-        self.in_sight: tuple[int, Any] | None = None
-        """``routers_in_sight`` and ``handed_to`` where the first of these was met."""
+        self.sight_ends: tuple[int, Any] | None = None
+        """``in_sight`` and ``handed_to`` where the first of these was met."""
         self.entries: list[Entry] = []
         self.handed_to: Any = None
         self.prefix = ""
@@ -238,13 +250,18 @@ class _Walk:
     def app(self, app: ASGIApp, handed_to: Any = None) -> Target:
         """Enter an ASGI app, which may stand within ``handed_to``."""
         self.handed_to = handed_to or app
+        around: Any = None
         for step in steps_of(app):
             self.note_mark(step)
+            if _bypasses_entrance(step, around):
+                self.end_sight()
+            around = step
             if isinstance(step, Starlette):
                 if isinstance(step, FastAPI) and step.root_path:
                     self.view["root_path"] = step.root_path  # as FastAPI.__call__ does
                 self.view["app"] = step
-                self.note_overriding(step)
+                if not has_stock_call(step):
+                    self.note_overriding(step)
                 return self.router(router_of(step))
             if isinstance(step, Router):
                 return self.router(step)
@@ -252,9 +269,12 @@ class _Walk:
 
     def router(self, router: Router) -> Target:
         """Enter a router: the first full match, else the first partial one, else what is behind the routes."""
-        self.note_overriding(router)
+        if not has_stock_call(router):
+            self.note_overriding(router)
         self.entries.append(Entry(router, self.view.get("root_path", ""), self.mark, self.view.get("app")))
         self.handed_to = None
+        if not has_stock_app(router):
+            self.note_overriding(router)
         matched = self.select(router)
         return self.behind(router) if matched is None else self.route(matched)
 
@@ -418,29 +438,30 @@ class _Walk:
         self.mark = mark_of(carrier) or self.mark
 
     def note_overriding(self, app: Starlette | Router) -> None:
-        """Take note of an app or router that may run anything before its routes, or in their place."""
-        if not has_stock_call(app):
-            self.note_mark(app)
-            self.overriding.append((app, self.mark))
-            self.in_sight = self.in_sight or (len(self.entries), self.handed_to)
+        """Take note of an app or router that may run anything from here on."""
+        self.note_mark(app)
+        self.overriding.append((app, self.mark))
+        self.end_sight()
+
+    def end_sight(self) -> None:
+        """Take note that no router from here on has an entrance that a preflight comes to before any code."""
+        self.sight_ends = self.sight_ends or (len(self.entries), self.handed_to)
+
+    def ended(self, target: Target) -> Target:
+        """Return the target of the whole way."""
+        if self.overriding:
+            target = self.with_overriding(target)
+        if self.sight_ends is None:
+            return target
+        in_sight, handed_to = self.sight_ends
+        return replace(target, in_sight=in_sight, handed_to=handed_to)
 
     def with_overriding(self, target: Target) -> Target:
         """Return the target of a way on which overriding apps and routers run, too: their strictest mark applies."""
-        if self.in_sight is None:
-            return target
         marks = [mark for _, mark in self.overriding] + ([target.mark] if target.runs else [])
         mark = Mark.ON if Mark.ON in marks else None if None in marks else Mark.OFF
         endpoint = target.endpoint if target.runs else self.overriding[-1][0]
-        routers, handed_to = self.in_sight
-        return replace(
-            target,
-            runs=True,
-            endpoint=endpoint,
-            mark=mark,
-            docs=False,
-            handed_to=handed_to,
-            routers_in_sight=routers,
-        )
+        return replace(target, runs=True, endpoint=endpoint, mark=mark, docs=False)
 
     def target(self, endpoint: Any, route: Any = None, *, docs: bool = False) -> Target:
         """Return the end of a way on which something runs."""

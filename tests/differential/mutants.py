@@ -246,17 +246,14 @@ def an_app_calls_its_routes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 @mutant
 def a_router_is_called_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
     def has_stock_call(original: Any, app: Any) -> bool:
-        return bool(original(app)) or (isinstance(app, Router) and type(app).__call__ is not Router.__call__)
+        return isinstance(app, Router) or bool(original(app))
 
     _replace(monkeypatch, routes, "has_stock_call", has_stock_call)
 
 
 @mutant
 def a_router_looks_into_its_routes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    def has_stock_call(original: Any, app: Any) -> bool:
-        return bool(original(app)) or (isinstance(app, Router) and type(app).__call__ is Router.__call__)
-
-    _replace(monkeypatch, routes, "has_stock_call", has_stock_call)
+    monkeypatch.setattr(routes, "has_stock_app", lambda router: True)
 
 
 @mutant
@@ -494,6 +491,19 @@ def a_preflight_is_exempt_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
 def a_preflight_is_exempt_up_to_the_first_router(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate._Entrance, "may_meet_cors", lambda entrance, target: False)
     monkeypatch.setattr(gate.Visit, "covers", lambda visit, entrance, scope: visit.target is None)
+
+
+@mutant
+def a_preflight_is_exempt_up_to_a_router_behind_an_override(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Walk, "end_sight", lambda walk: None)
+
+
+@mutant
+def a_preflight_is_exempt_where_an_override_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def may_meet_cors(original: Any, entrance: Any, target: routes.Target) -> bool:
+        return bool(original(entrance, target)) or entrance.router not in target.routers_in_sight
+
+    _replace(monkeypatch, gate._Entrance, "may_meet_cors", may_meet_cors)
 
 
 @mutant
