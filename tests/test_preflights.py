@@ -224,9 +224,9 @@ async def test_a_forged_preflight_does_not_come_to_an_override(
             assert await status(app, path, "OPTIONS", headers=FORGED) == expected
     assert await status(app, "/in/x", "OPTIONS") == 503
     assert ran == []
-    for opened in (force_maintenance_mode_off(mounted), force_maintenance_mode_off(FastAPI(routes=[own()]))):
-        app = closed(Mount("/in", opened))
-        assert await status(app, "/in/x", "OPTIONS", headers=FORGED) == 200
+    app = closed(force_maintenance_mode_off(Mount("/in", mounted)))
+    assert await status(app, "/in/x", "OPTIONS", headers=FORGED) == 200
+    assert ran == ["override", "OPTIONS"]
 
 
 @each_override

@@ -134,9 +134,8 @@ class _Grower:
             app.mark = None
             self.unmarkable.add(app.id)
         if depth and kind != "routes" and self.chance(0.3):
-            wrappers = ["class", "closure"]
-            if not self.guard:
-                wrappers += ["hidden", "facade", "cors", *(["bound"] * 4 if kind in ("router", "api_router") else [])]
+            first = "bound" if kind in ("router", "api_router") else "class"
+            wrappers = ("class", "closure") if self.guard else (first, "closure", "hidden", "facade", "cors")
             app.wrapper = rng.choice(wrappers)
             app.wrapper_mark = self.mark()
         if kind in ("opaque", "function"):
@@ -158,7 +157,7 @@ class _Grower:
             if kind == "router" and any(middleware.style == "hidden" for middleware in app.middlewares):
                 # What a router's own middleware hides can't be guarded: it stands behind the router's entrance.
                 app.middlewares = []
-        often = 0.3 if kind in ("router", "api_router") else 0.25 if depth else 0.1
+        often = 0.35 if kind in ("router", "api_router") else 0.25 if depth else 0.1
         if kind != "routes" and not self.guard and self.chance(often):
             app.override = self.override(app)
         if app.wrapper == "bound":  # neither is called
@@ -169,7 +168,9 @@ class _Grower:
     def override(self, app: AppPlan) -> Override:
         """Return how an app overrides how it is called; no middleware may rewrite what comes to it."""
         of_app = app.kind in ("fastapi", "starlette")
-        method = self.rng.choice(("__call__", "router.__call__", "router.app") if of_app else ("__call__", "app"))
+        method = self.rng.choice(
+            ("__call__", "router.__call__", "router.app") if of_app else ("__call__", "app", "app")
+        )
         effects = [*INNOCENT, *INNOCENT, "answer"]
         # What `app` rewrites has come past the entrance of its own router.
         if not method.endswith("app") and not any(each.interferes for each in app.middlewares):
