@@ -196,6 +196,12 @@ _judged_again: ContextVar[tuple[object, Visit] | None] = ContextVar("fastapi_mai
 """The visit of the current request since it was judged again at a router, and what was answering it then."""
 
 
+def _visits_judged_again() -> list[Visit]:
+    """Return the visits of the current request to all gates, if it was judged again at a router."""
+    judged = _judged_again.get()
+    return _chain_of(judged[1]) if judged is not None and judged[0] is answering.get() else []
+
+
 def _visits_around(scope: Scope, router: Router, inner: Gate | None = None) -> list[Visit]:
     """Return new visits of a request whose scope was built anew, within the request that came through the gates.
 
@@ -203,8 +209,7 @@ def _visits_around(scope: Scope, router: Router, inner: Gate | None = None) -> l
     code of an app may as well call an app that has nothing to do with it. ``inner`` judges it by itself.
     """
     visits: dict[Gate, Visit] = {}
-    around, judged = answering.get(), _judged_again.get()
-    newest = [] if judged is None or judged[0] is not around else _chain_of(judged[1])
+    around, newest = answering.get(), _visits_judged_again()
     while around is not None:
         app, outer_scope, around = around
         gate = app.gate
@@ -655,8 +660,11 @@ class _BehindCors:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request in, unless it came here as a preflight and a gate blocks what it was made to."""
-        around = answering.get()
-        for visit in _chain_of(visit_of(scope if around is None or _SCOPE_KEY in scope else around[1])):
+        visits = _chain_of(visit_of(scope))
+        if not visits:  # a middleware in front of this one has built the scope
+            around = answering.get()
+            visits = _visits_judged_again() or ([] if around is None else _chain_of(visit_of(around[1])))
+        for visit in visits:
             if visit.is_preflight:
                 current = visit.within(visit.outer)
                 verdict, receive = await visit.gate.judge_behind_cors(current, scope, receive)

@@ -280,6 +280,12 @@ async def test_the_parts_of_a_batch_do_not_come_to_an_override(base: type[Any], 
     assert ran == []
 
 
+async def test_a_part_of_a_batch_that_is_no_preflight_any_more_does_not_come_through_cors() -> None:
+    """Behind the router, in a scope that was built for the second time, it is known as what was judged there."""
+    assert await parts_of(batching(Mount("", OverridingAnew(CORSMiddleware(opaque))))) == [503, 503]
+    assert ran == []
+
+
 @pytest.mark.parametrize("method", ["app", "__call__"])
 async def test_the_parts_of_a_batch_do_not_come_past_a_root_router_that_overrides(method: str) -> None:
     """Of ``__call__`` nobody knows before it runs, as of a middleware; the routes are not come to in any case."""

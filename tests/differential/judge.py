@@ -39,7 +39,9 @@ STATES = ("off", "on", "read_only")
 SAFE = ("GET", "HEAD", "OPTIONS", "TRACE")
 DENIAL = "websocket.http.response"
 DEFAULT_BODY = {"detail": "Service temporarily unavailable due to maintenance"}
-READ_ONLY_BODY = {"detail": "Service temporarily read-only due to maintenance", "mode": "read_only"}
+READ_ONLY = {"detail": "Service temporarily read-only due to maintenance"}
+READ_ONLY_BODIES = (READ_ONLY, {**READ_ONLY, "mode": "read_only"})
+"""Of a guard without the middleware, FastAPI answers with the detail alone."""
 DEFAULT_HEADERS = {("retry-after", "3600"), ("cache-control", "no-store")}
 SWITCH = "differential"
 """The switch of guards that stand without the middleware."""
@@ -120,7 +122,7 @@ def _is_default_body(body: bytes, state: str, ask: Ask) -> bool:
     if not body:
         return "HEAD" in (ask.method, dict(ask.headers).get(REWRITERS["method"]))  # rewritten in front of the gate
     # What is forced on is unavailable while the switch is read-only, too.
-    possible = [DEFAULT_BODY, READ_ONLY_BODY] if state == "read_only" else [DEFAULT_BODY]
+    possible = [DEFAULT_BODY, *READ_ONLY_BODIES] if state == "read_only" else [DEFAULT_BODY]
     if ("accept", "text/html") in ask.headers and body.startswith(b"<!doctype html>"):
         return any(each["detail"].encode() in body for each in possible)
     return json.loads(body) in possible
