@@ -76,15 +76,15 @@ class Target:
     """What FastAPI calls before the endpoint, at any depth; only if it was asked for."""
     failure: Exception | None = None
     """What matching raised, if it did: then something may run, and nothing is known of it."""
-    in_sight: int | None = None
-    """The number of ``entries`` before the first app or router that overrides how it is called; ``None``: all."""
+    before_code: int | None = None
+    """How many of ``entries`` come before any code but that of routers and middleware; ``None``: all of them."""
     handed_to: Any = None
-    """What the last router in sight calls: with the middleware of the route or mount, and ``None`` for an override."""
+    """The ASGI app that the last of those routers calls, with the middleware of the route or mount around it."""
 
     @property
-    def routers_in_sight(self) -> list[Router]:
-        """The routers that a request comes to before any code but middleware runs."""
-        return [entry.router for entry in self.entries[: self.in_sight]]
+    def routers_before_code(self) -> list[Router]:
+        """The routers at whose entrances only middleware has run before. A preflight's exemption ends at the last."""
+        return [entry.router for entry in self.entries[: self.before_code]]
 
 
 def resolve(app: ASGIApp, scope: Scope, *, mark: Mark | None = None, with_dependencies: bool = False) -> Target:
@@ -234,14 +234,14 @@ def _cell_of_app(closure: FunctionType) -> CellType:
 class _Walk:
     """One way down the tree: the private scope, and the innermost mark and the routers so far."""
 
-    def __init__(self, view: Scope, mark: Mark | None, *, with_dependencies: bool) -> None:
-        self.view = view
+    def __init__(self, scope: Scope, mark: Mark | None, *, with_dependencies: bool) -> None:
+        self.scope = scope
         self.with_dependencies = with_dependencies
         self.mark = mark
         self.overriding: list[tuple[Any, Mark | None]] = []
         """The apps and routers so far that do something else than Starlette's and FastAPI's own, with their marks."""
-        self.sight_ends: tuple[int, Any] | None = None
-        """``in_sight`` and ``handed_to`` where the first of these was met."""
+        self.code_begins: tuple[int, Any] | None = None
+        """``before_code`` and ``handed_to``, as they were when ``begin_code`` was first called."""
         self.entries: list[Entry] = []
         self.handed_to: Any = None
         self.prefix = ""
@@ -254,12 +254,12 @@ class _Walk:
         for step in steps_of(app):
             self.note_mark(step)
             if _bypasses_entrance(step, around):
-                self.end_sight()
+                self.begin_code()
             around = step
             if isinstance(step, Starlette):
                 if isinstance(step, FastAPI) and step.root_path:
-                    self.view["root_path"] = step.root_path  # as FastAPI.__call__ does
-                self.view["app"] = step
+                    self.scope["root_path"] = step.root_path  # as FastAPI.__call__ does
+                self.scope["app"] = step
                 if not has_stock_call(step):
                     self.note_overriding(step)
                 return self.router(router_of(step))
@@ -271,7 +271,7 @@ class _Walk:
         """Enter a router: the first full match, else the first partial one, else what is behind the routes."""
         if not has_stock_call(router):
             self.note_overriding(router)
-        self.entries.append(Entry(router, self.view.get("root_path", ""), self.mark, self.view.get("app")))
+        self.entries.append(Entry(router, self.scope.get("root_path", ""), self.mark, self.scope.get("app")))
         self.handed_to = None
         if not has_stock_app(router):
             self.note_overriding(router)
@@ -280,7 +280,7 @@ class _Walk:
 
     def select(self, router: Router) -> _Matched | None:
         """Return the route that a router selects, or ``None``."""
-        found = index_of(router).find(self.view)
+        found = index_of(router).find(self.scope)
         if found is UNSURE:
             return self.ask_each(router)
         if found is None:
@@ -309,7 +309,7 @@ class _Walk:
         if self.redirects(router):
             return self.nothing()
         if has_frontends:
-            match, child_scope, route, context = router._match_low_priority(self.view)  # type: ignore[attr-defined]
+            match, child_scope, route, context = router._match_low_priority(self.scope)  # type: ignore[attr-defined]
             matched = _Matched(match, child_scope, route, context, router)
             if matched.match is not Match.NONE:
                 return self.route(matched)
@@ -317,13 +317,13 @@ class _Walk:
 
     def redirects(self, router: Router) -> bool:
         """Return whether the router would answer with a redirect to the path with, or without, the slash."""
-        if self.view["type"] != "http" or not router.redirect_slashes:
+        if self.scope["type"] != "http" or not router.redirect_slashes:
             return False
-        root_path = self.view.get("root_path", "")
-        if route_path(self.view["path"], root_path) == "/":
+        root_path = self.scope.get("root_path", "")
+        if route_path(self.scope["path"], root_path) == "/":
             return False
-        path = self.view["path"]
-        with_other_slash = _private_copy(self.view)
+        path = self.scope["path"]
+        with_other_slash = _private_copy(self.scope)
         # Like the router: it looks at the routed path's end, and changes the whole path's.
         ends_with_slash = route_path(path, root_path).endswith("/")
         with_other_slash["path"] = path.rstrip("/") if ends_with_slash else path + "/"
@@ -337,18 +337,18 @@ class _Walk:
         if is_included(route) and is_like_stock(route):
             # `matches()` asks the same, and throws away all but the first part of the answer.
             return self.match_included(route)
-        match, child_scope = route.matches(self.view)
+        match, child_scope = route.matches(self.scope)
         return _Matched(match, child_scope, route, None, router)
 
     def match_included(self, included: Any) -> _Matched:
         """Ask an included router, as FastAPI does, for its best candidate."""
-        match, child_scope, route, context = included._match(self.view)
+        match, child_scope, route, context = included._match(self.scope)
         return _Matched(match, child_scope, route, context, included.original_router)
 
     def route(self, matched: _Matched) -> Target:
         """Enter a selected route as its ``handle`` would."""
         match, child_scope, route, context, router = matched
-        _update(self.view, child_scope)
+        _update(self.scope, child_scope)
         self.note_mark(router)
         if is_included(route):
             return self.included(route)
@@ -391,7 +391,7 @@ class _Walk:
     def http_route(self, route: Route, context: Any, router: Router) -> Target:
         """Enter an HTTP route: its endpoint runs unless its ``handle`` answers 405."""
         described = context if context is not None and isinstance(route, APIRoute) else route
-        method = self.view["method"]
+        method = self.scope["method"]
         answers_405_itself = has_stock_handle(route)
         if answers_405_itself and described.methods and method not in described.methods:
             return self.nothing()
@@ -402,7 +402,7 @@ class _Walk:
                 return self.http_endpoint(endpoint, method, described, is_all=answers_405_itself)
             if root_of(route.app) is not None:
                 # An index tells no parameters, which may matter further in.
-                _update(self.view, route.matches(self.view)[1])
+                _update(self.scope, route.matches(self.scope)[1])
                 return self.app(route.app)
         self.note_mark(endpoint)
         return self.target(endpoint, described, docs=self.is_docs(described, router))
@@ -423,11 +423,11 @@ class _Walk:
 
     def is_docs(self, route: Any, router: Router) -> bool:
         """Return whether a route is one of the FastAPI app's own pages, at the URL that the app has for it."""
-        app = self.view.get("app")
+        app = self.scope.get("app")
         return (
             isinstance(app, FastAPI)
             and app.router is router
-            and self.view["method"] in ("GET", "HEAD")
+            and self.scope["method"] in ("GET", "HEAD")
             and route.path in (app.openapi_url, app.docs_url, app.redoc_url, app.swagger_ui_oauth2_redirect_url)
             # A route of the user's own may stand before it.
             and getattr(route.endpoint, "__module__", None) == FastAPI.__module__
@@ -438,23 +438,23 @@ class _Walk:
         self.mark = mark_of(carrier) or self.mark
 
     def note_overriding(self, app: Starlette | Router) -> None:
-        """Take note of an app or router that may run anything from here on."""
+        """Take note that an app or router runs code of its own before its routes, or in their place."""
         self.note_mark(app)
         self.overriding.append((app, self.mark))
-        self.end_sight()
+        self.begin_code()
 
-    def end_sight(self) -> None:
-        """Take note that no router from here on has an entrance that a preflight comes to before any code."""
-        self.sight_ends = self.sight_ends or (len(self.entries), self.handed_to)
+    def begin_code(self) -> None:
+        """Take note that from here on, a request may come to code before it comes to another router's entrance."""
+        self.code_begins = self.code_begins or (len(self.entries), self.handed_to)
 
     def ended(self, target: Target) -> Target:
-        """Return the target of the whole way."""
+        """Return the target, with all that was noted on the way to it."""
         if self.overriding:
             target = self.with_overriding(target)
-        if self.sight_ends is None:
+        if self.code_begins is None:
             return target
-        in_sight, handed_to = self.sight_ends
-        return replace(target, in_sight=in_sight, handed_to=handed_to)
+        before_code, handed_to = self.code_begins
+        return replace(target, before_code=before_code, handed_to=handed_to)
 
     def with_overriding(self, target: Target) -> Target:
         """Return the target of a way on which overriding apps and routers run, too: their strictest mark applies."""
