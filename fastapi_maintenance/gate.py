@@ -1,4 +1,8 @@
-"""The gate asks: from a request to its facts, and from these to a decision. Middleware and guard share it."""
+"""The gate of an app: it judges requests where they arrive, and again at each router that they come to changed.
+
+A request has one visit for each gate that it came through, and its scope keeps the innermost one. The entrance of each
+router compares the request with its visits. Middleware and guard share the gate.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +56,7 @@ _MODE_OFF = MaintenanceMode.OFF  # looking it up takes its time in Python 3.11
 
 
 class Visit:
-    """One request at one gate: as what it was judged, and how."""
+    """How one gate judged one request."""
 
     __slots__ = (
         "_beyond",
@@ -82,9 +86,9 @@ class Visit:
         self.outer = outer
         """The visit to the gate around this one, such as that of the app that this one is mounted in."""
         self.state = state
-        """What the switch said when the request was judged, which counts to its end; before, ``None``."""
+        """The switch's state when the request was judged, which applies to its end; before, ``None``."""
         self.target = target
-        """What would run, if type, path and method alone say so; ``None`` where nobody had to know."""
+        """What would run; ``None`` where nobody had to find out, as the switch is off and nothing is forced on."""
         self.is_preflight = is_preflight
         """Whether it passes only for as long as a ``CORSMiddleware`` may still answer it."""
         self.refused: Decision | None = None
@@ -93,7 +97,7 @@ class Visit:
         self._path = scope.get("path")
         self._method: str | None = scope.get("method")
         self._facts: object = None
-        """By what else the target was found, if by anything else."""
+        """A copy of all that the target was found by; ``None`` where that is type, path and method alone."""
         self._beyond = False
         """Whether the request is behind the last router that was expected, so within its target."""
 
@@ -101,24 +105,24 @@ class Visit:
         """Return the same: a copy of the request's scope is of the same request."""
         return self
 
-    def within(self, outer: Visit | None) -> Visit:
-        """Return a copy that has another visit around it."""
+    def with_outer(self, outer: Visit | None) -> Visit:
+        """Return a copy with another outer visit."""
         twin = copy(self)
         twin.outer = outer
         return twin
 
     def note(self, target: Target, scope: Scope) -> None:
-        """Take note of what would run, and of all that it was found by."""
+        """Keep what would run, and all that it was found by."""
         self.target, self._beyond, self._facts = target, False, _routing_facts(scope)
 
-    def forget(self, target: Target | None) -> None:
-        """Have every router judge the request anew. Of ``target``, routers and marks on the way are taken over."""
+    def invalidate(self, target: Target | None) -> None:
+        """Have each router judge the request again; the entries of ``target`` say which marks are around a router."""
         self.target, self._facts = target or _UNKNOWN, _NO_FACTS
 
     def covers(self, entrance: _Entrance, scope: Scope) -> bool:
-        """Return whether the request comes to an entrance as it was judged."""
+        """Return whether the request comes to an entrance unchanged, so that it needn't be judged again."""
         if self.target is None:
-            return True  # off, and nothing forced on: whatever it is by now, it passes
+            return True  # off, and nothing is forced on: it passes, changed or not
         entry = self.entry_of(entrance.router)
         if entry is None or entry.root_path != scope.get("root_path", ""):
             return False
@@ -130,18 +134,18 @@ class Visit:
         self._beyond = entry is self.target.entries[-1]
         return not self.is_preflight or entrance.may_meet_cors(self.target)
 
-    def as_it_came(self, scope: Scope) -> Scope:
-        """Return a scope with the method by which the client asked, which the answer must fit."""
+    def with_original_method(self, scope: Scope) -> Scope:
+        """Return a scope with the method that the client sent, which decides whether an answer has a body."""
         return scope if scope.get("method") == self._method else {**scope, "method": self._method}
 
-    def mark_around(self, router: Router, scope: Scope) -> Mark | None:
-        """Return the innermost mark outside of a router, as far as it is known."""
+    def mark_outside(self, router: Router, scope: Scope) -> Mark | None:
+        """Return the innermost mark outside of a router, or ``None`` if none is known."""
         entry = self.entry_of(router)
         if entry is not None:
             return entry.mark
         target = self.target
         if target is not None and target.mark is not None and self._beyond and not self.gate.leads_to(router):
-            # Within an opaque app there may be a router, and what the app is marked with goes for all of it.
+            # The router is within an opaque app, whose mark applies to all that it runs.
             return target.mark
         app = scope.get("app")
         return mark_of(app) if isinstance(app, Starlette) and router_of(app) is router else None
@@ -161,11 +165,11 @@ class Visit:
 
 _UNKNOWN = Target(runs=True)
 _NO_FACTS = object()
-"""No request is found by these."""
+"""Differ from the facts of every request."""
 
 
 def _routing_facts(scope: Scope) -> object:
-    """Return a copy of what routing goes by, the root path apart."""
+    """Return a copy of all in a scope that routing depends on, except the root path."""
     return scope["path"], scope.get("method"), scope.get("query_string"), tuple(map(tuple, scope.get("headers", ())))
 
 
@@ -176,14 +180,14 @@ def visit_of(scope: Scope) -> Visit | None:
 
 
 def visit_at_endpoint(scope: Scope) -> Visit | None:
-    """Return the same for a request that routing is done with, also where its scope was built without our key."""
+    """Return the same at an endpoint, also where an inner middleware built the scope without our key."""
     visit = visit_of(scope)
     if visit is None and "router" in scope:
-        visit = _chained(_visits_around(scope, scope["router"]))
+        visit = _linked(_visits_around(scope, scope["router"]))
     return visit
 
 
-def _chain_of(visit: Visit | None) -> list[Visit]:
+def _visits_of(visit: Visit | None) -> list[Visit]:
     """Return the visits of a request to all gates that it came through, outermost first."""
     visits = []
     while visit is not None:
@@ -193,28 +197,33 @@ def _chain_of(visit: Visit | None) -> list[Visit]:
 
 
 _judged_again: ContextVar[tuple[object, Visit] | None] = ContextVar("fastapi_maintenance_judged_again", default=None)
-"""The visit of the current request since it was judged again at a router, and what was answering it then."""
+"""The innermost visit of the request that was last judged again at a router, with ``answering`` of that moment."""
+
+
+def _visits_judged_again() -> list[Visit]:
+    """Return the visits of the current request to all gates, if it was judged again at a router."""
+    judged = _judged_again.get()
+    return _visits_of(judged[1]) if judged is not None and judged[0] is answering.get() else []
 
 
 def _visits_around(scope: Scope, router: Router, inner: Gate | None = None) -> list[Visit]:
     """Return new visits of a request whose scope was built anew, within the request that came through the gates.
 
-    It is another request: a middleware may make many out of one. Only gates that lead to the router judge it, since
-    code of an app may as well call an app that has nothing to do with it. ``inner`` judges it by itself.
+    It is judged as another request, since a middleware may make many out of one. Only gates that lead to the router
+    judge it, since an app may also call another one that it does not contain. ``inner`` is left out.
     """
     visits: dict[Gate, Visit] = {}
-    around, judged = answering.get(), _judged_again.get()
-    newest = [] if judged is None or judged[0] is not around else _chain_of(judged[1])
+    around, newest = answering.get(), _visits_judged_again()
     while around is not None:
         app, outer_scope, around = around
         gate = app.gate
         if gate not in (None, inner, *visits) and gate.leads_to(router):
-            visits[gate] = gate.visit_within(outer_scope, scope, newest or _chain_of(visit_of(outer_scope)))
+            visits[gate] = gate.visit_of_part(outer_scope, scope, newest or _visits_of(visit_of(outer_scope)))
     return list(visits.values())[::-1]
 
 
-def _chained(visits: list[Visit]) -> Visit | None:
-    """Put each of these new visits around the next, and return the innermost one."""
+def _linked(visits: list[Visit]) -> Visit | None:
+    """Make each of these new visits, outermost first, the outer one of the next; return the innermost one."""
     outer = None
     for visit in visits:
         visit.outer = outer
@@ -223,7 +232,7 @@ def _chained(visits: list[Visit]) -> Visit | None:
 
 
 class Gate:
-    """The gate of one app: its default switch, and its terms."""
+    """Judges the requests of one app by its default switch and its terms."""
 
     def __init__(self, app: AppSwitch, terms: Terms) -> None:
         self.app = app
@@ -232,11 +241,11 @@ class Gate:
         self._view: View | None = None
         self._registry_version = -1
         self._known_off: MaintenanceState | None = None
-        """The state that was found to be off last and that no time changes: it needn't be asked again."""
+        """The last state that is off whatever the time is, so that it needn't be asked again."""
         self.passing = Visit(self, {}, None, _OFF)
-        """The visit of all requests of which nothing needs to be known."""
+        """One visit for all requests that pass because the switch is off and nothing is forced on."""
         self.root: Router | None = None
-        """The first router that it leads to."""
+        """The outermost router behind the gate."""
         self._watches_all = False
         self._targets = KnownTargets(self._target)
         self._verdicts = Verdicts(_OFF, None)
@@ -265,23 +274,23 @@ class Gate:
         return True
 
     def find_outer(self, scope: Scope) -> None:
-        """Find the gates around a request that comes within another one, where its scope does not have them."""
+        """Put the visits to outer gates into the scope of a request that an inner middleware built anew."""
         if _SCOPE_KEY not in scope and self.root is not None:
-            visit = _chained(_visits_around(scope, self.root, inner=self))
+            visit = _linked(_visits_around(scope, self.root, inner=self))
             if visit is not None:
                 scope[_SCOPE_KEY] = visit
 
-    def visit_within(self, outer_scope: Scope, scope: Scope, visits: list[Visit]) -> Visit:
-        """Return the visit of a request that is made within another one, which made these visits.
+    def visit_of_part(self, outer_scope: Scope, scope: Scope, visits: list[Visit]) -> Visit:
+        """Return the visit of a request that code made while it handled another one, which has these visits.
 
-        It is judged by what the switch said to that one, as long as that one runs.
+        The state that the outer request was judged by applies to it, as long as that one runs.
         """
         outer = next((visit for visit in visits if visit.gate is self), None)
         visit = Visit(self, scope, None)
         if self.terms.exemptions.bypass is not None:
             hand_over(outer_scope, scope)
         if outer is None:
-            visit.forget(None)
+            visit.invalidate(None)
             return visit
         visit.root_path = outer.root_path
         if scope.get("method") == "HEAD":
@@ -291,7 +300,7 @@ class Gate:
             visit.state = outer.state
             if outer.target is None:
                 return visit
-        visit.forget(outer.target)
+        visit.invalidate(outer.target)
         return visit
 
     def _target(self, app: ASGIApp, scope: Scope) -> Target:
@@ -378,7 +387,7 @@ class Gate:
     async def judge_again(
         self, visit: Visit, entrance: _Entrance, scope: Scope, receive: Receive
     ) -> tuple[Verdict, Receive]:
-        """Judge a request that comes to an entrance as something else than it was judged as."""
+        """Judge a request that comes to an entrance changed."""
         router = entrance.router
         if visit.state is None:
             view = self.view()
@@ -387,12 +396,12 @@ class Gate:
             visit.root_path = scope.get("root_path", "")
         entry = visit.entry_of(router)
         known = scope if entry is None or entry.app is None else {**scope, "app": entry.app}
-        target = target_of(router, known, visit.mark_around(router, scope))
+        target = target_of(router, known, visit.mark_outside(router, scope))
         visit.note(target, scope)
         return await self._judge(visit, target, None, scope, receive, may_meet_cors=entrance.may_meet_cors)
 
     async def judge_behind_cors(self, visit: Visit, scope: Scope, receive: Receive) -> tuple[Verdict, Receive]:
-        """Judge a request that was a preflight, and that ``CORSMiddleware`` has passed on: it is none any more."""
+        """Judge a request that passed as a preflight, and that ``CORSMiddleware`` passed on: it is exempt no more."""
         target = visit.target or _UNKNOWN
         return await self._judge(visit, target, None, scope, receive, may_meet_cors=_meets_no_cors)
 
@@ -471,7 +480,7 @@ class Gate:
 def _may_meet_cors(target: Target) -> bool:
     """Return whether a ``CORSMiddleware`` may answer a preflight that arrives, before it comes to an endpoint."""
     # Up to the last router on the way, any middleware may be one. What that router calls has to be one.
-    return target.last_router is not None or _watch_cors(target.handed_to)
+    return bool(target.routers_before_code) or _watch_cors(target.handed_to)
 
 
 def _meets_no_cors(target: Target) -> bool:
@@ -479,7 +488,7 @@ def _meets_no_cors(target: Target) -> bool:
 
 
 def _watch_cors(app: ASGIApp | None) -> bool:
-    """Return whether ``app`` answers preflights; it must judge again what gets through it after all."""
+    """Return whether ``app`` is a ``CORSMiddleware``; have what it passes on after all judged again."""
     cors = cors_of(app)
     if cors is None:
         return False
@@ -582,7 +591,7 @@ async def answer_to_link(
 
 
 def watch(router: Router) -> _Entrance:
-    """Have a router's entrance judge again what comes to it changed, also by the router's own middleware."""
+    """Put an entrance in front of a router and, where it has middleware of its own, another one behind that."""
     entrance = router.middleware_stack
     if not isinstance(entrance, _Entrance):
         has_inner = wrap_innermost(router, partial(_Entrance, router, is_innermost=True))
@@ -591,7 +600,7 @@ def watch(router: Router) -> _Entrance:
 
 
 class _Entrance:
-    """A router's entrance. A middleware inside of the gate may have rewritten the request on its way here."""
+    """Judges again what comes to a router changed, as by a middleware between the gate and the router."""
 
     def __init__(self, router: Router, app: ASGIApp, *, is_innermost: bool) -> None:
         self.router = router
@@ -599,7 +608,7 @@ class _Entrance:
         self.is_innermost = is_innermost
         """Whether no entrance of the same router is behind this one."""
         self.gates: WeakSet[Gate] = WeakSet()
-        """Those that are known to lead here."""
+        """The gates that are known to lead here."""
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Let the request in unless a gate that it came through blocks what it is now."""
@@ -609,27 +618,30 @@ class _Entrance:
                 return self.app(scope, receive, send)
         elif visit is visit.gate.passing or (visit.outer is None and visit.covers(self, scope)):
             return self.app(scope, receive, send)
-        return self._let_in(scope, receive, send)
+        return self._judge_and_let_in(scope, receive, send)
 
     def may_meet_cors(self, target: Target) -> bool:
         """Return whether a ``CORSMiddleware`` may answer a preflight from here on, before it comes to an endpoint."""
-        if not self.is_innermost or target.last_router is not self.router:
+        routers = target.routers_before_code
+        if not any(router is self.router for router in routers):
+            return False  # code that overrides how it is called has run
+        if not self.is_innermost or routers[-1] is not self.router:
             return True
         return _watch_cors(target.handed_to) or _watch_cors(self.app)
 
-    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _judge_and_let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
         innermost = visit_of(scope)
-        visits = _visits_around(scope, self.router) if innermost is None else _chain_of(innermost)
+        visits = _visits_around(scope, self.router) if innermost is None else _visits_of(innermost)
         outer = None
         for visit in visits:
             # Copies of the scope share its visit, and what was refused may come again. So the visit stays as it is,
             # and one that lets the request in is for this scope alone.
-            current = visit if visit.outer is outer else visit.within(outer)
+            current = visit if visit.outer is outer else visit.with_outer(outer)
             if not visit.covers(self, scope):
-                current = visit.within(outer)
+                current = visit.with_outer(outer)
                 verdict, receive = await visit.gate.judge_again(current, self, scope, receive)
                 if verdict.blocked:
-                    await visit.gate.refuse(verdict, visit.as_it_came(scope), receive, send)
+                    await visit.gate.refuse(verdict, visit.with_original_method(scope), receive, send)
                     return
             outer = current
         if outer is None or outer is innermost:
@@ -645,19 +657,22 @@ class _Entrance:
 
 
 class _BehindCors:
-    """What Starlette's own ``CORSMiddleware`` around an endpoint calls, which is nothing for a preflight."""
+    """Stands between an endpoint and Starlette's own ``CORSMiddleware``, which passes no preflight on."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request in, unless it came here as a preflight and a gate blocks what it was made to."""
-        around = answering.get()
-        for visit in _chain_of(visit_of(scope if around is None or _SCOPE_KEY in scope else around[1])):
+        visits = _visits_of(visit_of(scope))
+        if not visits:  # a middleware in front of this one has built the scope
+            around = answering.get()
+            visits = _visits_judged_again() or ([] if around is None else _visits_of(visit_of(around[1])))
+        for visit in visits:
             if visit.is_preflight:
-                current = visit.within(visit.outer)
+                current = visit.with_outer(visit.outer)
                 verdict, receive = await visit.gate.judge_behind_cors(current, scope, receive)
                 if verdict.blocked:
-                    await visit.gate.refuse(verdict, visit.as_it_came(scope), receive, send)
+                    await visit.gate.refuse(verdict, visit.with_original_method(scope), receive, send)
                     return
         await self.app(scope, receive, send)

@@ -415,11 +415,14 @@ def has_stock_handle(route: Any) -> bool:
 
 
 def has_stock_call(app: Starlette | Router) -> bool:
-    """Return whether an app or router does with a request what Starlette's and FastAPI's own do."""
-    called = type(app).__call__  # of a call, Python asks the class alone
-    if isinstance(app, Starlette):
-        return _is_of(_APPS, "__call__", called)
-    return _is_of(_ROUTERS, "__call__", called) and _is_of(_ROUTERS, "app", _function_of(app, "app"))
+    """Return whether an app or router is called as Starlette's and FastAPI's own are: its middleware comes first."""
+    # Of a call, Python asks the class alone.
+    return _is_of(_APPS if isinstance(app, Starlette) else _ROUTERS, "__call__", type(app).__call__)
+
+
+def has_stock_app(router: Router) -> bool:
+    """Return whether behind its own middleware, a router does what Starlette's and FastAPI's own do."""
+    return _is_of(_ROUTERS, "app", _function_of(router, "app"))
 
 
 def _is_of(classes: tuple[type[Any], ...], method: str, function: Any) -> bool:

@@ -29,6 +29,7 @@ from .exceptions import UnsupportedFastAPI
 from .policy import Mark
 from .route_index import (
     UNSURE,
+    has_stock_app,
     has_stock_call,
     has_stock_handle,
     index_of,
@@ -75,16 +76,15 @@ class Target:
     """What FastAPI calls before the endpoint, at any depth; only if it was asked for."""
     failure: Exception | None = None
     """What matching raised, if it did: then something may run, and nothing is known of it."""
+    before_code: int | None = None
+    """How many of ``entries`` come before any code but that of routers and middleware; ``None``: all of them."""
     handed_to: Any = None
-    """The ASGI app that ``last_router`` hands the request to, with the middleware of the route or mount around it."""
-    routers_in_sight: int | None = None
-    """How many of ``entries`` come before the first app or router that may run anything; ``None``: all of them."""
+    """The ASGI app that the last of those routers calls, with the middleware of the route or mount around it."""
 
     @property
-    def last_router(self) -> Router | None:
-        """The last router before the application's code. A preflight's exemption ends there."""
-        in_sight = self.entries[: self.routers_in_sight]
-        return in_sight[-1].router if in_sight else None
+    def routers_before_code(self) -> list[Router]:
+        """The routers at whose entrances only middleware has run before. A preflight's exemption ends at the last."""
+        return [entry.router for entry in self.entries[: self.before_code]]
 
 
 def resolve(app: ASGIApp, scope: Scope, *, mark: Mark | None = None, with_dependencies: bool = False) -> Target:
@@ -106,7 +106,7 @@ def resolve(app: ASGIApp, scope: Scope, *, mark: Mark | None = None, with_depend
         raise
     except Exception as error:  # noqa: BLE001 - it is the user's, and told in the answer
         target = Target(runs=True, entries=tuple(walk.entries), failure=error)
-    return walk.with_overriding(target)
+    return walk.ended(target)
 
 
 def root_of(app: ASGIApp | None) -> Router | Starlette | None:
@@ -191,9 +191,6 @@ def steps_of(app: Any, inner_of: Callable[[Any], Any] | None = None) -> Iterator
     seen: set[int] = set()
     while app is not None and id(app) not in seen:
         seen.add(id(app))
-        if isinstance(app, MethodType) and isinstance(app.__self__, Router) and app.__name__ in ("app", "__call__"):
-            # A router's own middleware ends at the bound method `router.app`.
-            app = app.__self__
         yield app
         app = (inner_of or _wrapped)(app)
 
@@ -201,17 +198,32 @@ def steps_of(app: Any, inner_of: Callable[[Any], Any] | None = None) -> Iterator
 def _wrapped(app: Any) -> Any:
     """Return the ASGI app that a middleware calls: an ``.app`` that its own code never reads is none."""
     inner = _kept(app)
-    return inner if inner is not None and (isinstance(app, FunctionType) or reads_app(type(app))) else None
+    if inner is None or isinstance(app, (FunctionType, MethodType)) or reads_app(type(app)):
+        return inner
+    return None
 
 
 def _kept(app: Any) -> Any:
-    """Return the ASGI app that a middleware keeps: its ``.app``, or a closure's variable ``app``."""
+    """Return the ASGI app that a middleware keeps: its ``.app``, or a closure's variable ``app``.
+
+    A router's own middleware ends at the bound method ``router.app``, which leads to the router.
+    """
+    if isinstance(app, MethodType):
+        owner = app.__self__
+        return owner if isinstance(owner, Router) and getattr(app, "__name__", "") in ("app", "__call__") else None
     if not isinstance(app, FunctionType):
         return getattr(app, "app", None)
     try:
         return _cell_of_app(app).cell_contents
     except ValueError:  # no such variable, or none yet
         return None
+
+
+def _bypasses_entrance(app: Any, around: Any) -> bool:
+    """Return whether ``app`` is the bound method ``router.app`` and ``around`` is not that router's entrance."""
+    return (
+        isinstance(app, MethodType) and getattr(app, "__name__", "") == "app" and not hasattr(around, "is_innermost")
+    )
 
 
 def _cell_of_app(closure: FunctionType) -> CellType:
@@ -222,14 +234,14 @@ def _cell_of_app(closure: FunctionType) -> CellType:
 class _Walk:
     """One way down the tree: the private scope, and the innermost mark and the routers so far."""
 
-    def __init__(self, view: Scope, mark: Mark | None, *, with_dependencies: bool) -> None:
-        self.view = view
+    def __init__(self, scope: Scope, mark: Mark | None, *, with_dependencies: bool) -> None:
+        self.scope = scope
         self.with_dependencies = with_dependencies
         self.mark = mark
         self.overriding: list[tuple[Any, Mark | None]] = []
         """The apps and routers so far that do something else than Starlette's and FastAPI's own, with their marks."""
-        self.in_sight: tuple[int, Any] | None = None
-        """``routers_in_sight`` and ``handed_to`` where the first of these was met."""
+        self.code_begins: tuple[int, Any] | None = None
+        """``before_code`` and ``handed_to``, as they were when ``begin_code`` was first called."""
         self.entries: list[Entry] = []
         self.handed_to: Any = None
         self.prefix = ""
@@ -238,13 +250,18 @@ class _Walk:
     def app(self, app: ASGIApp, handed_to: Any = None) -> Target:
         """Enter an ASGI app, which may stand within ``handed_to``."""
         self.handed_to = handed_to or app
+        around: Any = None
         for step in steps_of(app):
             self.note_mark(step)
+            if _bypasses_entrance(step, around):
+                self.begin_code()
+            around = step
             if isinstance(step, Starlette):
                 if isinstance(step, FastAPI) and step.root_path:
-                    self.view["root_path"] = step.root_path  # as FastAPI.__call__ does
-                self.view["app"] = step
-                self.note_overriding(step)
+                    self.scope["root_path"] = step.root_path  # as FastAPI.__call__ does
+                self.scope["app"] = step
+                if not has_stock_call(step):
+                    self.note_overriding(step)
                 return self.router(router_of(step))
             if isinstance(step, Router):
                 return self.router(step)
@@ -252,15 +269,18 @@ class _Walk:
 
     def router(self, router: Router) -> Target:
         """Enter a router: the first full match, else the first partial one, else what is behind the routes."""
-        self.note_overriding(router)
-        self.entries.append(Entry(router, self.view.get("root_path", ""), self.mark, self.view.get("app")))
+        if not has_stock_call(router):
+            self.note_overriding(router)
+        self.entries.append(Entry(router, self.scope.get("root_path", ""), self.mark, self.scope.get("app")))
         self.handed_to = None
+        if not has_stock_app(router):
+            self.note_overriding(router)
         matched = self.select(router)
         return self.behind(router) if matched is None else self.route(matched)
 
     def select(self, router: Router) -> _Matched | None:
         """Return the route that a router selects, or ``None``."""
-        found = index_of(router).find(self.view)
+        found = index_of(router).find(self.scope)
         if found is UNSURE:
             return self.ask_each(router)
         if found is None:
@@ -289,7 +309,7 @@ class _Walk:
         if self.redirects(router):
             return self.nothing()
         if has_frontends:
-            match, child_scope, route, context = router._match_low_priority(self.view)  # type: ignore[attr-defined]
+            match, child_scope, route, context = router._match_low_priority(self.scope)  # type: ignore[attr-defined]
             matched = _Matched(match, child_scope, route, context, router)
             if matched.match is not Match.NONE:
                 return self.route(matched)
@@ -297,13 +317,13 @@ class _Walk:
 
     def redirects(self, router: Router) -> bool:
         """Return whether the router would answer with a redirect to the path with, or without, the slash."""
-        if self.view["type"] != "http" or not router.redirect_slashes:
+        if self.scope["type"] != "http" or not router.redirect_slashes:
             return False
-        root_path = self.view.get("root_path", "")
-        if route_path(self.view["path"], root_path) == "/":
+        root_path = self.scope.get("root_path", "")
+        if route_path(self.scope["path"], root_path) == "/":
             return False
-        path = self.view["path"]
-        with_other_slash = _private_copy(self.view)
+        path = self.scope["path"]
+        with_other_slash = _private_copy(self.scope)
         # Like the router: it looks at the routed path's end, and changes the whole path's.
         ends_with_slash = route_path(path, root_path).endswith("/")
         with_other_slash["path"] = path.rstrip("/") if ends_with_slash else path + "/"
@@ -317,18 +337,18 @@ class _Walk:
         if is_included(route) and is_like_stock(route):
             # `matches()` asks the same, and throws away all but the first part of the answer.
             return self.match_included(route)
-        match, child_scope = route.matches(self.view)
+        match, child_scope = route.matches(self.scope)
         return _Matched(match, child_scope, route, None, router)
 
     def match_included(self, included: Any) -> _Matched:
         """Ask an included router, as FastAPI does, for its best candidate."""
-        match, child_scope, route, context = included._match(self.view)
+        match, child_scope, route, context = included._match(self.scope)
         return _Matched(match, child_scope, route, context, included.original_router)
 
     def route(self, matched: _Matched) -> Target:
         """Enter a selected route as its ``handle`` would."""
         match, child_scope, route, context, router = matched
-        _update(self.view, child_scope)
+        _update(self.scope, child_scope)
         self.note_mark(router)
         if is_included(route):
             return self.included(route)
@@ -371,7 +391,7 @@ class _Walk:
     def http_route(self, route: Route, context: Any, router: Router) -> Target:
         """Enter an HTTP route: its endpoint runs unless its ``handle`` answers 405."""
         described = context if context is not None and isinstance(route, APIRoute) else route
-        method = self.view["method"]
+        method = self.scope["method"]
         answers_405_itself = has_stock_handle(route)
         if answers_405_itself and described.methods and method not in described.methods:
             return self.nothing()
@@ -382,7 +402,7 @@ class _Walk:
                 return self.http_endpoint(endpoint, method, described, is_all=answers_405_itself)
             if root_of(route.app) is not None:
                 # An index tells no parameters, which may matter further in.
-                _update(self.view, route.matches(self.view)[1])
+                _update(self.scope, route.matches(self.scope)[1])
                 return self.app(route.app)
         self.note_mark(endpoint)
         return self.target(endpoint, described, docs=self.is_docs(described, router))
@@ -403,11 +423,11 @@ class _Walk:
 
     def is_docs(self, route: Any, router: Router) -> bool:
         """Return whether a route is one of the FastAPI app's own pages, at the URL that the app has for it."""
-        app = self.view.get("app")
+        app = self.scope.get("app")
         return (
             isinstance(app, FastAPI)
             and app.router is router
-            and self.view["method"] in ("GET", "HEAD")
+            and self.scope["method"] in ("GET", "HEAD")
             and route.path in (app.openapi_url, app.docs_url, app.redoc_url, app.swagger_ui_oauth2_redirect_url)
             # A route of the user's own may stand before it.
             and getattr(route.endpoint, "__module__", None) == FastAPI.__module__
@@ -418,29 +438,30 @@ class _Walk:
         self.mark = mark_of(carrier) or self.mark
 
     def note_overriding(self, app: Starlette | Router) -> None:
-        """Take note of an app or router that may run anything before its routes, or in their place."""
-        if not has_stock_call(app):
-            self.note_mark(app)
-            self.overriding.append((app, self.mark))
-            self.in_sight = self.in_sight or (len(self.entries), self.handed_to)
+        """Take note that an app or router runs code of its own before its routes, or in their place."""
+        self.note_mark(app)
+        self.overriding.append((app, self.mark))
+        self.begin_code()
+
+    def begin_code(self) -> None:
+        """Take note that from here on, a request may come to code before it comes to another router's entrance."""
+        self.code_begins = self.code_begins or (len(self.entries), self.handed_to)
+
+    def ended(self, target: Target) -> Target:
+        """Return the target, with all that was noted on the way to it."""
+        if self.overriding:
+            target = self.with_overriding(target)
+        if self.code_begins is None:
+            return target
+        before_code, handed_to = self.code_begins
+        return replace(target, before_code=before_code, handed_to=handed_to)
 
     def with_overriding(self, target: Target) -> Target:
         """Return the target of a way on which overriding apps and routers run, too: their strictest mark applies."""
-        if self.in_sight is None:
-            return target
         marks = [mark for _, mark in self.overriding] + ([target.mark] if target.runs else [])
         mark = Mark.ON if Mark.ON in marks else None if None in marks else Mark.OFF
         endpoint = target.endpoint if target.runs else self.overriding[-1][0]
-        routers, handed_to = self.in_sight
-        return replace(
-            target,
-            runs=True,
-            endpoint=endpoint,
-            mark=mark,
-            docs=False,
-            handed_to=handed_to,
-            routers_in_sight=routers,
-        )
+        return replace(target, runs=True, endpoint=endpoint, mark=mark, docs=False)
 
     def target(self, endpoint: Any, route: Any = None, *, docs: bool = False) -> Target:
         """Return the end of a way on which something runs."""

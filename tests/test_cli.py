@@ -857,14 +857,17 @@ def test_a_killed_process_leaves_neither_command_nor_maintenance(url: str, tmp_p
             assert time.monotonic() < give_up
 
 
-def test_a_command_learns_that_its_hold_is_broken(url: str) -> None:
+def test_a_command_learns_that_its_hold_is_broken(url: str, tmp_path: Path) -> None:
     """By a warning; or it is told to end."""
-    for options, status in ((), 0), (("--stop-when-lost",), 128 + signal.SIGTERM):
-        command = child("print('begun', flush=True)", "pathlib.Path(sys.argv[1]).exists() or time.sleep(3)")
-        with started("run", "--ttl", "3s", *options, "--backend", url, "--", *command, "/nowhere") as process:
+    until = "while not pathlib.Path(sys.argv[1]).exists(): time.sleep(0.1)"
+    for number, (options, status) in enumerate([((), 0), (("--stop-when-lost",), 128 + signal.SIGTERM)]):
+        broken = tmp_path / str(number)
+        command = child("print('begun', flush=True)", until, "time.sleep(3)")
+        with started("run", "--ttl", "3s", *options, "--backend", url, "--", *command, str(broken)) as process:
             wait_for(process, "begun")
             wait_for(process, "ready")
             assert run("off", "--break-holds", "--backend", url).status == 0
+            broken.touch()
             ended = end_of(process)
             assert ended.status == status
             assert "is lost, its block runs without it" in ended.error

@@ -26,6 +26,7 @@ from fastapi_maintenance import (
 from fastapi_maintenance.backends import MemoryBackend
 
 from .asgi import handshake, status
+from .overrides import each_override, overriding
 from .servers import uvicorn_server
 
 pytestmark = pytest.mark.anyio
@@ -56,29 +57,6 @@ def routes() -> list[Any]:
     ]
 
 
-def overriding(base: type[Any], method: str) -> type[Any]:
-    """Return a subclass that does something before it calls what it overrides."""
-
-    async def override(self: Any, scope: Scope, receive: Receive, send: Send) -> None:
-        ran.append("override")
-        await getattr(base, method)(self, scope, receive, send)
-
-    return type("Own", (base,), {method: override})
-
-
-OVERRIDES = [
-    (APIRouter, "app"),
-    (APIRouter, "__call__"),
-    (Router, "app"),
-    (Router, "__call__"),
-    (Starlette, "__call__"),
-    (FastAPI, "__call__"),
-]
-each_override = pytest.mark.parametrize(
-    ("base", "method"), OVERRIDES, ids=[f"{base.__name__}.{method}" for base, method in OVERRIDES]
-)
-
-
 async def guarded(*mounted: Any, on: bool = True) -> FastAPI:
     """Return an app with the middleware and these routes, in maintenance or not."""
     backend = MemoryBackend()
@@ -91,7 +69,7 @@ async def guarded(*mounted: Any, on: bool = True) -> FastAPI:
 @each_override
 async def test_an_override_is_an_endpoint(base: type[Any], method: str) -> None:
     """Whatever its routes say: not even a forced-off one opens what runs before it."""
-    app = await guarded(Mount("/in", overriding(base, method)(routes=routes())))
+    app = await guarded(Mount("/in", overriding(base, method, ran)(routes=routes())))
     for path in ("/in/items", "/in/open", "/in/closed", "/in/none", "/in/items/", "/in"):
         assert await status(app, path) == (307 if path == "/in" else 503)
     assert (await handshake(app, "/in/items")).status == 503
@@ -102,7 +80,7 @@ async def test_an_override_is_an_endpoint(base: type[Any], method: str) -> None:
 @each_override
 async def test_an_override_passes_while_off(base: type[Any], method: str) -> None:
     """What is forced on behind it is blocked all the same."""
-    app = await guarded(Mount("/in", overriding(base, method)(routes=routes())), on=False)
+    app = await guarded(Mount("/in", overriding(base, method, ran)(routes=routes())), on=False)
     assert [await status(app, path) for path in ("/in/items", "/in/open", "/in/none")] == [200, 200, 404]
     assert ran == ["override", "items", "override", "open", "override"]
     assert await status(app, "/in/closed") == 503
@@ -112,7 +90,7 @@ async def test_an_override_passes_while_off(base: type[Any], method: str) -> Non
 @each_override
 async def test_a_mark_applies_to_an_override_and_what_is_within(base: type[Any], method: str) -> None:
     """The strictest one, of all that runs."""
-    own = overriding(base, method)(routes=routes())
+    own = overriding(base, method, ran)(routes=routes())
     app = await guarded(force_maintenance_mode_off(Mount("/in", own)))
     assert [await status(app, f"/in/{path}") for path in ("items", "open", "none", "closed")] == [200, 200, 404, 503]
     app = await guarded(force_maintenance_mode_on(Mount("/in", own)), on=False)
@@ -123,8 +101,8 @@ async def test_a_mark_applies_to_an_override_and_what_is_within(base: type[Any],
 @pytest.mark.parametrize("on", [True, False])
 async def test_each_of_two_overrides_is_judged(outer: Callable[[Any], Any] | None, on: bool) -> None:
     """A mark of the inner one is not one of the outer one, nor does it open what is forced on there."""
-    inner = force_maintenance_mode_off(overriding(FastAPI, "__call__")(routes=routes()))
-    middle = overriding(Starlette, "__call__")(routes=[Mount("/deep", inner)])
+    inner = force_maintenance_mode_off(overriding(FastAPI, "__call__", ran)(routes=routes()))
+    middle = overriding(Starlette, "__call__", ran)(routes=[Mount("/deep", inner)])
     app = await guarded(Mount("/in", middle if outer is None else outer(middle)), on=on)
     expected = 503 if on and outer is None else 200
     assert await status(app, "/in/deep/items") == expected
@@ -134,8 +112,8 @@ async def test_each_of_two_overrides_is_judged(outer: Callable[[Any], Any] | Non
 
 async def test_a_forced_on_override_within_an_opened_one_is_blocked() -> None:
     """Nothing behind it opens it again."""
-    inner = force_maintenance_mode_on(overriding(FastAPI, "__call__")(routes=routes()))
-    outer = force_maintenance_mode_off(overriding(Starlette, "__call__")(routes=[Mount("/deep", inner)]))
+    inner = force_maintenance_mode_on(overriding(FastAPI, "__call__", ran)(routes=routes()))
+    outer = force_maintenance_mode_off(overriding(Starlette, "__call__", ran)(routes=[Mount("/deep", inner)]))
     app = await guarded(Mount("/in", outer), on=False)
     assert [await status(app, f"/in/deep/{path}") for path in ("items", "open", "none")] == [503] * 3
     assert await status(app, "/in/none") == 404
@@ -146,7 +124,7 @@ async def test_a_forced_on_override_within_an_opened_one_is_blocked() -> None:
 async def test_the_router_of_the_app_itself_may_override(method: str) -> None:
     """Then all of the app is behind it."""
     app = FastAPI()
-    app.router = overriding(APIRouter, method)(routes=routes())
+    app.router = overriding(APIRouter, method, ran)(routes=routes())
     backend = MemoryBackend()
     app.add_middleware(MaintenanceModeMiddleware, backend=backend)
     await set_maintenance_mode(True, backend)
@@ -159,7 +137,7 @@ async def test_the_router_of_the_app_itself_may_override(method: str) -> None:
 async def test_a_call_that_is_overridden_around_the_middleware_changes_nothing() -> None:
     """The middleware stands inside of it, so it is no part of what a request comes to."""
     backend = MemoryBackend()
-    app = overriding(FastAPI, "__call__")(routes=routes())
+    app = overriding(FastAPI, "__call__", ran)(routes=routes())
     app.add_middleware(MaintenanceModeMiddleware, backend=backend)
     await set_maintenance_mode(True, backend)
     assert [await status(app, path) for path in ("/items", "/open", "/none", "/docs")] == [503, 200, 404, 200]
@@ -168,7 +146,7 @@ async def test_a_call_that_is_overridden_around_the_middleware_changes_nothing()
 async def test_a_middleware_around_an_overriding_app_blocks_all_of_it() -> None:
     """The docs pages as well: another page may be in their place."""
     backend = MemoryBackend()
-    app = MaintenanceModeMiddleware(overriding(FastAPI, "__call__")(routes=routes()), backend=backend)
+    app = MaintenanceModeMiddleware(overriding(FastAPI, "__call__", ran)(routes=routes()), backend=backend)
     await set_maintenance_mode(True, backend)
     assert [await status(app, path) for path in ("/items", "/open", "/none", "/docs")] == [503] * 4
     assert ran == []
@@ -179,7 +157,7 @@ async def test_a_middleware_around_an_overriding_app_blocks_all_of_it() -> None:
 @pytest.mark.parametrize("method", ["app", "__call__"])
 async def test_an_override_of_an_included_router_never_runs(method: str) -> None:
     """FastAPI asks its routes alone."""
-    app, own = FastAPI(), overriding(APIRouter, method)()
+    app, own = FastAPI(), overriding(APIRouter, method, ran)()
     for route in routes():
         own.add_route(route.path, route.endpoint)
     app.include_router(own, prefix="/in")
@@ -232,7 +210,7 @@ async def test_a_route_whose_matching_raises_behind_a_forced_on_override_is_bloc
         def matches(self, scope: Scope) -> Any:
             raise RuntimeError
 
-    own = overriding(Starlette, "__call__")(routes=[Raising("/items", endpoint("items"))])
+    own = overriding(Starlette, "__call__", ran)(routes=[Raising("/items", endpoint("items"))])
     app = await guarded(Mount("/in", force_maintenance_mode_on(own)), on=False)
     assert await status(app, "/in/items") == 503
     assert ran == []
@@ -377,8 +355,8 @@ async def test_what_is_in_a_middleware_is_seen(middleware: Any) -> None:
 async def test_overrides_behind_a_server(implementation: str, on: bool) -> None:
     """One of each kind, as a client meets it."""
     app = await guarded(
-        Mount("/router", overriding(APIRouter, "app")(routes=routes())),
-        Mount("/app", overriding(FastAPI, "__call__")(routes=routes())),
+        Mount("/router", overriding(APIRouter, "app", ran)(routes=routes())),
+        Mount("/app", overriding(FastAPI, "__call__", ran)(routes=routes())),
         Mount("/facade", Facade(FastAPI(routes=routes()))),
         on=on,
     )

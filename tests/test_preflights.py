@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from fastapi import Depends, FastAPI
@@ -19,7 +19,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance import (
     Exemptions,
+    MaintenanceGuard,
     MaintenanceModeMiddleware,
+    configure_backend,
     force_maintenance_mode_off,
     force_maintenance_mode_on,
     maintenance_guard,
@@ -27,6 +29,7 @@ from fastapi_maintenance import (
 from fastapi_maintenance.backends import MemoryBackend
 
 from .asgi import PREFLIGHT, call, request, scope_of, status
+from .overrides import each_override, overriding
 from .servers import uvicorn_server
 
 pytestmark = pytest.mark.anyio
@@ -141,6 +144,15 @@ def catching_all() -> FastAPI:
     return app
 
 
+def with_router(method: str, *inside: Middleware, app: FastAPI | None = None) -> FastAPI:
+    """Return an app whose router overrides a method."""
+    app = app or closed(inside=inside)
+    app.router.__class__ = overriding(type(app.router), method, ran)
+    app.router.middleware_stack = app.router.app
+    app.router.routes.append(own())
+    return app
+
+
 FORGED_AT: dict[str, Callable[[], FastAPI]] = {
     "a route": lambda: closed(own()),
     "a class": lambda: closed(Route("/x", Class)),
@@ -163,6 +175,26 @@ FORGED_AT: dict[str, Callable[[], FastAPI]] = {
     "cors behind a new scope": lambda: closed(Mount("", OverridingAnew(CORSMiddleware(opaque)))),
     "cors behind an overriding route": lambda: closed(own(middleware=[Middleware(Overriding), CORS])),
     "cors outside of an overriding app": lambda: closed(own(), inside=(Middleware(Overriding), CORS)),
+    "a router's method app": lambda: closed(Mount("", Router([own()]).app)),
+    "a router's method app within a middleware": lambda: closed(Mount("", Plain(Router([own()]).app))),
+    "an app that overrides behind a router's method app": lambda: closed(
+        Mount("", Router([Mount("", overriding(FastAPI, "__call__", ran)(routes=[own()]))]).app)
+    ),
+    "a router that overrides app, at the root": lambda: with_router("app"),
+    "a router that overrides __call__, at the root": lambda: with_router("__call__"),
+    "a router that overrides app, in a mounted app": lambda: closed(Mount("", with_router("app", app=FastAPI()))),
+    "a router that overrides __call__, in a mounted app": lambda: closed(
+        Mount("", with_router("__call__", app=FastAPI()))
+    ),
+    "an override within an override": lambda: closed(
+        Mount("", overriding(Router, "app", ran)([Mount("", overriding(FastAPI, "__call__", ran)(routes=[own()]))]))
+    ),
+    "cors in an app that overrides __call__": lambda: closed(
+        Mount("", overriding(FastAPI, "__call__", ran)(routes=[own()], middleware=[CORS]))
+    ),
+    "cors in an app within a router that overrides app": lambda: closed(
+        Mount("", overriding(Router, "app", ran)([Mount("", sub(CORS))]))
+    ),
 }
 
 
@@ -173,6 +205,118 @@ async def test_a_forged_preflight_runs_nothing(name: str) -> None:
     for _ in range(2):
         assert await status(app, "/x", "OPTIONS", headers=FORGED) == 503
     assert ran == []
+
+
+@each_override
+@pytest.mark.parametrize("is_deep", [False, True], ids=["mounted", "deep"])
+@pytest.mark.parametrize("inside", [(), (CORS,)], ids=["bare", "behind cors"])
+async def test_a_forged_preflight_does_not_come_to_an_override(
+    base: type[Any], method: str, is_deep: bool, inside: tuple[Middleware, ...]
+) -> None:
+    """It ends in the router before it, or where a ``CORSMiddleware`` answers it; 404 and redirects are within it."""
+    mounted = overriding(base, method, ran)(routes=[own()])
+    if is_deep:
+        mounted = Router([Mount("", mounted)])
+    app = closed(Mount("/in", mounted), inside=inside)
+    expected = 200 if inside else 503
+    for path in ("/in/x", "/in/none", "/in/x/"):
+        for _ in range(2):
+            assert await status(app, path, "OPTIONS", headers=FORGED) == expected
+    assert await status(app, "/in/x", "OPTIONS") == 503
+    assert ran == []
+    app = closed(force_maintenance_mode_off(Mount("/in", mounted)))
+    assert await status(app, "/in/x", "OPTIONS", headers=FORGED) == 200
+    assert ran == ["override", "OPTIONS"]
+
+
+@each_override
+@pytest.mark.parametrize("inner", [Overriding, OverridingAnew], ids=["copy", "anew"])
+async def test_a_new_scope_does_not_bring_a_preflight_to_an_override(base: type[Any], method: str, inner: Any) -> None:
+    """Neither by another method, nor as the preflight that it is."""
+    app = closed(Mount("", overriding(base, method, ran)(routes=[own()])), inside=(Middleware(inner),))
+    for headers in (PREFLIGHT, FORGED):
+        assert await status(app, "/x", "OPTIONS", headers=headers) == 503
+        assert await status(app, "/x", "POST", headers=headers) == 503
+    assert ran == []
+
+
+class Batch(Plain):
+    """Makes two requests out of one, a preflight and another, with the keys of ASGI only."""
+
+    statuses: ClassVar[list[int | None]] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] != "/$batch":
+            await self.app(scope, receive, send)
+            return
+        for method, headers in (("OPTIONS", FORGED), ("POST", {})):
+            part = scope_of("/x", method, headers=headers)
+            self.statuses.append((await call(self.app, part)).status)
+        await PlainTextResponse("done")(scope, receive, send)
+
+
+async def parts_of(app: FastAPI) -> list[int | None]:
+    """Return how the two parts of a batch are answered."""
+    Batch.statuses.clear()
+    assert await status(app, "/$batch", "POST") == 200
+    return Batch.statuses
+
+
+def batching(*routes: Any) -> FastAPI:
+    """Return an app that answers batches while it is under maintenance."""
+    return closed(*routes, inside=(Middleware(Batch),), exemptions=Exemptions(paths=["/$batch"]))
+
+
+@each_override
+async def test_the_parts_of_a_batch_do_not_come_to_an_override(base: type[Any], method: str) -> None:
+    """Each is judged at the router before it, with CORS around it or in it, as any request is."""
+    for mounted in (
+        overriding(base, method, ran)(routes=[own()]),
+        Router([Mount("", overriding(base, method, ran)(routes=[own()]))]),
+        CORSMiddleware(overriding(base, method, ran)(routes=[own()]), allow_origins=["*"]),
+    ):
+        expected = [200 if isinstance(mounted, CORSMiddleware) else 503, 503]
+        assert await parts_of(batching(Mount("", mounted))) == expected
+    assert ran == []
+
+
+async def test_a_part_of_a_batch_that_is_no_preflight_any_more_does_not_come_through_cors() -> None:
+    """Behind the router, in a scope that was built for the second time, it is known as what was judged there."""
+    assert await parts_of(batching(Mount("", OverridingAnew(CORSMiddleware(opaque))))) == [503, 503]
+    assert ran == []
+
+
+@pytest.mark.parametrize("method", ["app", "__call__"])
+async def test_the_parts_of_a_batch_do_not_come_past_a_root_router_that_overrides(method: str) -> None:
+    """Of ``__call__`` nobody knows before it runs, as of a middleware; the routes are not come to in any case."""
+    assert await parts_of(with_router(method, app=batching())) == [503, 503]
+    assert ran == ([] if method == "app" else ["override"] * 2)
+
+
+async def test_the_parts_of_a_batch_in_an_app_that_overrides_are_judged_at_its_router() -> None:
+    """The middleware around the app judges the batch; its parts are judged where they come to a router."""
+    app = overriding(FastAPI, "__call__", ran)(routes=[own()], openapi_url=None)
+    gate = MaintenanceModeMiddleware(Batch(app), backend=MemoryBackend(True), exemptions=Exemptions(paths=["/$batch"]))
+    Batch.statuses.clear()
+    assert await status(gate, "/$batch", "POST") == 200
+    assert Batch.statuses == [503, 503]
+    assert ran == ["override"] * 2
+    for headers in ({}, FORGED):
+        assert await status(gate, "/x", "OPTIONS", headers=headers) == 503
+    assert ran == ["override"] * 2
+
+
+@each_override
+async def test_a_guard_within_an_override_knows_no_preflight(base: type[Any], method: str) -> None:
+    """Its own switch is on while the app's is off, so the override runs, and the endpoint does not."""
+    inner = FastAPI(openapi_url=None)
+    configure_backend(MemoryBackend(True), name="inner")
+    guard = MaintenanceGuard("inner")
+    inner.options("/x", dependencies=[Depends(guard)])(lambda: ran.append("guarded"))
+    app = FastAPI(routes=[Mount("", overriding(base, method, ran)(routes=inner.routes))], openapi_url=None)
+    app.add_middleware(MaintenanceModeMiddleware, backend=MemoryBackend())
+    assert await status(app, "/x", "OPTIONS", headers=FORGED) == 503
+    assert ran == ["override"]
 
 
 ANSWERED: dict[str, Callable[[], FastAPI]] = {
@@ -194,6 +338,20 @@ ANSWERED: dict[str, Callable[[], FastAPI]] = {
     "on a route": lambda: closed(own(middleware=[CORS])),
     "on a route of a class": lambda: closed(Route("/x", Class, middleware=[CORS])),
     "behind others on a route": lambda: closed(own(middleware=[Middleware(Plain), CORS])),
+    "around a router's method app": lambda: closed(
+        Mount("", CORSMiddleware(Router([own()]).app, allow_origins=["*"]))
+    ),
+    "on a router that overrides app": lambda: closed(
+        Mount("", overriding(Router, "app", ran)([own()], middleware=[Middleware(Plain), CORS]))
+    ),
+    "in a mounted app whose router overrides app": lambda: closed(
+        Mount("", with_router("app", app=FastAPI(middleware=[CORS])))
+    ),
+    "inside, with a router that overrides app": lambda: with_router("app", Middleware(hiding), CORS),
+    "inside, with a router that overrides __call__": lambda: with_router("__call__", Middleware(Plain), CORS),
+    "around an app that overrides __call__": lambda: closed(
+        Mount("", CORSMiddleware(overriding(FastAPI, "__call__", ran)(routes=[own()]), allow_origins=["*"]))
+    ),
 }
 
 

@@ -877,5 +877,6 @@ WRAPPERS: dict[str, Callable[[ASGIApp, str], ASGIApp]] = {
     "hidden": hidden,
     "facade": Facade,
     "cors": lambda app, _: around(app, Middleware("cors", "asgi")),
+    "bound": lambda app, _: app.app,  # type: ignore[attr-defined]
 }
 """What an app can be wrapped in before it is mounted."""

@@ -134,7 +134,8 @@ class _Grower:
             app.mark = None
             self.unmarkable.add(app.id)
         if depth and kind != "routes" and self.chance(0.3):
-            wrappers = ("class", "closure") if self.guard else ("class", "closure", "hidden", "facade", "cors")
+            first = "bound" if kind in ("router", "api_router") else "class"
+            wrappers = ("class", "closure") if self.guard else (first, "closure", "hidden", "facade", "cors")
             app.wrapper = rng.choice(wrappers)
             app.wrapper_mark = self.mark()
         if kind in ("opaque", "function"):
@@ -156,15 +157,20 @@ class _Grower:
             if kind == "router" and any(middleware.style == "hidden" for middleware in app.middlewares):
                 # What a router's own middleware hides can't be guarded: it stands behind the router's entrance.
                 app.middlewares = []
-        if kind != "routes" and not self.guard and self.chance(0.25 if depth else 0.1):
+        often = 0.35 if kind in ("router", "api_router") else 0.25 if depth else 0.1
+        if kind != "routes" and not self.guard and self.chance(often):
             app.override = self.override(app)
+        if app.wrapper == "bound":  # neither is called
+            app.middlewares, app.override = [], None
         app.router.children = self.nodes(depth, of_fastapi=kind in ("fastapi", "api_router"))
         return app
 
     def override(self, app: AppPlan) -> Override:
         """Return how an app overrides how it is called; no middleware may rewrite what comes to it."""
         of_app = app.kind in ("fastapi", "starlette")
-        method = self.rng.choice(("__call__", "router.__call__", "router.app") if of_app else ("__call__", "app"))
+        method = self.rng.choice(
+            ("__call__", "router.__call__", "router.app") if of_app else ("__call__", "app", "app")
+        )
         effects = [*INNOCENT, *INNOCENT, "answer"]
         # What `app` rewrites has come past the entrance of its own router.
         if not method.endswith("app") and not any(each.interferes for each in app.middlewares):
@@ -266,7 +272,7 @@ class _Grower:
         if not self.guard:
             # One place per mount, so that a request is judged at the one router behind it. Nothing is judged behind
             # a middleware in front of an opaque app: it must not change what "safe" is judged by.
-            opaque = app.kind in ("opaque", "function") or app.wrapper in ("hidden", "facade") or app.override
+            opaque = app.kind in ("opaque", "function") or app.wrapper in ("hidden", "facade", "bound") or app.override
             more = () if opaque or app.middlewares else ("answer", *REWRITES)
             branch.middlewares = self.middlewares(0.2, (*INNOCENT, "cors", *more))
             if opaque and any(middleware.style == "hidden" for middleware in branch.middlewares):

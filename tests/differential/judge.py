@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any
@@ -33,12 +33,15 @@ from .ask import Answer, answer_to
 from .batch import Batch, answers_to
 from .build import ANSWER, REWRITERS, Builder
 from .journal import Ran
-from .plan import Ask, Extend, Mark, Rearrange, Remark, Scenario, Survey, describe, survey
+from .plan import Ask, Extend, Mark, Middleware, Override, Rearrange, Remark, Scenario, Survey, describe, survey
 
 STATES = ("off", "on", "read_only")
 SAFE = ("GET", "HEAD", "OPTIONS", "TRACE")
 DENIAL = "websocket.http.response"
 DEFAULT_BODY = {"detail": "Service temporarily unavailable due to maintenance"}
+READ_ONLY = {"detail": "Service temporarily read-only due to maintenance"}
+READ_ONLY_BODIES = (READ_ONLY, {**READ_ONLY, "mode": "read_only"})
+"""Of a guard without the middleware, FastAPI answers with the detail alone."""
 DEFAULT_HEADERS = {("retry-after", "3600"), ("cache-control", "no-store")}
 SWITCH = "differential"
 """The switch of guards that stand without the middleware."""
@@ -84,15 +87,21 @@ def _blocks_one(about: Ran, state: str, known: Survey, story: Scenario, *, is_la
     return state == "on" or (state == "read_only" and about.method not in SAFE)
 
 
-def difference(verdict: str, ask: Ask, answer: Answer, oracle: Answer, may_run: Sequence[str] = ()) -> str:
-    """Return how an answer differs from what it must be, or nothing; ``may_run`` is what may be run before a block."""
+def difference(
+    verdict: str, state: str, ask: Ask, answer: Answer, oracle: Answer, may_run: Sequence[Hashable] = ()
+) -> str:
+    """Return how an answer differs from what it must be, or nothing.
+
+    ``may_run`` has what may have run before a block: a kind, or one of a kind with its name.
+    """
     if verdict == "either":
-        return difference("pass", ask, answer, oracle) and difference("block", ask, answer, oracle, may_run)
+        passed = difference("pass", state, ask, answer, oracle)
+        return passed and difference("block", state, ask, answer, oracle, may_run)
     if verdict == "pass":
         if answer.code() != oracle.code():
             return "passed, but other code ran"
         return "" if answer.outside() == oracle.outside() else "passed, but the answer is another"
-    if any(ran.what not in may_run for ran in answer.code()):
+    if any(ran.what not in may_run and (ran.what, ran.name) not in may_run for ran in answer.code()):
         return "blocked, but code of the application ran"
     if answer.error:
         return "blocked, but an exception came out"
@@ -105,17 +114,18 @@ def difference(verdict: str, ask: Ask, answer: Answer, oracle: Answer, may_run: 
         return "blocked, but the status is not 503"
     if missing := DEFAULT_HEADERS - set(answer.headers):
         return f"blocked, but without {missing}"
-    return "" if _is_default_body(answer.body, ask) else "blocked, but the body is another"
+    return "" if _is_default_body(answer.body, state, ask) else "blocked, but the body is another"
 
 
-def _is_default_body(body: bytes, ask: Ask) -> bool:
+def _is_default_body(body: bytes, state: str, ask: Ask) -> bool:
     """Return whether a body is that of the default answer: JSON, unless a page was asked for, and none for HEAD."""
     if not body:
         return "HEAD" in (ask.method, dict(ask.headers).get(REWRITERS["method"]))  # rewritten in front of the gate
+    # What is forced on is unavailable while the switch is read-only, too.
+    possible = [DEFAULT_BODY, *READ_ONLY_BODIES] if state == "read_only" else [DEFAULT_BODY]
     if ("accept", "text/html") in ask.headers and body.startswith(b"<!doctype html>"):
-        return DEFAULT_BODY["detail"].encode() in body
-    content: object = json.loads(body)
-    return content == DEFAULT_BODY
+        return any(each["detail"].encode() in body for each in possible)
+    return json.loads(body) in possible
 
 
 @dataclass
@@ -266,7 +276,7 @@ async def judge(story: Scenario, *, until_first: bool = False, oracle_only: bool
                 # came, has run when another judgement, further in, blocks what it has become.
                 may_run = ["dependency"] if subject.of_routes else []
                 may_run += [] if _blocks(looks[0], state, known, story) else ["override"]
-                problem = difference(verdict, step, answer, oracle, may_run)
+                problem = difference(verdict, state, step, answer, oracle, may_run)
                 if problem:
                     found = Disagreement(story, number, state, verdict, problem, step, answer, oracle)
                     report.disagreements.append(found)
@@ -293,17 +303,26 @@ async def _judge_parts(
     report: Report, story: Scenario, subject: Subject, parts: Sequence[Asked], known: Survey
 ) -> None:
     """Ask for some requests as the parts of one, and compare each."""
-    # They come into being inside of the middleware, so nobody looks at them as they arrive, but at the router.
-    first = int(0 in known.levels)
+    # They come into being inside of the middleware, so nobody looks at them as they arrive, but at the router: behind
+    # the `__call__` of the app or its router, and in front of the router's `app`.
+    override = story.app.override or Override("", Middleware("none", "asgi"))
+    first = 0 if override.method == "router.app" and override.does.interferes else int(0 in known.levels)
+    called = ("override", story.app.id)
+    may_run = [called] if override.method.endswith("__call__") else []
     for state in subject.states if subject.batch else ():
         answers = await subject.answers([part.ask for part in parts], state)
         for part, answer in zip(parts, answers, strict=False):
             if answer.error == part.oracle.error != "":
                 # The 500 is made further out than the parts are.
                 answer = replace(part.oracle, ran=answer.ran)  # noqa: PLW2901
-            verdict = expected(part.looks[first:], state, known, story)
+            looks = part.looks[first:]
+            is_answered = override.does.effect == "answer" and ANSWER in dict(part.ask.headers)
+            if override.method == "__call__" or (may_run and is_answered and part.ask.method != "WEBSOCKET"):
+                # To no router belongs the `__call__` of the app, and what is answered by its own comes to none.
+                looks = [[ran for ran in look if (ran.what, ran.name) != called] for look in looks]
+            verdict = expected(looks, state, known, story)
             report.seen[f"batch: {verdict}"] += 1
-            problem = difference(verdict, part.ask, answer, part.oracle)
+            problem = difference(verdict, state, part.ask, answer, part.oracle, may_run)
             if problem:
                 problem += ", as a part of a batch"
                 found = Disagreement(story, part.number, state, verdict, problem, part.ask, answer, part.oracle)

@@ -190,7 +190,7 @@ def a_custom_default_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
 @mutant
 def head_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def target(original: Any, walk: Any, *args: Any, **kwargs: Any) -> Any:
-        return walk.nothing() if walk.view.get("method") == "HEAD" else original(walk, *args, **kwargs)
+        return walk.nothing() if walk.scope.get("method") == "HEAD" else original(walk, *args, **kwargs)
 
     _replace(monkeypatch, Walk, "target", target)
 
@@ -228,7 +228,7 @@ def a_convertor_that_raises_opens(monkeypatch: pytest.MonkeyPatch) -> None:
 def the_stock_handle_is_assumed(monkeypatch: pytest.MonkeyPatch) -> None:
     def http_route(original: Any, walk: Any, route: Route, context: Any, *args: Any) -> Any:
         described = route if context is None or context.methods == set() else context
-        if described.methods and walk.view["method"] not in described.methods:
+        if described.methods and walk.scope["method"] not in described.methods:
             return walk.nothing()
         return original(walk, route, context, *args)
 
@@ -246,17 +246,14 @@ def an_app_calls_its_routes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 @mutant
 def a_router_is_called_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
     def has_stock_call(original: Any, app: Any) -> bool:
-        return bool(original(app)) or (isinstance(app, Router) and type(app).__call__ is not Router.__call__)
+        return isinstance(app, Router) or bool(original(app))
 
     _replace(monkeypatch, routes, "has_stock_call", has_stock_call)
 
 
 @mutant
 def a_router_looks_into_its_routes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    def has_stock_call(original: Any, app: Any) -> bool:
-        return bool(original(app)) or (isinstance(app, Router) and type(app).__call__ is Router.__call__)
-
-    _replace(monkeypatch, routes, "has_stock_call", has_stock_call)
+    monkeypatch.setattr(routes, "has_stock_app", lambda router: True)
 
 
 @mutant
@@ -461,7 +458,7 @@ def a_new_scope_passes_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @mutant
 def a_new_scope_is_taken_for_the_request_that_it_was_made_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate.Visit, "forget", lambda visit, target: setattr(visit, "target", target))
+    monkeypatch.setattr(gate.Visit, "invalidate", lambda visit, target: setattr(visit, "target", target))
 
 
 @mutant
@@ -494,6 +491,19 @@ def a_preflight_is_exempt_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
 def a_preflight_is_exempt_up_to_the_first_router(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate._Entrance, "may_meet_cors", lambda entrance, target: False)
     monkeypatch.setattr(gate.Visit, "covers", lambda visit, entrance, scope: visit.target is None)
+
+
+@mutant
+def a_preflight_is_exempt_up_to_a_router_behind_an_override(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Walk, "begin_code", lambda walk: None)
+
+
+@mutant
+def a_preflight_is_exempt_where_an_override_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def may_meet_cors(original: Any, entrance: Any, target: routes.Target) -> bool:
+        return bool(original(entrance, target)) or entrance.router not in target.routers_before_code
+
+    _replace(monkeypatch, gate._Entrance, "may_meet_cors", may_meet_cors)
 
 
 @mutant

@@ -142,7 +142,7 @@ class AppPlan:
     """How it overrides how it is called, if it does; the whole app's own ``__call__`` only around the middleware."""
     wrapper: str = ""
     """What the app is wrapped in before it is mounted: ``class``, ``closure``, ``hidden`` (opaque), ``facade`` (calls
-    something else), ``cors``, or nothing."""
+    something else), ``cors``, ``bound`` (its method ``app``, which goes round its entrance), or nothing."""
     wrapper_mark: Mark | None = None
 
     @property
