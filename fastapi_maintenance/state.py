@@ -279,7 +279,7 @@ class MaintenanceState(BaseModel):
     def remembers_all_since(self, base: MaintenanceState) -> bool:
         """Return whether every change that was made since ``base`` is still remembered."""
         is_same = self.epoch == base.epoch or not base.epoch
-        return is_same and 0 <= self.version - base.version <= _MOST_RECENT_CHANGES
+        return is_same and 0 <= self.version - base.version <= len(self.recent_changes)
 
     def explanation_at(self, now: datetime, *, instead: bool | None = None) -> Explanation:
         """Return what to tell clients at ``now``.
