@@ -859,10 +859,10 @@ def test_a_killed_process_leaves_neither_command_nor_maintenance(url: str, tmp_p
 
 def test_a_command_learns_that_its_hold_is_broken(url: str, tmp_path: Path) -> None:
     """By a warning; or it is told to end."""
-    until = "while not pathlib.Path(sys.argv[1]).exists(): time.sleep(0.1)"
+    until = "while not pathlib.Path(sys.argv[1]).exists(): time.sleep(0.1)\ntime.sleep(3)"
     for number, (options, status) in enumerate([((), 0), (("--stop-when-lost",), 128 + signal.SIGTERM)]):
         broken = tmp_path / str(number)
-        command = child("print('begun', flush=True)", until, "time.sleep(3)")
+        command = child("print('begun', flush=True)", until)
         with started("run", "--ttl", "3s", *options, "--backend", url, "--", *command, str(broken)) as process:
             wait_for(process, "begun")
             wait_for(process, "ready")
