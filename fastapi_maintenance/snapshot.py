@@ -552,7 +552,7 @@ async def _listen(
         nonlocal attempts
         attempts = 0
         hear = heard()
-        if hear is not None:
+        if hear is not None:  # pragma: no branch - collected in this moment
             hear(state)
 
     while (listen := listening()) is not None:

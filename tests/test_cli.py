@@ -1409,3 +1409,28 @@ def test_stores_with_names_of_their_own_list_their_switches(redis_server: RedisS
         done(mine.apply(Change(fields={"mode": MaintenanceMode.ON})))
         done(mine.sibling("billing").apply(Change(fields={"mode": MaintenanceMode.ON})))
         assert done(mine.names_beside()) == ["billing"]
+
+
+def test_the_place_of_the_former_version_is_that_of_one_switch(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two of them can't be in it."""
+    status, out, error = here(capsys, "status", "a", "b", "--backend", "env", "--var-name", "X")
+    assert (status, out) == (2, "")
+    assert "--var-name must come with one switch, got a, b" in error
+
+
+def test_a_store_that_is_gone_after_a_command_is_said_to_be_gone(tmp_path: Path) -> None:
+    """The command's own status stays."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    ended = run("run", "--backend", f"file://{folder}/switch", "--", "rm", "-r", str(folder))
+    assert ended.status == 0
+    assert "there is no directory" in ended.error
+
+
+def test_a_switch_that_cannot_be_held_runs_no_command(tmp_path: Path) -> None:
+    """The store can be read, and its lock can't be taken."""
+    (tmp_path / "switch.lock").symlink_to("elsewhere")
+    ended = run("run", "--backend", f"file://{tmp_path}/switch", "--", "touch", str(tmp_path / "ran"))
+    assert ended.status == 1
+    assert "is a symbolic link: remove it" in ended.error
+    assert not (tmp_path / "ran").exists()

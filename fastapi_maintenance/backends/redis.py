@@ -208,7 +208,7 @@ class RedisBackend(FollowedBackend):
 
         def heard_document(document: bytes) -> None:
             parsed = parse()
-            if parsed is not None:
+            if parsed is not None:  # pragma: no branch - collected in this moment
                 heard(parsed(document))
 
         return _listen(
