@@ -859,10 +859,10 @@ def test_a_killed_process_leaves_neither_command_nor_maintenance(url: str, tmp_p
 
 def test_a_command_learns_that_its_hold_is_broken(url: str, tmp_path: Path) -> None:
     """By a warning; or it is told to end."""
-    until = "while not pathlib.Path(sys.argv[1]).exists(): time.sleep(0.1)"
+    until = "while not pathlib.Path(sys.argv[1]).exists(): time.sleep(0.1)\ntime.sleep(3)"
     for number, (options, status) in enumerate([((), 0), (("--stop-when-lost",), 128 + signal.SIGTERM)]):
         broken = tmp_path / str(number)
-        command = child("print('begun', flush=True)", until, "time.sleep(3)")
+        command = child("print('begun', flush=True)", until)
         with started("run", "--ttl", "3s", *options, "--backend", url, "--", *command, str(broken)) as process:
             wait_for(process, "begun")
             wait_for(process, "ready")
@@ -1479,3 +1479,26 @@ def test_the_shell_completes_the_names_of_switches(file: Path, url: str) -> None
         complete = {"_FASTAPI_MAINTENANCE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": "4"}
         ended = run(env=complete)
         assert (ended.out.split(), ended.error) == (expected, "")
+def test_the_place_of_the_former_version_is_that_of_one_switch(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two of them can't be in it."""
+    status, out, error = here(capsys, "status", "a", "b", "--backend", "env", "--var-name", "X")
+    assert (status, out) == (2, "")
+    assert "--var-name must come with one switch, got a, b" in error
+
+
+def test_a_store_that_is_gone_after_a_command_is_said_to_be_gone(tmp_path: Path) -> None:
+    """The command's own status stays."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    ended = run("run", "--backend", f"file://{folder}/switch", "--", "rm", "-r", str(folder))
+    assert ended.status == 0
+    assert "there is no directory" in ended.error
+
+
+def test_a_switch_that_cannot_be_held_runs_no_command(tmp_path: Path) -> None:
+    """The store can be read, and its lock can't be taken."""
+    (tmp_path / "switch.lock").symlink_to("elsewhere")
+    ended = run("run", "--backend", f"file://{tmp_path}/switch", "--", "touch", str(tmp_path / "ran"))
+    assert ended.status == 1
+    assert "is a symbolic link: remove it" in ended.error
+    assert not (tmp_path / "ran").exists()

@@ -1141,3 +1141,10 @@ def test_nothing_stays_open(backend: LocalFileBackend) -> None:
         done(backend.apply(setting(mode)))
         load(backend)
     assert next_descriptor() == before
+
+
+def test_writing_is_tried_where_there_is_no_directory(tmp_path: Path) -> None:
+    """It says what is missing, and makes nothing."""
+    with pytest.raises(BackendUnavailable, match="there is no directory"):
+        done(LocalFileBackend(tmp_path / "none" / "switch").try_writing())
+    assert not (tmp_path / "none").exists()

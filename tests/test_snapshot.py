@@ -967,3 +967,13 @@ async def test_the_latest_state_needs_no_store(make: Make) -> None:
     assert view.latest().mode is OFF
     await view.read()
     assert view.latest().mode is ON
+
+
+async def test_a_user_may_begin_twice(make: Make) -> None:
+    """The store is followed once, and until that user leaves."""
+    one = make(at(1, ON))
+    view = view_of(one)
+    view.start(one)
+    view.start(one)
+    await until(view.peek)
+    assert one.listens == 1

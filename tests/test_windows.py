@@ -40,6 +40,7 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from fastapi_maintenance.backends import MemoryBackend
+from fastapi_maintenance.schedule import Outlook, Step, Timetable
 from fastapi_maintenance.snapshot import view_of
 from fastapi_maintenance.state import Change, Explanation, Hold, is_plain, set_mode
 
@@ -479,3 +480,16 @@ async def test_code_in_the_docs_runs() -> None:
     state: MaintenanceState = names["state"]
     assert [window.rrule for window in state.windows.values()] == ["FREQ=WEEKLY;BYDAY=SU"]
     assert len(state.upcoming(names["now"], 5)) == 5
+
+
+def test_an_end_beyond_sight_is_no_next_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window that is not in sight may begin before."""
+    outlook = Outlook([Step(NOW - DAY, 0)], NOW + HOUR)
+    monkeypatch.setattr(Timetable, "outlook", lambda self, now: outlook)
+    state = state_with(planned(NOW + 8 * HOUR, NOW + 9 * HOUR), mode=ON, until=NOW + 2 * HOUR)
+    assert state.next_change_at(NOW) is None
+
+
+def test_a_rule_that_occurs_once_has_no_gap() -> None:
+    """So its window may be as long as it likes."""
+    assert state_with(recurring(NOW, 3 * DAY, "FREQ=DAILY;COUNT=1")).mode_at(NOW + 2 * DAY) is ON

@@ -41,7 +41,7 @@ REASONS = {
     "reason": REASON,
     "none": None,
     "hostile": HOSTILE,
-    "long": "Lorem ipsum dolor sit amet, " * 40 + "x" * 10_000,
+    "long": "Lorem ipsum dolor sit amet, " * 40 + "x" * 880,
 }
 STATUS_IN_CONSOLE = "Failed to load resource: the server responded with a status of 503 (Service Unavailable)"
 """What Chromium itself says of every page with this status."""
@@ -151,7 +151,7 @@ def test_the_page_stands_up_to_every_reader_and_reason(browser: Browser, reason:
             assert shown.startswith("</p></section></main><script>document.title = 'taken over'</script><img src=x")
             assert "🚧 👩‍💻\nSet-Cookie: stolen=1\nNUL gnirts desrever שלום עולם ${title} $$" in shown
         if reason == "long":
-            assert len(visit.page.locator(".reason").inner_text()) > 11_000
+            assert len(visit.page.locator(".reason").inner_text()) > 1_990
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
