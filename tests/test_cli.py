@@ -1479,6 +1479,8 @@ def test_the_shell_completes_the_names_of_switches(file: Path, url: str) -> None
         complete = {"_FASTAPI_MAINTENANCE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": "4"}
         ended = run(env=complete)
         assert (ended.out.split(), ended.error) == (expected, "")
+
+
 def test_the_place_of_the_former_version_is_that_of_one_switch(capsys: pytest.CaptureFixture[str]) -> None:
     """Two of them can't be in it."""
     status, out, error = here(capsys, "status", "a", "b", "--backend", "env", "--var-name", "X")
