@@ -179,11 +179,18 @@ class OutcomeUnknown(BackendUnavailable):
 
 
 class CorruptState(MaintenanceError):
-    """The store has something that is no state, or one that is too large."""
+    """The store has something that is no state, or one that is too large.
 
-    def __init__(self, where: str, problem: str) -> None:
+    Args:
+        where: The document's place.
+        problem: What is wrong with it.
+        revision: Its revision, where the store knows it: by that, ``forget`` can replace the document.
+    """
+
+    def __init__(self, where: str, problem: str, *, revision: str | None = None) -> None:
         self.where = where
         self.problem = problem
+        self.revision = revision
         super().__init__(f"{where} has no readable maintenance state: {problem}")
 
 

@@ -671,28 +671,27 @@ class BooleanView(View):
             await self._check_writable()
             raise UnsupportedByBackend(repr(self._backend), "a forgotten switch" if change.forgets else "windows")
         async with self._changing_alone():
-            change.check(self._with_holds(self._last_known), datetime.now(UTC))
+            after = change.applied_to(self._with_holds(self._last_known), datetime.now(UTC))
             if change.fields:
-                await self._set_mode(change)
+                await self._set_mode(after)
             if change.put_holds or change.drop_holds or change.break_holds:
-                await self._set_holds(change)
+                await self._set_holds(after.holds, dropped=change.drop_holds)
         self._notice(self._holds)
         return await self.read()
 
-    async def _set_mode(self, change: Change) -> None:
-        mode: MaintenanceMode = change.fields["mode"]
-        await self._check_writable(mode)
+    async def _set_mode(self, state: MaintenanceState) -> None:
+        await self._check_writable(state.mode)
         what = {
-            "read_only": mode is MaintenanceMode.READ_ONLY,
-            "a reason": change.fields["reason"] is not None,
-            "an end": change.fields["until"] is not None,
-            "a retry_after": change.fields["retry_after"] is not None,
+            "read_only": state.mode is MaintenanceMode.READ_ONLY,
+            "a reason": state.reason is not None,
+            "an end": state.until is not None,
+            "a retry_after": state.retry_after is not None,
         }
         if any(what.values()):
             raise UnsupportedByBackend(repr(self._backend), " and ".join(word for word in what if what[word]))
         below = self._below
         try:
-            await self._write(mode)
+            await self._write(state.mode)
         except BaseException:
             self._below = below
             raise
@@ -702,17 +701,17 @@ class BooleanView(View):
             await self._backend.set_value(mode is not MaintenanceMode.OFF)  # raises, and says how to go about it
             raise ReadOnlyBackend(repr(self._backend), "it says itself that it is read-only")
 
-    async def _set_holds(self, change: Change) -> None:
+    async def _set_holds(self, holds: dict[str, Hold], *, dropped: frozenset[str]) -> None:
         before = self._holds
         # First here, so that from now on requests are judged by it, then for the other processes.
-        self._holds = change.holds_after(before, datetime.now(UTC))
+        self._holds = holds
         if self._backend.read_only:
             return
         try:
             stored = await self._stored_mode()
             await self._write(self._below if stored is self._written else stored, stored=stored)
         except BaseException:
-            self._holds = {id_: hold for id_, hold in before.items() if id_ not in change.drop_holds}
+            self._holds = {id_: hold for id_, hold in before.items() if id_ not in dropped}
             raise
 
     async def _write(self, below: MaintenanceMode, *, stored: MaintenanceMode | None = None) -> None:

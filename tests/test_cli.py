@@ -1463,6 +1463,19 @@ def test_a_held_switch_is_forgotten_only_where_its_holds_are_broken(
     assert here(capsys, "list", *store)[0] == 1
 
 
+@pytest.mark.parametrize("content", ["", "garbage", '{"schema": 1, "mode": 3}', "x" * 70_000])
+def test_a_file_that_cannot_be_read_can_be_forgotten(
+    capsys: pytest.CaptureFixture[str], file: Path, url: str, content: str
+) -> None:
+    """Whatever it has."""
+    broken = file.with_name("switch.broken")
+    broken.write_text(content)
+    status, out, error = here(capsys, "forget", "broken", "--backend", url)
+    assert (status, out.startswith("broken: OFF (forgotten")) == (0, True)
+    assert "a document that can't be read is replaced" in error
+    assert json.loads(here(capsys, "status", "broken", "--json", "--backend", url)[1])["mode"] == "off"
+
+
 def test_a_store_that_cannot_list_its_switches_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("list",), ("off", "--all"):
         status, out, error = here(capsys, *command, "--backend", "env://SOME_SWITCH")

@@ -237,7 +237,7 @@ def test_an_error_while_reading_is_a_failure(
 
     monkeypatch.setattr(os, "read", broken)
     with pytest.raises(BackendUnavailable, match="Input/output error"):
-        backend.store._read("default", path)  # type: ignore[attr-defined]  # in this thread: others read as well
+        backend.store._read_raw("default", path)  # type: ignore[attr-defined]  # in this thread: others read as well
 
 
 def as_nobody(script: str, *args: object) -> str:

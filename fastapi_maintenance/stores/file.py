@@ -101,7 +101,7 @@ class FileStore(DocumentStore):
             BackendUnavailable: The file can't be read.
             CorruptState: It is no regular file, is empty, or has something else.
         """
-        return await self._run(key, lambda: self._read(key, self._behind_links(key))[0])
+        return await self._run(key, lambda: self._read(key))
 
     async def replace(
         self, key: str, content: bytes, revision: str | None, *, seconds: float, quiet: bool = False
@@ -134,8 +134,13 @@ class FileStore(DocumentStore):
 
         return await run_in_thread(job)
 
-    def _read(self, key: str, path: Path) -> tuple[Reading, os.stat_result | None]:
-        """Return the document of a file, and the system's record of the file."""
+    def _read(self, key: str) -> Reading:
+        """Return the document that a file stands for."""
+        path = self._behind_links(key)
+        return _document(*self._read_raw(key, path), where=str(path))
+
+    def _read_raw(self, key: str, path: Path) -> tuple[Reading, os.stat_result | None]:
+        """Return a file's content as it is, and the system's record of the file."""
         try:
             fd = os.open(path, os.O_RDONLY | _FLAGS)
         except FileNotFoundError:
@@ -148,7 +153,7 @@ class FileStore(DocumentStore):
             if not stat.S_ISREG(file.st_mode):
                 raise CorruptState(str(path), "it is no regular file")
             content = _content(fd)
-            return Reading(_document(content, file, where=str(path)), _revision(content, file)), file
+            return Reading(content, _revision(content, file)), file
         except OSError as error:
             raise BackendUnavailable(self.describe(key), error.strerror) from error
         finally:
@@ -159,11 +164,11 @@ class FileStore(DocumentStore):
         new = path.with_name(f"{path.name}.lock.new")
         try:
             with self._locked(key, path, deadline) as lock:
-                reading, former = self._read(key, path)
-                if reading.revision != revision:
-                    raise Conflict(reading)
+                found, former = self._read_raw(key, path)
+                if found.revision != revision:
+                    raise Conflict(_document(found, former, where=str(path)))
                 new.unlink(missing_ok=True)  # left by a process that died here
-                word = _bare_word(content, reading.content)
+                word = _bare_word(content, found, former)
                 try:
                     file = _write_new(new, word or content, former)
                     self._check_lock(key, lock, path)
@@ -175,7 +180,7 @@ class FileStore(DocumentStore):
             raise BackendUnavailable(self.describe(key), _explained(error, path)) from error
         _flush_directory(path.parent)
         written = word or content
-        return Reading(_document(written, file, where=str(path)), _revision(written, file))
+        return _document(Reading(written, _revision(written, file)), file, where=str(path))
 
     def _check_lock(self, key: str, lock: int, path: Path) -> None:
         if not _is_at(lock, _lock_of(path)):
@@ -197,7 +202,7 @@ class FileStore(DocumentStore):
 
     def _try_writing(self, key: str) -> None:
         path = self._behind_links(key)
-        self._read(key, path)
+        self._read(key)
         try:
             with tempfile.TemporaryFile(dir=path.parent) as file:
                 file.write(b"0")
@@ -322,33 +327,44 @@ def _revision(content: bytes, file: os.stat_result) -> str:
     return f"{file.st_ino}-{file.st_mtime_ns}-{file.st_size}-{digest}"
 
 
-def _document(content: bytes, file: os.stat_result, *, where: str) -> bytes:
-    """Return the document that a file's content stands for.
+def _document(found: Reading, file: os.stat_result | None, *, where: str) -> Reading:
+    """Return the document that a file's content stands for, in place of the content.
 
     Raises:
         CorruptState: It is neither a word nor a document.
     """
+    if found.content is None or file is None:
+        return found
+    try:
+        return found._replace(content=_document_of(found.content, file))
+    except ValueError as error:
+        raise CorruptState(where, str(error), revision=found.revision) from None
+
+
+def _document_of(content: bytes, file: os.stat_result) -> bytes:
+    """Return the document that a file's content stands for, or raise a ``ValueError`` that says what is wrong."""
     if len(content) > MAX_BYTES:
-        raise CorruptState(where, f"more than {MAX_BYTES} bytes")
+        msg = f"more than {MAX_BYTES} bytes"
+        raise ValueError(msg)
     try:
         # PowerShell's echo writes UTF-16.
         text = (
             content.decode("utf-16") if content.startswith(_UTF16) else content.removeprefix(codecs.BOM_UTF8).decode()
         )
     except UnicodeDecodeError:
-        raise CorruptState(where, "it is no text") from None
+        msg = "it is no text"
+        raise ValueError(msg) from None
     text = text.strip()
     if not text:
-        raise CorruptState(where, "it is empty; write 1 or 0 into it, or remove it, which means off")
+        msg = "it is empty; write 1 or 0 into it, or remove it, which means off"
+        raise ValueError(msg)
     if text.startswith("{"):
         return text.encode()
     try:
         mode = parse_mode(text)
     except ValueError:
-        raise CorruptState(
-            where,
-            f"{text[:20]!r} is neither 1/on/true/yes, 0/off/false/no or read_only, nor a JSON document",
-        ) from None
+        msg = f"{text[:20]!r} is neither 1/on/true/yes, 0/off/false/no or read_only, nor a JSON document"
+        raise ValueError(msg) from None
     version = min(max(file.st_mtime_ns // 1000, 0), MAX_VERSION)
     modified = UNIX_EPOCH + timedelta(microseconds=version)
     return MaintenanceState(
@@ -361,13 +377,16 @@ def _document(content: bytes, file: os.stat_result, *, where: str) -> bytes:
     ).to_json()
 
 
-def _bare_word(document: bytes, former: bytes | None) -> bytes | None:
+def _bare_word(document: bytes, found: Reading, former: os.stat_result | None) -> bytes | None:
     """Return the word that says all that a document says, if there is one.
 
     A word says by the file's time since when it applies, so it can't say that a maintenance goes on.
     """
     state = MaintenanceState.from_json(document, where="the new document")
-    before = None if former is None else MaintenanceState.from_json(former, where="the former document")
+    before = None
+    with contextlib.suppress(CorruptState):
+        content = _document(found, former, where="").content
+        before = None if content is None else MaintenanceState.from_json(content, where="")
     goes_on = before is not None and state.since is not None and state.since == before.since
     if goes_on or not is_plain(state):
         return None

@@ -201,19 +201,20 @@ class StoredSwitch:
         """Return the document. One that can't be read seems to be missing to a change that replaces anything."""
         begun = datetime.now(UTC)
         async with self._alone_until(end) as seconds:
+            reading = Reading(None, None)
             try:
                 reading = await background.bounded(self.store.read(self.key), seconds)
+                return self._take(reading, begun)
+            except CorruptState as error:
+                revision = error.revision or reading.revision
+                if revision is None or not replaces_anything:
+                    raise
+                logger.warning("a document that can't be read is replaced: %s", error)
+                return _Found(None, revision, reading.now or begun)
             except MaintenanceError:
                 raise
             except Exception as error:
                 raise self._unavailable(self._text(error)) from error
-            try:
-                return self._take(reading, begun)
-            except CorruptState as error:
-                if not replaces_anything:
-                    raise
-                logger.warning("a document that can't be read is replaced: %s", error)
-                return _Found(None, reading.revision, reading.now or begun)
 
     async def _replace(
         self, state: MaintenanceState, revision: str | None, end: float, *, quiet: bool = False
