@@ -123,24 +123,25 @@ def test_what_counts_is_what_brute_force_finds(
         by_once = STRENGTH[MaintenanceMode(once.mode)] if once.start <= moment < once.end else 0
         return max(by_mode, by_window, by_once)
 
-    def strength(moment: datetime) -> int:
-        return 0 if opens_until is not None and moment < opens_until else closing(moment)
-
     moments = [since + minute * MINUTE for minute in range(minutes)]
-    asked = shuffle.sample(range(minutes), 40)
-    for index in asked:
+    closings = [closing(moment) for moment in moments]
+    strengths = [
+        0 if opens_until is not None and moment < opens_until else closings[index]
+        for index, moment in enumerate(moments)
+    ]
+    for index in shuffle.sample(range(minutes), 40):
         moment = moments[index]
         read = state.without_expired_holds(moment)  # as a reading at that moment says
-        assert STRENGTH[read.mode_at(moment)] == strength(moment), moment
-        following = next((one for one in moments[index:] if strength(one) != strength(moment)), None)
+        assert STRENGTH[read.mode_at(moment)] == strengths[index], moment
+        following = next((at for at in range(index, minutes) if strengths[at] != strengths[index]), None)
         if opens_until is not None and moment < opens_until:
             assert read.next_change_at(moment) is None, "code holds it open, nobody knows for how long"
         elif following is not None:
-            assert read.next_change_at(moment) == following, moment
-        end = next((one for one in moments[index:] if closing(one) < closing(moment)), None)
-        if strength(moment) and end is not None:
-            assert read.explanation_at(moment).until == end, moment
-        if strength(moment) and until is None and STRENGTH[mode] == closing(moment):
+            assert read.next_change_at(moment) == moments[following], moment
+        end = next((at for at in range(index, minutes) if closings[at] < closings[index]), None)
+        if strengths[index] and end is not None:
+            assert read.explanation_at(moment).until == moments[end], moment
+        if strengths[index] and until is None and STRENGTH[mode] == closings[index]:
             assert read.explanation_at(moment).until is None
 
 
