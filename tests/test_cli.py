@@ -270,13 +270,18 @@ def test_a_corrupt_file_is_told_and_left_alone(capsys: pytest.CaptureFixture[str
     assert out.startswith(f"failed default, {url}: readable: ")
 
 
-def test_a_mode_replaces_what_redis_can_not_read(redis_server: RedisServer) -> None:
-    """As the store has it; the answer says that what was there could not be read."""
+def test_what_redis_can_not_read_is_left_alone_until_it_is_forgotten(redis_server: RedisServer) -> None:
+    """As with a file; the error says how."""
     redis_server.run("SET", "fastapi-maintenance:{default}", "garbage")
-    turned = run("on", "--backend", f"redis://:s3cret@127.0.0.1:{redis_server.port}/0")
-    assert turned.status == 0
-    assert "(was unreadable)" in turned.out
-    assert turned.complaint.startswith("warning: ")
+    store = ("--backend", f"redis://:s3cret@127.0.0.1:{redis_server.port}/0")
+    turned = run("on", *store)
+    assert (turned.status, turned.out) == (1, "")
+    assert turned.complaint.endswith("; 'fastapi-maintenance forget' replaces it")
+    forgotten = run("forget", "default", *store)
+    assert forgotten.status == 0
+    assert "(forgotten, was unreadable)" in forgotten.out
+    assert forgotten.complaint.startswith("warning: ")
+    assert run("on", *store).status == 0
 
 
 def test_without_the_extra_one_line_says_what_to_install() -> None:
@@ -1135,7 +1140,7 @@ def test_an_emptied_store_is_not_said_to_be_off(redis_server: RedisServer) -> No
     """Workers keep what it had: only a mode that is set anew says what they do."""
     redis_server.run("FLUSHALL")
     env = {"FASTAPI_MAINTENANCE_BACKEND": f"redis://:s3cret@127.0.0.1:{redis_server.port}/0"}
-    backend = RedisBackend(env["FASTAPI_MAINTENANCE_BACKEND"])
+    backend = RedisBackend(env["FASTAPI_MAINTENANCE_BACKEND"], on_emptied="keep")
     worker = view_of(backend)
     assert run("on", env=env).status == 0
     assert asyncio.run(worker.read()).mode is MaintenanceMode.ON
@@ -1362,7 +1367,7 @@ def test_the_doctor_makes_no_table(tmp_path: Path) -> None:
         database.execute("CREATE TABLE items (id INTEGER)")
         examined = run("doctor", "--backend", f"sqlite+aiosqlite:///{tmp_path / 'db'}")
         assert examined.status == 0
-        assert "writable: not tried: there is no table yet; the first change makes it" in examined.out
+        assert "writable: not tried: nothing is stored yet; the first change makes the table" in examined.out
         assert database.execute("SELECT name FROM sqlite_master").fetchall() == [("items",)]
 
 

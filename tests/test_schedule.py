@@ -659,6 +659,7 @@ def rules(draw: st.DrawFn) -> str:
 @example("FREQ=YEARLY;BYWEEKNO=1,52,53;BYDAY=MO,TH,SU;WKST=SU", 0, 5 * 366 * 24 * 60, None)
 @example("FREQ=MONTHLY;BYDAY=MO,FR;BYSETPOS=1,-1", 20 * 24 * 60, 75 * 24 * 60, None)
 @example("FREQ=YEARLY", 2 * 365 * 24 * 60 + 59 * 24 * 60, 130 * 366 * 24 * 60, None)
+@example("FREQ=WEEKLY;INTERVAL=13;BYMONTH=1;BYHOUR=0", 60, 4_733_220, 1)
 def test_a_rule_followed_from_the_middle_gives_what_it_gives_from_the_start(
     rule: str, minutes: int, later: int, count: int | None
 ) -> None:
@@ -681,6 +682,8 @@ def test_a_rule_followed_from_the_middle_gives_what_it_gives_from_the_start(
     expected_later = [wall for wall in expected if wall >= since]
     found = list(islice(recurrence.occurs_from(since), 20))
     in_sight = [wall for wall in expected_later if wall.year < since.year + 41]
+    if count is not None and expected and expected[0].year >= start.year + 41:
+        in_sight = []  # a window that begins so late is refused
     assert found[: len(expected_later)] == expected_later[: len(found)]
     assert len(found) >= len(in_sight[:20])
 

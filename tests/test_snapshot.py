@@ -541,7 +541,8 @@ async def test_a_store_that_fails_leaves_the_last_known_state(
     assert shown(view) == (OFF, 2)
     assert view.status() == SwitchStatus(Knowledge.READY, version=2, age_seconds=0)
     assert told(caplog) == [
-        "the maintenance state can't be read, the last known one stays: <store> is not available: down",
+        "the maintenance state can't be read, the switch stays on: <store> is not available: down",
+        "the maintenance state can't be read, the switch stays on: <store> has no readable maintenance state: garbage",
         "<store of default> can be read again",
     ]
 
@@ -707,9 +708,14 @@ async def test_a_store_that_lost_its_state_can_be_left_alone(make: Make, caplog:
     one.has(at(1, ON, epoch="elsewhere"))
     await one.is_read()
     assert shown(view) == (ON, 1)
-    failure = "the maintenance state can't be read, the last known one stays: <store of default> had a state and has"
-    one_failure = [f"{failure} none now", "<store of default> can be read again"]
-    assert [message.partition(": set the mode")[0] for message in told(caplog)] == one_failure * 2
+    lost = "<store of default> had a state and has none now"
+    again = "<store of default> can be read again"
+    assert [message.partition(": set the mode")[0] for message in told(caplog)] == [
+        f"the maintenance state can't be read, the switch stays on: {lost}",
+        again,
+        f"the maintenance state can't be read, the switch stays off: {lost}",
+        again,
+    ]
 
 
 @pytest.mark.parametrize("initial", [ON, OFF])
@@ -976,4 +982,5 @@ async def test_a_user_may_begin_twice(make: Make) -> None:
     view.start(one)
     view.start(one)
     await until(view.peek)
-    assert one.listens == 1
+    assert isinstance(view, StoreView)
+    assert len(view._tasks) == 1

@@ -347,7 +347,8 @@ def test_a_renewal_is_not_remembered() -> None:
 )
 def test_whether_every_change_since_is_remembered(epoch: str, version: int, remembers: bool) -> None:
     """Only then may a change that is not among them be made again."""
-    state = MaintenanceState(epoch="e", version=40)
+    changes = tuple(RecentChange(id=str(number), by=None, at=NOW, what="on") for number in range(32))
+    state = MaintenanceState(epoch="e", version=40, recent_changes=changes)
     assert state.remembers_all_since(MaintenanceState(epoch=epoch, version=version)) is remembers
 
 

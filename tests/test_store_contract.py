@@ -61,6 +61,7 @@ from fastapi_maintenance.state import MAX_BYTES, Change, Hold
 from .asgi import client, get, status
 from .places import Place, file_place, postgres_place, python, redis_place, sql_place, sqlite_place
 from .scripts import output_of
+from .store_scripts import threads
 from .stores import done, free_port
 from .traffic import wait_until
 
@@ -1066,10 +1067,10 @@ def test_event_loops_at_the_same_time_share_a_switch(store: Store) -> None:
             failures.append(error)
 
     runs: list[Callable[[], object]] = [lambda: asyncio.run(scenario()), lambda: trio.run(scenario)] * 2
-    threads = [threading.Thread(target=work, args=(run,)) for run in runs]
-    for thread in threads:
+    workers = [threading.Thread(target=work, args=(run,)) for run in runs]
+    for thread in workers:
         thread.start()
-    for thread in threads:
+    for thread in workers:
         thread.join(60)
     assert failures == []
     assert asyncio.run(get_maintenance_mode(backend)) is False
@@ -1167,7 +1168,7 @@ async def _tasks() -> set[asyncio.Task[Any]]:
 def test_a_backend_that_is_closed_leaves_nothing_open(store: Store) -> None:
     """No connection, file, thread or task; who asks later begins anew, and can close again."""
     done(_tasks())  # the thread is there and stays
-    before = (_open_files(), threading.active_count(), done(_tasks()))
+    before = (_open_files(), len(threads()), done(_tasks()))
     backend = store.place.backend(poll_seconds=0.01)
     for value in (True, False):
         asyncio.run(set_maintenance_mode(value, backend))
@@ -1176,7 +1177,7 @@ def test_a_backend_that_is_closed_leaves_nothing_open(store: Store) -> None:
         asyncio.run(backend.get_value())
         asyncio.run(backend.aclose())
         wait_until(lambda: _open_files() == before[0] or gc.collect() < 0, 5)
-        assert threading.active_count() <= before[1]  # those of earlier tests may end meanwhile
+        assert len(threads()) <= before[1]  # those of earlier tests may end meanwhile
         assert done(_tasks()) <= before[2]
     asyncio.run(backend.aclose())
 

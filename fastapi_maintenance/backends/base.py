@@ -6,7 +6,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Literal, TypedDict, Unpack
+from typing import Any, ClassVar, Literal, TypedDict, TypeVar, Unpack
 
 from .. import background
 from ..exceptions import BackendUnavailable, InvalidConfiguration, MaintenanceError
@@ -14,6 +14,8 @@ from ..state import Change, MaintenanceMode, MaintenanceState, as_mode, set_mode
 from ..stores import DocumentStore
 from ..stores.contract import is_switch_name
 from ..stores.switch import OnEmptied, StoredSwitch
+
+T = TypeVar("T")
 
 VIEW = "_fastapi_maintenance_view"
 """The attribute in which a backend has this process's view of it, once there is one."""
@@ -223,12 +225,7 @@ class StoreBackend(StateBackend):
 
     async def switch_names(self) -> list[str] | None:
         """Return the names of the switches that have a document in the store. On the background thread."""
-        try:
-            names = await background.bounded(self.store.names(), self.timeout_seconds)
-        except MaintenanceError:
-            raise
-        except Exception as error:
-            raise BackendUnavailable(repr(self), str(error) or type(error).__name__) from error
+        names = await self._answer(self.store.names())
         return (
             None
             if names is None
@@ -259,8 +256,7 @@ class StoreBackend(StateBackend):
         Raises:
             BackendUnavailable: The store did not answer.
         """
-        reading = await background.bounded(self.store.read(self.switch.key), self.timeout_seconds)
-        return reading.now
+        return (await self._answer(self.store.read(self.switch.key))).now
 
     async def try_writing(self) -> str | None:
         """Find out whether this process may write, without changing anything; return why that is not known, if so.
@@ -269,7 +265,16 @@ class StoreBackend(StateBackend):
             BackendUnavailable: A change would fail, and why; so do ``ReadOnlyBackend`` and ``CorruptState``.
         """
         await self.load()
-        return await background.bounded(self.store.try_writing(self.switch.key), self.timeout_seconds)
+        return await self._answer(self.store.try_writing(self.switch.key))
+
+    async def _answer(self, asking: Coroutine[Any, Any, T]) -> T:
+        """Return what the store answers in time."""
+        try:
+            return await background.bounded(asking, self.timeout_seconds)
+        except MaintenanceError:
+            raise
+        except Exception as error:
+            raise BackendUnavailable(repr(self), str(error) or type(error).__name__) from error
 
     async def disconnect(self) -> None:
         """Close the connections, unless another backend of the same store is followed."""

@@ -34,8 +34,9 @@ class MemoryBackend(StateBackend):
         return self._state.mode_at(datetime.now(UTC)) is not MaintenanceMode.OFF
 
     def peek(self) -> MaintenanceState:
-        """Return the state."""
-        return self._state
+        """Return the state without the holds that have expired."""
+        state = self._state
+        return state.without_expired_holds(datetime.now(UTC)) if state.holds else state
 
     async def apply(self, change: Change) -> MaintenanceState:
         """Carry out one change and return the state after it."""

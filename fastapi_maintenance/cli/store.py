@@ -10,7 +10,13 @@ from ..backends.base import BaseStateBackend, StoreBackend
 from ..backends.env import EnvVarBackend
 from ..backends.memory import MemoryBackend
 from ..control import list_switches
-from ..exceptions import InvalidConfiguration, MaintenanceError, ReadOnlyBackend, UnsupportedByBackend
+from ..exceptions import (
+    BackendUnavailable,
+    InvalidConfiguration,
+    MaintenanceError,
+    ReadOnlyBackend,
+    UnsupportedByBackend,
+)
 from ..registry import BACKEND_VARIABLE, DEFAULT, backend_from_url, checked_name, made_backend, registry
 from ..state import MaintenanceState, as_mode
 from ..stores.file import FileStore
@@ -124,7 +130,10 @@ async def load(backend: BaseStateBackend) -> MaintenanceState | None:
     if isinstance(backend, StoreBackend):
         state = await background.run(backend.load())
         if state is None and is_file(backend):
-            await background.run(backend.store.names())  # raises where there is no directory either
+            try:
+                await background.run(backend.store.names())  # raises where there is no directory either
+            except BackendUnavailable as error:
+                raise BackendUnavailable(repr(backend), error.problem) from None
         return state
     known = backend.peek()
     return MaintenanceState(mode=as_mode(bool(await backend.get_value()))) if known is None else known

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from ..exceptions import (
+    CorruptState,
     InvalidConfiguration,
     InvalidSwitchName,
     MaintenanceError,
@@ -54,7 +55,11 @@ def hint_at_document(switch: str) -> str:
 
 def complain(error: MaintenanceError, switch: str = "") -> int:
     """Tell what went wrong in one line on standard error, of one switch of several, and return the exit status."""
-    hint = "; --break-holds breaks them" if isinstance(error, SwitchIsHeld) else ""
+    hint = ""
+    if isinstance(error, SwitchIsHeld):
+        hint = "; --break-holds breaks them"
+    elif isinstance(error, CorruptState) and error.revision is not None:
+        hint = f"; '{PROGRAM} forget' replaces it"
     note(f"error: {switch and f'{switch}: '}{error}{hint}")
     return USAGE if isinstance(error, _MISTYPED) else FAILED
 

@@ -47,6 +47,8 @@ _SECRET = re.compile(r"pass|pwd|secret|token|key", re.IGNORECASE)
 _SHARE_OF_THE_DATABASE = 0.8
 """The part of a write's time for which the database may wait for locks; the rest is for its answer."""
 _SECONDS_TO_CLOSE = 0.5
+_SECONDS_TO_END = 0.2
+"""How long a message that nobody waits for any more may take until it is cancelled."""
 _CONNECTIONS_KEPT = 2
 
 _INSERT = (
@@ -356,19 +358,17 @@ class SQLAlchemyStore(DocumentStore):
         return not path.exists() and path.parent.is_dir()
 
     async def _unbroken(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do some work; where it would leave a lock behind, a cancellation waits for the statement to end.
+        """Do some work; a cancellation waits for it to end, for a while.
 
-        SQLite runs in a thread. A statement whose caller has gone away ends there all the same, and keeps the file
-        locked until Python happens to collect its cursor. Statements take no longer than they may wait for locks, so
-        only a disk that does not answer is given up on.
+        asyncpg leaves its connection open when connecting is cancelled. SQLite runs in a thread: a statement whose
+        caller has gone away ends there all the same, and keeps the file locked until Python happens to collect its
+        cursor. It takes no longer than it may wait for locks, so only a disk that does not answer is given up on.
         """
-        if self.kind != "sqlite":
-            return await work
         task = asyncio.create_task(work)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            until = time.monotonic() + self._seconds
+            until = time.monotonic() + (self._seconds if self.kind == "sqlite" else _SECONDS_TO_END)
             while not task.done():
                 if time.monotonic() >= until:
                     task.cancel()
@@ -399,10 +399,15 @@ class SQLAlchemyStore(DocumentStore):
 
 
 async def _dispose(engine: AsyncEngine) -> None:
-    """Close the idle connections, or give up on one that does not answer its farewell.
+    """Close the connections, or give up on one that does not answer its farewell.
 
-    Goes on when it is cancelled, again and again as tasks are here: half closed would be a leak.
+    Goes on when it is cancelled, again and again as tasks are here: half closed would be a leak. Those in use are
+    waited for, since an engine that is disposed of forgets them.
     """
+    until = time.monotonic() + 2 * _SECONDS_TO_END
+    while _is_in_use(engine) and time.monotonic() < until:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(_SECONDS_TO_END / 20)
     for _ in range(_CONNECTIONS_KEPT):
         closing = asyncio.create_task(engine.dispose())
         until = time.monotonic() + _SECONDS_TO_CLOSE
@@ -413,6 +418,13 @@ async def _dispose(engine: AsyncEngine) -> None:
                 await asyncio.wait({closing}, timeout=_SECONDS_TO_CLOSE / 10)
         if not closing.cancelled():
             return
+
+
+def _is_in_use(engine: AsyncEngine) -> bool:
+    """Return whether a connection is being used, or made."""
+    from sqlalchemy.pool import QueuePool  # noqa: PLC0415 - see _checked_url
+
+    return isinstance(engine.pool, QueuePool) and engine.pool.checkedout() > 0
 
 
 async def _execute(connection: AsyncConnection, statement: str, **values: Any) -> CursorResult[Any]:

@@ -206,11 +206,11 @@ class StoredSwitch:
                 reading = await background.bounded(self.store.read(self.key), seconds)
                 return self._take(reading, begun)
             except CorruptState as error:
-                revision = error.revision or reading.revision
-                if revision is None or not replaces_anything:
+                error.revision = error.revision or reading.revision
+                if error.revision is None or not replaces_anything:
                     raise
                 logger.warning("a document that can't be read is replaced: %s", error)
-                return _Found(None, revision, reading.now or begun)
+                return _Found(None, error.revision, reading.now or begun)
             except MaintenanceError:
                 raise
             except Exception as error:
