@@ -22,6 +22,8 @@ STAMP := $(VENV)/.installed-$(subst /,_,$(PYTHON))
 OLDEST_STAMP := $(OLDEST)/.installed-$(subst /,_,$(PYTHON))
 BROWSER_STAMP := $(BROWSER)/.installed-$(subst /,_,$(PYTHON))
 DOCS_STAMP := $(DOCS)/.installed-$(subst /,_,$(PYTHON))
+# Long runs, three times as long when coverage is measured, which the other tests have to reach without them.
+WITHOUT_COVERAGE := tests/test_differential.py tests/test_cost.py tests/test_reading_cost.py tests/stress
 SOURCES := $(wildcard fastapi_maintenance tests examples benchmarks)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -53,9 +55,10 @@ types: $(STAMP) ## mypy --strict
 
 unit: $(STAMP) ## all tests, with branch coverage of the package
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest -n auto $(PYTEST_ARGS)
+	$(BIN)/python -m coverage run -m pytest -n auto $(WITHOUT_COVERAGE:%=--ignore=%) $(PYTEST_ARGS)
 	$(BIN)/python -m coverage combine -q
 	$(BIN)/python -m coverage report
+	$(BIN)/python -m pytest -n auto $(WITHOUT_COVERAGE) $(PYTEST_ARGS)
 
 format: $(STAMP) ## put the sources into shape
 	$(BIN)/python -m ruff check --fix-only $(SOURCES)

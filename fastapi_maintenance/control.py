@@ -242,7 +242,7 @@ async def forget_switch(
 ) -> None:
     """Forget a switch that no app uses any more: it is off, without windows, and no longer listed.
 
-    This replaces a document that can't be read as well, a file excepted. To set the switch again makes it known again.
+    This replaces a document that can't be read as well. To set the switch again makes it known again.
 
     Args:
         backend: Whose state to forget; ``None``: the one that is meant here, see ``get_maintenance_mode``.

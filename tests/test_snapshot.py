@@ -783,7 +783,7 @@ async def test_a_change_does_not_need_the_store_to_be_followed(make: Make) -> No
 @both_loops
 async def test_a_change_that_was_not_made_says_so_and_changes_nothing(fault: Exception, make: Make) -> None:
     """The error is the store's own."""
-    one = make(at(1, OFF))
+    one = make(at(1, OFF), timeout_seconds=0.3)
     view = view_of(one)
     await view.read()
 

@@ -689,6 +689,7 @@ def test_a_change_can_be_cancelled(postgres_server: PostgresServer, make: Make) 
         waiting = background.submit(backend.apply(setting(OFF)))
         time.sleep(0.3)
         assert waiting.cancel()
+        time.sleep(0.5)
     time.sleep(0.2)
     assert load(backend) == state
 
