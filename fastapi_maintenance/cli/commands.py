@@ -218,7 +218,7 @@ def forget(
     \b
     fastapi-maintenance forget billing
 
-    Refused while running code holds the switch on. A document that can't be read is forgotten too, a file excepted.
+    Refused while running code holds the switch on. A document that can't be read is forgotten too.
     """
     stores = stores_of(backend, names)
     requirements = {"break_holds": break_holds}
