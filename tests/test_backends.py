@@ -480,3 +480,4 @@ async def test_how_a_store_is_followed_if_nothing_else_is_said() -> None:
     backend = StoreBackend(MemoryStore())
     assert (backend.on_backend_error, backend.max_stale, backend.initial) == ("keep", None, MaintenanceMode.OFF)
     assert (backend.poll_seconds, backend.timeout_seconds, backend.init_timeout) == (1, 1, 2)
+    assert StoreBackend(MemoryStore(), max_stale=None).max_stale is None  # as a setting that is read may say it

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import httpx
@@ -37,13 +38,16 @@ from fastapi_maintenance.backends import LocalFileBackend, MemoryBackend, RedisB
 from fastapi_maintenance.backends.base import BaseStateBackend
 from fastapi_maintenance.cli import main
 from fastapi_maintenance.cli.running import Run
+from fastapi_maintenance.cli.store import complete_names
 from fastapi_maintenance.cli.terminal import details, document, summary
 from fastapi_maintenance.cli.values import after, duration, moment_of, operator, seconds
 from fastapi_maintenance.exceptions import BackendUnavailable, InvalidConfiguration
 from fastapi_maintenance.snapshot import view_of
 from fastapi_maintenance.state import Change, Hold
+from fastapi_maintenance.stores import urls
 
 from .commands import end_of, has_come, run, started
+from .memory_store import MemoryStore
 from .servers import uvicorn_server
 from .stores import PostgresServer, RedisServer, SilentProxy, done, free_port
 
@@ -1486,7 +1490,41 @@ def test_a_store_that_cannot_list_its_switches_says_so(capsys: pytest.CaptureFix
         status, out, error = here(capsys, *command, "--backend", "env://SOME_SWITCH")
         assert (status, out) == (1, "")
         assert "can't list its switches: name them, such as 'status default billing'" in error
-    assert here(capsys, "status", "--backend", "env://SOME_SWITCH")[0] == 0
+
+
+def test_where_switches_cannot_be_listed_status_shows_the_default_one(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, error = here(capsys, "status", "--json", "--backend", "env://SOME_SWITCH")
+    assert (status, json.loads(out)["switch"], error) == (0, "default", "")
+
+
+def test_a_switch_that_fails_once_it_was_listed_keeps_no_other_from_being_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = MemoryStore()
+    monkeypatch.setattr(urls, "_factories", {"dict": lambda url: store})
+    for name in "billing", "default":
+        store.put(name, MaintenanceState(mode=MaintenanceMode.ON).to_json())
+
+    def fail() -> None:
+        if store.reads == 3:  # each was read once for the list
+            raise ConnectionError("reset by peer")
+
+    store.before_read = fail
+    status, out, error = here(capsys, "list", "--backend", "dict://here")
+    assert (status, out) == (1, "billing: ON\n")
+    assert error.startswith("error: default: ")
+    assert "reset by peer" in error
+    store.reads = 0
+    status, out, _ = here(capsys, "list", "--json", "--backend", "dict://here")
+    default, billing = json.loads(out)
+    assert (status, default["switch"], default["mode"], billing["mode"]) == (1, "default", None, "on")
+    assert "reset by peer" in default["error"]
+
+
+def test_the_list_says_which_mode_comes_next(capsys: pytest.CaptureFixture[str], url: str) -> None:
+    store = ("--backend", url)
+    assert here(capsys, "schedule", "2099-03-01T02:00Z", "1h", *store)[0] == 0
+    assert here(capsys, "list", *store)[1] == "default: OFF (ON from 2099-03-01 02:00:00 UTC)\n"
 
 
 def test_the_shell_completes_the_names_of_switches(file: Path, url: str) -> None:
@@ -1497,6 +1535,11 @@ def test_the_shell_completes_the_names_of_switches(file: Path, url: str) -> None
         complete = {"_FASTAPI_MAINTENANCE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": "4"}
         ended = run(env=complete)
         assert (ended.out.split(), ended.error) == (expected, "")
+
+
+def test_the_shell_completes_no_names_that_cannot_be_listed() -> None:
+    """Variables have no list, and that is no failure."""
+    assert complete_names(SimpleNamespace(params={"backend": "env://SOME_SWITCH"}), "") == []
 
 
 def test_the_place_of_the_former_version_is_that_of_one_switch(capsys: pytest.CaptureFixture[str]) -> None:

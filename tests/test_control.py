@@ -26,19 +26,23 @@ from fastapi_maintenance import (
     UnsupportedByBackend,
     configure_backend,
     force_maintenance_mode_off,
+    forget_switch,
     get_maintenance_mode,
     get_maintenance_state,
     get_maintenance_status,
     is_maintenance_on,
+    list_switches,
     maintenance_mode_off,
     maintenance_mode_on,
     schedule_maintenance,
     set_maintenance_mode,
 )
 from fastapi_maintenance.backends import BaseStateBackend, LocalFileBackend, MemoryBackend
+from fastapi_maintenance.backends.base import StoreBackend
 from fastapi_maintenance.registry import AppSwitch, registry
 
 from .asgi import get, lifespan, status
+from .memory_store import MemoryStore
 from .scripts import output_of
 from .traffic import until
 from .users_backends import Down, Slow
@@ -529,3 +533,37 @@ async def test_a_reason_is_limited_in_every_entrance() -> None:
     assert (await get_maintenance_state(backend)).version == 0
     await set_maintenance_mode(True, backend, reason=long[:2000])
     assert (await get_maintenance_state(backend)).reason == long[:2000]
+
+
+# All switches of a store
+
+
+@both_loops
+async def test_a_switch_that_no_app_uses_is_forgotten() -> None:
+    """It is off and listed no longer, until somebody sets it again."""
+    store = StoreBackend(MemoryStore())
+    billing = store.sibling("billing")
+    for switch in store, billing:
+        await set_maintenance_mode(True, switch)
+    assert await list_switches(store) == ["default", "billing"]
+    await forget_switch(store, name="billing", by="alice")
+    assert await list_switches(store) == ["default"]
+    assert await get_maintenance_mode(billing) is False
+    await set_maintenance_mode(False, billing)
+    assert await list_switches(store) == ["default", "billing"]
+
+
+class Listing(Slow):
+    """A user's backend that knows its switches, and no more of each than on or off."""
+
+    def sibling(self, name: str) -> Listing:
+        return Listing()
+
+    async def switch_names(self) -> list[str]:
+        return ["default", "billing"]
+
+
+async def test_a_users_backend_may_list_its_switches_and_forgets_none() -> None:
+    assert await list_switches(Listing()) == ["default", "billing"]
+    with pytest.raises(UnsupportedByBackend):
+        await forget_switch(Listing(), name="billing")

@@ -20,6 +20,7 @@ from typing import Any, Self
 
 import pytest
 from pydantic import RedisDsn
+from redis.asyncio.client import PubSub
 
 from fastapi_maintenance import (
     background,
@@ -624,6 +625,24 @@ def test_a_connection_that_the_kernel_declares_dead_is_lost(
         error = watching.error()
         assert isinstance(error, BackendUnavailable)
         assert "silent" not in str(error)
+
+
+def test_a_connection_that_gives_no_message_is_lost(backend: RedisBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """redis-py 8 returns none at once, again and again, once the kernel has given the connection up."""
+    read = PubSub.get_message
+    has_read: list[bool] = []
+
+    async def read_once(subscription: PubSub, **options: Any) -> Any:
+        if has_read:
+            return None
+        has_read.append(True)
+        return await read(subscription, **options)
+
+    monkeypatch.setattr(PubSub, "get_message", read_once)
+    with Watching(backend) as watching:
+        error = watching.error()
+    assert isinstance(error, BackendUnavailable)
+    assert (watching.calls, error.problem) == (1, "the connection is lost")
 
 
 def test_a_message_may_come_in_pieces(make: Make) -> None:

@@ -259,6 +259,9 @@ def test_another_table_of_that_name_is_a_failure(backend: SQLAlchemyBackend, url
         load(backend)
     with pytest.raises(BackendUnavailable, match="document"):
         done(backend.apply(setting(ON)))
+    executed(url, f"DROP TABLE {backend.table}", f"CREATE TABLE {backend.table} (document VARCHAR(100))")
+    with pytest.raises(BackendUnavailable, match="name"):
+        done(backend.switch_names())
     executed(url, f"DROP TABLE {backend.table}")
 
 
@@ -823,6 +826,27 @@ def test_connections_to_a_server_that_does_not_answer_are_closed(mortal: Postgre
     mortal.resume()
     gc.collect()  # would warn of what is still open
     assert load(backend) is None
+
+
+def test_a_driver_that_never_says_farewell_is_given_up_on() -> None:
+    """Once for each connection that may be kept, though whoever waits cancels again and again."""
+    begun: list[float] = []
+
+    class Engine:
+        pool = None
+
+        async def dispose(self) -> None:
+            begun.append(time.monotonic())
+            await asyncio.sleep(600)
+
+    async def close() -> None:
+        task = asyncio.create_task(module._dispose(Engine()))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        await background.cancelled([task])
+
+    done(close())
+    assert len(begun) == 2
+    assert time.monotonic() - begun[0] < 4
 
 
 # Credentials

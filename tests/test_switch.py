@@ -314,6 +314,25 @@ def test_an_operators_word_is_not_undone() -> None:
     run(test())
 
 
+@pytest.mark.parametrize("returns_conflicts", [True, False])
+def test_who_is_overtaken_when_putting_back_takes_what_is_there(returns_conflicts: bool) -> None:
+    """An operator set the emptied store just before."""
+
+    async def test() -> None:
+        store = MemoryStore()
+        store.returns_conflicts = returns_conflicts
+        worker = switch_in(store)
+        await worker.change(turn(reason="migration"))
+        store.put(KEY, None)
+        theirs = MaintenanceState(version=1, epoch="theirs", updated_by="operator").to_json()
+        store.before_write = once(lambda: store.put(KEY, theirs))
+        state = await worker.read()
+        assert state is not None
+        assert (state.mode, state.updated_by, store.documents[KEY][0]) == (OFF, "operator", theirs)
+
+    run(test())
+
+
 def test_a_change_after_a_loss_is_made_on_the_restored_document() -> None:
     """A hold that is renewed does not get lost with the store, and its renewal keeps the mark."""
 

@@ -220,8 +220,6 @@ class RedisStore(DocumentStore):
         """Raise this package's errors in place of redis-py's."""
         try:
             yield
-        except MaintenanceError:
-            raise
         except Exception as error:  # noqa: BLE001 - up to a server that speaks something else
             raise self._explained(error, key, sent=sent) from None
 
