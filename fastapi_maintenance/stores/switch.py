@@ -21,8 +21,9 @@ logger = logging.getLogger("fastapi_maintenance")
 OnEmptied = Literal["restore", "keep"]
 
 _SHORTEST_WAIT = 0.001
-_LONGEST_PAUSE = 0.01
-"""Seconds. Short and random: ten writers then wait 50 ms at the 99th percentile, with doubling pauses twice that."""
+_ATTEMPTS_AT_ONCE = 8
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.01, 0.32
+"""Seconds, between attempts to write what others write as well."""
 
 
 class _Found(NamedTuple):
@@ -133,6 +134,7 @@ class StoredSwitch:
         """Read, apply, replace; the same again after a conflict or a lost answer."""
         before: _Found | None = None
         unknown: _Unknown | None = None
+        attempts = 0
         while _time() < end:
             try:
                 before = await self._base(change, before, end)
@@ -152,7 +154,8 @@ class StoredSwitch:
                 break
             else:
                 return written.living or after
-            await asyncio.sleep(_random.uniform(0, _LONGEST_PAUSE))
+            attempts += 1
+            await asyncio.sleep(_pause_after(attempts, has_document=before is not None))
         raise self._unavailable("others changed it all the time") if unknown is None else unknown.error
 
     async def _base(self, change: Change, found: _Found | None, end: float) -> _Found:
@@ -183,7 +186,7 @@ class StoredSwitch:
         Raises:
             EmptiedStore: It could not be put back, and why.
         """
-        await asyncio.sleep(_random.uniform(0, _LONGEST_PAUSE))  # all workers notice the loss together
+        await asyncio.sleep(_random.uniform(0, _SHORTEST_PAUSE))  # all workers notice the loss together
         try:
             put_back = await self._replace(lost.model_copy(update={"restored": True}), found.revision, end)
         except _Overtaken as overtaken:
@@ -302,6 +305,17 @@ class _Unknown(NamedTuple):
         if change.is_renewal or (found.state is not None and found.state.remembers_all_since(state)):
             return None
         raise self.error
+
+
+def _pause_after(attempts: int, *, has_document: bool) -> float:
+    """Return how many seconds to wait before a change is tried again.
+
+    Whoever got the newer document with the conflict tries at once, ahead of those who have yet to read it. After some
+    attempts there must be many writers: they would only take each other's processor time.
+    """
+    if attempts > _ATTEMPTS_AT_ONCE:
+        return _random.uniform(0, min(_SHORTEST_PAUSE * 2 ** (attempts - _ATTEMPTS_AT_ONCE), _LONGEST_PAUSE))
+    return 0 if has_document else _random.uniform(0, _SHORTEST_PAUSE)
 
 
 def _time() -> float:
