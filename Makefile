@@ -23,7 +23,7 @@ OLDEST_STAMP := $(OLDEST)/.installed-$(subst /,_,$(PYTHON))
 BROWSER_STAMP := $(BROWSER)/.installed-$(subst /,_,$(PYTHON))
 DOCS_STAMP := $(DOCS)/.installed-$(subst /,_,$(PYTHON))
 # Long runs, three times as long when coverage is measured, which the other tests have to reach without them.
-WITHOUT_COVERAGE := tests/test_differential.py tests/test_cost.py tests/test_reading_cost.py tests/stress
+WITHOUT_COVERAGE := tests/routing/test_differential.py tests/project/test_cost.py tests/project/test_reading_cost.py tests/stress
 SOURCES := $(wildcard fastapi_maintenance tests examples benchmarks)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -86,7 +86,7 @@ docs: $(DOCS_STAMP) ## the documentation as a site: site/index.html
 	@echo "Open site/index.html; or, with the search: $(PYTHON) -m http.server -d site"
 
 fuzz: $(STAMP) ## the long differential run (REQUESTS=50000)
-	$(BIN)/python -m pytest tests/test_differential.py --requests $(REQUESTS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/routing/test_differential.py --requests $(REQUESTS) $(PYTEST_ARGS)
 
 real-suites: $(STAMP) ## FastAPI's and Starlette's own tests, with the middleware around each of their apps (FASTAPI=0.128)
 	$(BIN)/python -m tests.injected --fastapi '$(FASTAPI)' $(SUITES_ARGS)

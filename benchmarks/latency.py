@@ -38,8 +38,8 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 from fastapi import FastAPI
 
 from fastapi_maintenance import MaintenanceModeMiddleware, set_maintenance_mode
-from tests.places import Place, file_place, postgres_place, python, redis_place
-from tests.stores import PostgresServer, RedisServer
+from tests.support.places import Place, file_place, postgres_place, python, redis_place
+from tests.support.stores import PostgresServer, RedisServer
 
 WORKERS = 8
 GOAL_OF_PUSH_SECONDS = 0.05

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from benchmarks.cases import Backend, Contender
-from tests.stores import RedisServer
+from tests.support.stores import RedisServer
 
 
 class Stores:

@@ -1,21 +1,6 @@
 """Maintenance mode for FastAPI: exact, and free of cost while nothing is under maintenance."""
 
-from .answers import Answer
-from .bypass import Bypass
-from .control import (
-    cancel_maintenance,
-    forget_switch,
-    get_maintenance_mode,
-    get_maintenance_state,
-    get_maintenance_status,
-    is_maintenance_on,
-    list_switches,
-    schedule_maintenance,
-    set_maintenance_mode,
-)
-from .decorators import force_maintenance_mode_off, force_maintenance_mode_on
-from .drain import InFlight, in_flight
-from .events import Subscription, on_change
+from .answers.answer import Answer
 from .exceptions import (
     AmbiguousSwitch,
     BackendUnavailable,
@@ -40,17 +25,34 @@ from .exceptions import (
     UnsupportedFastAPI,
     VersionConflict,
 )
-from .exemptions import Exemptions
+from .gate.bypass import Bypass
+from .gate.exemptions import Exemptions
 from .guard import MaintenanceGuard, maintenance_exception_handler, maintenance_guard
-from .holds import MaintenanceBlock, maintenance_mode_off, maintenance_mode_on
+from .holds.block import MaintenanceBlock, maintenance_mode_off, maintenance_mode_on
+from .holds.in_flight import InFlight, in_flight
+from .inspection.openapi import document_maintenance
 from .middleware import MaintenanceModeMiddleware
-from .openapi import document_maintenance
-from .policy import Decision
-from .registry import configure_backend
-from .schedule import Occurrence, Window
-from .snapshot import Knowledge, SwitchStatus
-from .state import MaintenanceMode, MaintenanceState
-from .transitions import Transition
+from .model.decision import Decision
+from .model.modes import MaintenanceMode
+from .model.state import MaintenanceState
+from .model.windows.timetable import Occurrence
+from .model.windows.window import Window
+from .routing.marks import force_maintenance_mode_off, force_maintenance_mode_on
+from .switches.control import (
+    cancel_maintenance,
+    forget_switch,
+    get_maintenance_mode,
+    get_maintenance_state,
+    get_maintenance_status,
+    is_maintenance_on,
+    list_switches,
+    schedule_maintenance,
+    set_maintenance_mode,
+)
+from .switches.events import Subscription, on_change
+from .switches.registry import configure_backend
+from .switches.transitions import Transition
+from .switches.view import Knowledge, SwitchStatus
 
 __version__ = "1.0.0"
 

@@ -1,5 +1,7 @@
 """``python -m fastapi_maintenance``: the command line."""
 
+from __future__ import annotations
+
 import sys
 
 from .cli import main

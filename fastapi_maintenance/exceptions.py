@@ -37,7 +37,8 @@ from fastapi import __version__ as fastapi_version
 from starlette.status import HTTP_503_SERVICE_UNAVAILABLE, WS_1013_TRY_AGAIN_LATER
 
 if TYPE_CHECKING:
-    from .policy import Decision
+    from .model.decision import Decision
+
 
 _MOST_NAMED = 10
 

@@ -1,6 +1,6 @@
 """The ``Depends`` face: ``MaintenanceGuard``."""
 
-# No `from __future__ import annotations`: FastAPI reads the annotations of a callable object as they are.
+from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
@@ -19,21 +19,25 @@ from starlette.status import HTTP_303_SEE_OTHER
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from . import metrics
-from .answers import DETAIL, Answer
-from .decorators import mark_of, marked_anywhere
-from .drain import count_guarded
+from .answers.answer import DETAIL, Answer
+from .answers.refusal import can_deny, request_of
 from .exceptions import InvalidConfiguration, MaintenanceActive, WebSocketMaintenanceActive
-from .exemptions import Exemptions
-from .gate import Visit, answer_to_link, mark_around, state_of, visit_at_endpoint
-from .policy import Decision, Facts, Mark, Rule, decide
-from .registry import DEFAULT, AppSwitch, checked_name, registry
-from .responses import can_deny, request_of
-from .route_index import method_of, route_path
-from .routes import declared_path, root_of
-from .snapshot import view_of
-from .state import MaintenanceState
-from .terms import BYPASS, ExemptHandler, ResponseHandler, Terms
+from .gate import metrics
+from .gate.exemptions import Exemptions
+from .gate.gate import answer_to_link, mark_around, state_of
+from .gate.options import BYPASS, ExemptHandler, ResponseHandler, Terms
+from .gate.visits import Visit, visit_at_endpoint
+from .holds.in_flight import count_guarded
+from .model.decision import Decision, Facts, Mark, Rule
+from .model.policy import decide
+from .model.state import MaintenanceState
+from .routing.apps import declared_path, root_of
+from .routing.index import method_of, route_path
+from .routing.marks import mark_of, marked_anywhere
+from .switches.app_switch import DEFAULT, AppSwitch
+from .switches.backend_urls import checked_name
+from .switches.registry import registry
+from .switches.views import view_of
 
 _NO_APP = AppSwitch()
 _unguarded: WeakKeyDictionary[object, AppSwitch] = WeakKeyDictionary()

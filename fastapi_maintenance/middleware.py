@@ -11,20 +11,22 @@ from starlette.responses import Response
 from starlette.status import HTTP_303_SEE_OTHER
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from . import metrics
-from .answers import Answer
+from .answers.answer import Answer
+from .answers.refusal import request_of, with_fallback
 from .backends.base import BaseStateBackend
-from .background import running_loop
-from .bypass import Bypass
-from .drain import Socket, leave
+from .concurrency.io_thread import running_loop
 from .exceptions import InvalidConfiguration, MaintenanceError
-from .exemptions import Exemptions
-from .gate import Gate, Visit, answer_to_link, visit_of
-from .registry import AppSwitch, answering, checked_backend, registry
-from .responses import request_of, with_fallback
-from .routes import check_fastapi
-from .snapshot import view_for
-from .terms import ExemptHandler, ResponseHandler, Terms
+from .gate import metrics
+from .gate.bypass import Bypass
+from .gate.exemptions import Exemptions
+from .gate.gate import Gate, answer_to_link
+from .gate.options import ExemptHandler, ResponseHandler, Terms
+from .gate.visits import Visit, visit_of
+from .holds.in_flight import Socket, leave
+from .routing.selfcheck import check_fastapi
+from .switches.app_switch import AppSwitch, answering
+from .switches.registry import checked_backend, registry
+from .switches.views import view_for
 
 
 class MaintenanceModeMiddleware(BaseHTTPMiddleware):

@@ -18,16 +18,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from .backends.memory import MemoryBackend
-from .control import check_reason
 from .exceptions import InvalidConfiguration
-from .gate import Gate
+from .gate.gate import Gate
 from .guard import MaintenanceGuard, unguarded_app
 from .middleware import MaintenanceModeMiddleware
-from .policy import Decision, Rule
-from .registry import DEFAULT, checked_name, registry
-from .routes import Target, resolve
-from .state import MaintenanceMode, MaintenanceState, as_mode
+from .model.decision import Decision, Rule
+from .model.modes import MaintenanceMode, as_mode
+from .model.state import MaintenanceState
+from .routing.walk import Target, resolve
 from .stores.check import BrokenPromise, check_document_store
+from .switches.app_switch import DEFAULT
+from .switches.backend_urls import checked_name
+from .switches.control import check_reason
+from .switches.registry import registry
 
 __all__ = ["BrokenPromise", "assert_blocked", "assert_open", "check_document_store", "maintenance"]
 

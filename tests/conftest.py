@@ -10,11 +10,12 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from fastapi_maintenance import background, decorators, snapshot
 from fastapi_maintenance.backends import EnvVarBackend
-from fastapi_maintenance.registry import registry
-
-from .stores import PostgresServer, RedisServer
+from fastapi_maintenance.concurrency import io_thread
+from fastapi_maintenance.routing import marks
+from fastapi_maintenance.switches import follower
+from fastapi_maintenance.switches.registry import registry
+from tests.support.stores import PostgresServer, RedisServer
 
 # A busy machine is no failure: how long something takes is measured elsewhere.
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -32,7 +33,7 @@ if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add what the differential test takes."""
-    group = parser.getgroup("differential", "tests/test_differential.py")
+    group = parser.getgroup("differential", "tests/routing/test_differential.py")
     group.addoption("--requests", type=int, default=5_000, help="how many random requests (5000)")
     group.addoption("--seed", type=int, default=0, help="the first scenario's seed (0)")
 
@@ -68,18 +69,18 @@ def _nothing_configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(registry, "_apps", weakref.WeakSet())
     monkeypatch.setattr(registry, "had_app", False)
     monkeypatch.setattr(registry, "_guarded", {})
-    monkeypatch.setattr("fastapi_maintenance.registry._ENVIRONMENT", EnvVarBackend())
+    monkeypatch.setattr("fastapi_maintenance.switches.registry._ENVIRONMENT", EnvVarBackend())
     registry.version += 1  # never back: an app of an earlier test may have kept what it looked up
     for variable in [name for name in os.environ if name.startswith("FASTAPI_MAINTENANCE_")]:
         monkeypatch.delenv(variable)
     yield
-    for view in list(snapshot._followed):
+    for view in list(follower._followed):
         if view._ready is not None:
-            background.submit(view._stop()).result(20)
+            io_thread.submit(view._stop()).result(20)
 
 
 @pytest.fixture
 def nothing_marked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Begin as a process in which no endpoint was ever marked."""
-    monkeypatch.setattr(decorators, "_forced_on_anywhere", False)
-    monkeypatch.setattr(decorators, "_marks_set", 0)
+    monkeypatch.setattr(marks, "_forced_on_anywhere", False)
+    monkeypatch.setattr(marks, "_marks_set", 0)

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from .scripts import ROOT
+from tests.support.scripts import ROOT
 
 HOME = ROOT / ".matrix"
 

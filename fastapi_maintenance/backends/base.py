@@ -8,12 +8,13 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal, TypedDict, TypeVar, Unpack
 
-from .. import background
+from ..concurrency import io_thread
 from ..exceptions import BackendUnavailable, InvalidConfiguration, MaintenanceError
-from ..state import Change, MaintenanceMode, MaintenanceState, as_mode, set_mode
-from ..stores import DocumentStore
-from ..stores.contract import is_switch_name
-from ..stores.switch import OnEmptied, StoredSwitch
+from ..model.change import Change, set_mode
+from ..model.modes import MaintenanceMode, as_mode
+from ..model.state import MaintenanceState
+from ..stores.contract import DocumentStore, is_switch_name
+from ..stores.stored_switch import OnEmptied, StoredSwitch
 
 T = TypeVar("T")
 
@@ -270,7 +271,7 @@ class StoreBackend(StateBackend):
     async def _answer(self, asking: Coroutine[Any, Any, T]) -> T:
         """Return what the store answers in time."""
         try:
-            return await background.bounded(asking, self.timeout_seconds)
+            return await io_thread.bounded(asking, self.timeout_seconds)
         except MaintenanceError:
             raise
         except Exception as error:
@@ -291,17 +292,17 @@ class StoreBackend(StateBackend):
         for sibling in [one for one in self.siblings_made().values() if isinstance(one, StoreBackend)]:
             await sibling.aclose()
         if self.stop_following is not None:
-            await background.run(self.stop_following())
-        await background.run(self.disconnect())
+            await io_thread.run(self.stop_following())
+        await io_thread.run(self.disconnect())
 
     async def get_value(self) -> bool:
         """Return whether anything is blocked now, as the store has it."""
-        state = await background.run(self.load())
+        state = await io_thread.run(self.load())
         return state is not None and state.mode_at(datetime.now(UTC)) is not MaintenanceMode.OFF
 
     async def apply_anywhere(self, change: Change) -> MaintenanceState:
         """Do what ``apply`` does, from any event loop."""
-        return await background.run(self.apply(change))
+        return await io_thread.run(self.apply(change))
 
 
 def _check_options(options: FollowOptions) -> None:

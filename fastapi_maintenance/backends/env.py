@@ -7,7 +7,8 @@ import os
 from typing import Any, ClassVar
 
 from ..exceptions import InvalidConfiguration, ReadOnlyBackend
-from ..state import MaintenanceMode, MaintenanceState, parse_mode
+from ..model.modes import MaintenanceMode, parse_mode
+from ..model.state import MaintenanceState
 from .base import BaseStateBackend
 
 logger = logging.getLogger("fastapi_maintenance")

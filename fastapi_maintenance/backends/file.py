@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Unpack
 
-from ..stores.file import FileStore
+from ..stores.files.store import FileStore
 from .base import FollowOptions, StoreBackend
 
 

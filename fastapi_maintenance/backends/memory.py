@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from datetime import UTC, datetime
 
-from .. import background
-from ..state import Change, MaintenanceMode, MaintenanceState, as_mode
+from ..concurrency import io_thread
+from ..model.change import Change
+from ..model.modes import MaintenanceMode, as_mode
+from ..model.state import MaintenanceState
 from .base import StateBackend
 
 _changing = threading.Lock()
@@ -53,7 +55,7 @@ class MemoryBackend(StateBackend):
         return MemoryBackend()
 
 
-@background.call_after_fork
+@io_thread.call_after_fork
 def _reset_after_fork() -> None:
     global _changing  # noqa: PLW0603 - who was just making a change is in the parent
     _changing = threading.Lock()

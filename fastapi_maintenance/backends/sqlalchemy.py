@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Unpack
 
-from ..stores.sqlalchemy import DEFAULT_KEY, DEFAULT_TABLE, SQLAlchemyStore, ddl
+from ..stores.sql.databases import DEFAULT_TABLE, ddl
+from ..stores.sql.store import DEFAULT_KEY, SQLAlchemyStore
 from .base import FollowOptions, StoreBackend
 
 if TYPE_CHECKING:

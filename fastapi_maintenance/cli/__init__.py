@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         end = arguments.index("--")
         arguments, command = arguments[:end], arguments[end + 1 :]
     try:
-        from .commands import app  # noqa: PLC0415 - an extra
+        from .program import app  # noqa: PLC0415 - an extra
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in ("typer", "rich"):
             raise

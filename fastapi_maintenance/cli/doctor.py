@@ -16,19 +16,25 @@ from starlette.applications import Starlette
 from starlette.status import HTTP_503_SERVICE_UNAVAILABLE
 from starlette.types import ASGIApp, Scope
 
-from .. import background
 from ..backends.base import BaseStateBackend, StoreBackend
+from ..concurrency import io_thread
 from ..exceptions import InvalidConfiguration, MaintenanceActive, MaintenanceError
-from ..exemptions import Exemptions
+from ..gate.exemptions import Exemptions
 from ..guard import MaintenanceGuard
+from ..inspection.apps import middleware_options, switch_of
+from ..inspection.routes import Declared, declared_in
 from ..middleware import MaintenanceModeMiddleware
-from ..openapi import middleware_options, switch_of
-from ..page import in_one_line
-from ..policy import Decision, Facts, Rule, decide
-from ..registry import DEFAULT, AppSwitch, configure_backend, registry
-from ..route_index import route_path
-from ..routes import Declared, Target, check_fastapi, declared_in, resolve, root_of, steps_of
-from ..state import MaintenanceMode, MaintenanceState
+from ..model.decision import Decision, Facts, Rule
+from ..model.modes import MaintenanceMode
+from ..model.policy import decide
+from ..model.state import MaintenanceState
+from ..model.text import in_one_line
+from ..routing.apps import root_of, steps_of
+from ..routing.index import route_path
+from ..routing.selfcheck import check_fastapi
+from ..routing.walk import Target, resolve
+from ..switches.app_switch import DEFAULT, AppSwitch
+from ..switches.registry import configure_backend, registry
 from .store import check_writable, explained, is_file, load, nothing_in, place_of, store_of
 from .terminal import WORDS, at_version, console, hint_at_document, tell, tell_json
 
@@ -140,9 +146,9 @@ async def _writing_and_clock(store: BaseStateBackend) -> AsyncIterator[tuple[str
             yield "writable", "note", "not tried: it is a store of the app's own"
         return
     try:
-        why_not = await background.run(store.try_writing())
+        why_not = await io_thread.run(store.try_writing())
         asked = datetime.now(UTC)
-        clock = await background.run(store.store_time())
+        clock = await io_thread.run(store.store_time())
         answered = datetime.now(UTC)
     except MaintenanceError as error:
         yield "writable", "failed", explained(error, store)

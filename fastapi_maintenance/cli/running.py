@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from ..holds import MaintenanceBlock
+from ..holds.block import MaintenanceBlock
 from .terminal import note
 
 NOT_FOUND = 127

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from .. import background
 from ..backends.base import BaseStateBackend, StoreBackend
 from ..backends.env import EnvVarBackend
 from ..backends.memory import MemoryBackend
-from ..control import list_switches
+from ..concurrency import io_thread
 from ..exceptions import (
     BackendUnavailable,
     InvalidConfiguration,
@@ -17,9 +16,13 @@ from ..exceptions import (
     ReadOnlyBackend,
     UnsupportedByBackend,
 )
-from ..registry import BACKEND_VARIABLE, DEFAULT, backend_from_url, checked_name, made_backend, registry
-from ..state import MaintenanceState, as_mode
-from ..stores.file import FileStore
+from ..model.modes import as_mode
+from ..model.state import MaintenanceState
+from ..stores.files.store import FileStore
+from ..switches.app_switch import DEFAULT
+from ..switches.backend_urls import BACKEND_VARIABLE, backend_from_url, checked_name, made_backend
+from ..switches.control import list_switches
+from ..switches.registry import registry
 
 _PATIENCE_SECONDS = 5.0
 """How long a store may take: an operator waits, where a request can't."""
@@ -114,7 +117,7 @@ def complete_names(ctx: Any, incomplete: str) -> list[str]:
         default = store_of(ctx.params.get("backend"))
         if isinstance(default, StoreBackend):
             default.timeout_seconds = _SECONDS_TO_COMPLETE
-        names = background.submit(default.switch_names()).result(2 * _SECONDS_TO_COMPLETE) or ()
+        names = io_thread.submit(default.switch_names()).result(2 * _SECONDS_TO_COMPLETE) or ()
     except Exception:  # noqa: BLE001 - who presses a key asked for no error
         return []
     return [name for name in names if name.startswith(incomplete)]
@@ -128,10 +131,10 @@ async def load(backend: BaseStateBackend) -> MaintenanceState | None:
         CorruptState: It has something else.
     """
     if isinstance(backend, StoreBackend):
-        state = await background.run(backend.load())
+        state = await io_thread.run(backend.load())
         if state is None and is_file(backend):
             try:
-                await background.run(backend.store.names())  # raises where there is no directory either
+                await io_thread.run(backend.store.names())  # raises where there is no directory either
             except BackendUnavailable as error:
                 raise BackendUnavailable(repr(backend), error.problem) from None
         return state

@@ -18,16 +18,18 @@ from ..exceptions import (
     SwitchIsHeld,
     UnknownBackend,
 )
-from ..page import in_one_line
-from ..registry import DEFAULT
-from ..schedule import Window
-from ..state import Hold, MaintenanceMode, MaintenanceState
+from ..model.modes import MaintenanceMode
+from ..model.state import Hold, MaintenanceState
+from ..model.text import in_one_line
+from ..model.windows.window import Window
+from ..switches.app_switch import DEFAULT
 
 if TYPE_CHECKING:
     import io
 
     from rich.console import Console
     from rich.text import Text
+
 
 PROGRAM = "fastapi-maintenance"
 

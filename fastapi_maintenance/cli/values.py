@@ -8,8 +8,8 @@ import socket
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
 from ..exceptions import InvalidConfiguration
-from ..page import in_one_line
-from ..schedule import zone_named
+from ..model.moments import zone_named
+from ..model.text import in_one_line
 
 SUNDAY = (datetime.now(UTC) + timedelta(days=13 - datetime.now(UTC).weekday())).date()
 """A Sunday to come, for examples."""

@@ -7,7 +7,7 @@ import json
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 
-from .. import background
+from ..concurrency import io_thread
 from .contract import MAX_BYTES, Conflict, DocumentStore, Reading
 
 _SECONDS = 5.0
@@ -29,7 +29,7 @@ def check_document_store(make_store: Callable[[], DocumentStore]) -> None:
     Raises:
         BrokenPromise: One is not kept, and which. An exception of the store's own comes through as it is.
     """
-    background.submit(_check(make_store)).result()
+    io_thread.submit(_check(make_store)).result()
 
 
 async def _check(make_store: Callable[[], DocumentStore]) -> None:
@@ -37,8 +37,8 @@ async def _check(make_store: Callable[[], DocumentStore]) -> None:
     try:
         for check in _CHECKS:
             key = f"check-{uuid.uuid4().hex[:12]}"
-            await background.bounded(check(stores[0], key), 10 * _SECONDS)
-        await background.bounded(_has_one_winner(stores, f"check-{uuid.uuid4().hex[:12]}"), 10 * _SECONDS)
+            await io_thread.bounded(check(stores[0], key), 10 * _SECONDS)
+        await io_thread.bounded(_has_one_winner(stores, f"check-{uuid.uuid4().hex[:12]}"), 10 * _SECONDS)
     finally:
         for store in stores:
             await store.aclose()
@@ -139,7 +139,7 @@ async def _lists_and_wakes(store: DocumentStore, key: str) -> None:
         await _write(store, key, _document("2"), written.revision)
         _must("wake those who watch after each write", await _is_set(woken))
     finally:
-        await background.cancelled([watching])
+        await io_thread.cancelled([watching])
 
 
 async def _is_set(event: asyncio.Event) -> bool:

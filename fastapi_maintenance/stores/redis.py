@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from .. import background
+from ..concurrency import io_thread
+from ..concurrency.per_loop import PerLoop
 from ..exceptions import (
     BackendUnavailable,
     CorruptState,
@@ -22,11 +23,11 @@ from ..exceptions import (
     OutcomeUnknown,
 )
 from .contract import MAX_BYTES, Conflict, DocumentStore, Reading, is_switch_name
-from .per_loop import PerLoop
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
     from redis.asyncio.client import PubSub
+
 
 DEFAULT_KEY = "fastapi-maintenance:{default}"
 """In braces, so that a cluster keeps everything of one switch in one place."""
@@ -155,7 +156,7 @@ class RedisStore(DocumentStore):
         subscription = self._clients.get().pubsub()
         try:
             with self._errors(key):
-                await background.bounded(subscription.subscribe(self._channel(key)), self._seconds)
+                await io_thread.bounded(subscription.subscribe(self._channel(key)), self._seconds)
                 await self._pass_on(subscription, changed)
         finally:
             await _quietly(subscription.aclose())  # type: ignore[no-untyped-call]

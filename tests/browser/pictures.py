@@ -36,15 +36,10 @@ from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
-from fastapi_maintenance import (
-    MaintenanceGuard,
-    MaintenanceModeMiddleware,
-    configure_backend,
-    maintenance_mode_on,
-)
+from fastapi_maintenance import MaintenanceGuard, MaintenanceModeMiddleware, configure_backend, maintenance_mode_on
 from fastapi_maintenance.admin import maintenance_admin
-from tests.commands import environment
-from tests.servers import uvicorn_server
+from tests.support.commands import environment
+from tests.support.servers import uvicorn_server
 
 from .test_page_in_chromium import SWITCHES
 

@@ -23,8 +23,8 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from fastapi_maintenance.admin import maintenance_admin
-from fastapi_maintenance.state import MaintenanceState
-from tests.servers import uvicorn_server
+from fastapi_maintenance.model.state import MaintenanceState
+from tests.support.servers import uvicorn_server
 
 from .test_page_in_chromium import HOSTILE, SCREENSHOTS, SIZES, SWITCHES
 

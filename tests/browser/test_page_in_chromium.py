@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from fastapi_maintenance import Answer, MaintenanceModeMiddleware, set_maintenance_mode
 from fastapi_maintenance.backends import MemoryBackend
-from tests.servers import Server, uvicorn_server
+from tests.support.servers import Server, uvicorn_server
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 SWITCHES = (

@@ -16,28 +16,21 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router
 from starlette.types import Scope
 
-from fastapi_maintenance import (
-    answers,
-    decorators,
-    exemptions,
-    gate,
-    guard,
-    known_targets,
-    policy,
-    responses,
-    route_index,
-    routes,
-)
-from fastapi_maintenance.policy import Mark
-from fastapi_maintenance.verdicts import PASSED_AT_ONCE
+from fastapi_maintenance import guard
+from fastapi_maintenance.answers import answer, refusal
+from fastapi_maintenance.gate import exemptions, gate, visits
+from fastapi_maintenance.gate.decision_cache import PASSED_AT_ONCE
+from fastapi_maintenance.model import decision, policy
+from fastapi_maintenance.model.decision import Mark
+from fastapi_maintenance.routing import apps, compat, index, marks, patterns, target_cache, walk
 
 from .plan import FRONTENDS, LAZY_INCLUDES
 
 Mutant = Callable[[pytest.MonkeyPatch], str | None]
 """Breaks the package; returns where a guard must stand to see it, if it takes one."""
 MUTANTS: dict[str, Mutant] = {}
-Walk: Any = routes._Walk
-Index: Any = route_index.RouteIndex
+Walk: Any = walk._Walk
+Index: Any = index.RouteIndex
 
 
 class BrokenMutant(BaseException):
@@ -70,7 +63,7 @@ def _replace_resolve(monkeypatch: pytest.MonkeyPatch, around: Callable[..., Any]
 
 def _ask_each_route(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the index, which would ask none of those that a mutant is about."""
-    monkeypatch.setattr(Index, "find", lambda *args, **options: route_index.UNSURE)
+    monkeypatch.setattr(Index, "find", lambda *args, **options: index.UNSURE)
 
 
 # What would run.
@@ -210,7 +203,7 @@ def head_does_not_fall_back_to_get(monkeypatch: pytest.MonkeyPatch) -> None:
 @mutant
 def websockets_pass_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
     def resolve(original: Any, app: Any, scope: Scope, **options: Any) -> Any:
-        return routes.Target(runs=False) if scope["type"] == "websocket" else original(app, scope, **options)
+        return walk.Target(runs=False) if scope["type"] == "websocket" else original(app, scope, **options)
 
     _replace_resolve(monkeypatch, resolve)
 
@@ -240,7 +233,7 @@ def an_app_calls_its_routes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     def has_stock_call(original: Any, app: Any) -> bool:
         return isinstance(app, Starlette) or bool(original(app))
 
-    _replace(monkeypatch, routes, "has_stock_call", has_stock_call)
+    _replace(monkeypatch, walk, "has_stock_call", has_stock_call)
 
 
 @mutant
@@ -248,28 +241,28 @@ def a_router_is_called_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
     def has_stock_call(original: Any, app: Any) -> bool:
         return isinstance(app, Router) or bool(original(app))
 
-    _replace(monkeypatch, routes, "has_stock_call", has_stock_call)
+    _replace(monkeypatch, walk, "has_stock_call", has_stock_call)
 
 
 @mutant
 def a_router_looks_into_its_routes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routes, "has_stock_app", lambda router: True)
+    monkeypatch.setattr(walk, "has_stock_app", lambda router: True)
 
 
 @mutant
 def an_endpoint_class_only_dispatches(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = [name for name in routes._DECIDES_WHAT_AN_ENDPOINT_RUNS if name != "__await__"]
-    monkeypatch.setattr(routes, "_DECIDES_WHAT_AN_ENDPOINT_RUNS", names)
+    names = [name for name in compat._DECIDES_WHAT_AN_ENDPOINT_RUNS if name != "__await__"]
+    monkeypatch.setattr(compat, "_DECIDES_WHAT_AN_ENDPOINT_RUNS", names)
 
 
 @mutant
 def whatever_is_called_app_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routes, "reads_app", lambda kind: True)
+    monkeypatch.setattr(apps, "reads_app", lambda kind: True)
 
 
 @mutant
 def no_middleware_calls_its_app(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routes, "reads_app", lambda kind: False)
+    monkeypatch.setattr(apps, "reads_app", lambda kind: False)
 
 
 # What is said about it.
@@ -318,7 +311,7 @@ def marks_belong_to_paths(monkeypatch: pytest.MonkeyPatch) -> None:
         target = original(app, scope, **options)
         if target.mark is not None:
             marks[scope["path"]] = target.mark
-        return routes.Target(target.runs, target.endpoint, marks.get(scope["path"]), target.docs, target.entries)
+        return walk.Target(target.runs, target.endpoint, marks.get(scope["path"]), target.docs, target.entries)
 
     _replace_resolve(monkeypatch, resolve)
 
@@ -330,15 +323,15 @@ def marks_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def mark_of(original: Any, carrier: Any) -> Mark | None:
         return read.setdefault(id(carrier), (carrier, original(carrier)))[1]
 
-    _replace(monkeypatch, routes, "mark_of", mark_of)
+    _replace(monkeypatch, walk, "mark_of", mark_of)
 
 
 @mutant
 def only_the_object_itself_carries_a_mark(monkeypatch: pytest.MonkeyPatch) -> None:
     def mark_of(original: Any, carrier: Any) -> Any:
-        return original(carrier) if decorators._MARK in getattr(carrier, "__dict__", {}) else None
+        return original(carrier) if marks._MARK in getattr(carrier, "__dict__", {}) else None
 
-    _replace(monkeypatch, routes, "mark_of", mark_of)
+    _replace(monkeypatch, walk, "mark_of", mark_of)
 
 
 @mutant
@@ -347,7 +340,7 @@ def marks_of_methods_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
         walk.note_mark(endpoint)
         mark = walk.mark
         target = original(walk, endpoint, *args, **options)
-        return routes.Target(target.runs, target.endpoint, mark, target.docs, target.entries)
+        return walk.Target(target.runs, target.endpoint, mark, target.docs, target.entries)
 
     _replace(monkeypatch, Walk, "http_endpoint", http_endpoint)
 
@@ -390,7 +383,7 @@ def the_index_asks_no_convertor(monkeypatch: pytest.MonkeyPatch) -> None:
         pattern = original(described)
         return pattern and pattern._replace(is_certain=True)
 
-    _replace(monkeypatch, route_index, "_read", read)
+    _replace(monkeypatch, patterns, "_read", read)
 
 
 @mutant
@@ -407,7 +400,7 @@ def the_index_takes_no_path_for_a_parameter_and_a_name(monkeypatch: pytest.Monke
 
 @mutant
 def what_is_known_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(known_targets._Way, "is_still", lambda way, scope: True)
+    monkeypatch.setattr(target_cache._Way, "is_still", lambda way, scope: True)
 
 
 @mutant
@@ -415,7 +408,7 @@ def the_entrance_trusts_what_is_known_by_the_path(monkeypatch: pytest.MonkeyPatc
     def covers(original: Any, visit: Any, *args: Any) -> Any:
         return visit._facts is None or original(visit, *args)
 
-    _replace(monkeypatch, gate.Visit, "covers", covers)
+    _replace(monkeypatch, visits.Visit, "covers", covers)
 
 
 # When it is asked.
@@ -423,12 +416,12 @@ def the_entrance_trusts_what_is_known_by_the_path(monkeypatch: pytest.MonkeyPatc
 
 @mutant
 def nobody_guards_the_entrance(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate._Entrance, "__call__", lambda self, *connection: self.app(*connection))
+    monkeypatch.setattr(gate.Entrance, "__call__", lambda self, *connection: self.app(*connection))
 
 
 @mutant
 def the_entrance_looks_at_the_path_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "_routing_facts", lambda scope: (scope["path"],))
+    monkeypatch.setattr(visits, "_routing_facts", lambda scope: (scope["path"],))
     _ask_each_route(monkeypatch)
 
 
@@ -440,7 +433,7 @@ def only_the_entrance_is_guarded(monkeypatch: pytest.MonkeyPatch) -> None:
     async def late(self: Any, visit: Any, *args: Any) -> Any:
         verdict, receive = await judge(self, visit, *args)
         if verdict.blocked:
-            visit.target = routes.Target(runs=False)
+            visit.target = walk.Target(runs=False)
             verdict = PASSED_AT_ONCE
         return verdict, receive
 
@@ -453,12 +446,13 @@ def only_the_entrance_is_guarded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @mutant
 def a_new_scope_passes_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "_visits_around", lambda *args, **options: [])
+    for module in (gate, visits):
+        monkeypatch.setattr(module, "visits_around", lambda *args, **options: [])
 
 
 @mutant
 def a_new_scope_is_taken_for_the_request_that_it_was_made_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate.Visit, "invalidate", lambda visit, target: setattr(visit, "target", target))
+    monkeypatch.setattr(visits.Visit, "invalidate", lambda visit, target: setattr(visit, "target", target))
 
 
 @mutant
@@ -479,7 +473,7 @@ def the_parts_of_a_batch_share_one_judgement(monkeypatch: pytest.MonkeyPatch) ->
 
 @mutant
 def a_preflight_is_exempt_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate._Entrance, "may_meet_cors", lambda entrance, target: True)
+    monkeypatch.setattr(gate.Entrance, "may_meet_cors", lambda entrance, target: True)
 
 
 @mutant
@@ -489,8 +483,8 @@ def a_preflight_is_exempt_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @mutant
 def a_preflight_is_exempt_up_to_the_first_router(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate._Entrance, "may_meet_cors", lambda entrance, target: False)
-    monkeypatch.setattr(gate.Visit, "covers", lambda visit, entrance, scope: visit.target is None)
+    monkeypatch.setattr(gate.Entrance, "may_meet_cors", lambda entrance, target: False)
+    monkeypatch.setattr(visits.Visit, "covers", lambda visit, entrance, scope: visit.target is None)
 
 
 @mutant
@@ -500,10 +494,10 @@ def a_preflight_is_exempt_up_to_a_router_behind_an_override(monkeypatch: pytest.
 
 @mutant
 def a_preflight_is_exempt_where_an_override_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def may_meet_cors(original: Any, entrance: Any, target: routes.Target) -> bool:
+    def may_meet_cors(original: Any, entrance: Any, target: walk.Target) -> bool:
         return bool(original(entrance, target)) or entrance.router not in target.routers_before_code
 
-    _replace(monkeypatch, gate._Entrance, "may_meet_cors", may_meet_cors)
+    _replace(monkeypatch, gate.Entrance, "may_meet_cors", may_meet_cors)
 
 
 @mutant
@@ -530,7 +524,7 @@ def the_guard_exempts_preflights(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @mutant
 def the_guard_knows_no_mounts(monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(guard, "_mark", lambda scope, visit: decorators.mark_of(scope.get("endpoint")))
+    monkeypatch.setattr(guard, "_mark", lambda scope, visit: marks.mark_of(scope.get("endpoint")))
     return "app"
 
 
@@ -562,12 +556,12 @@ def exemptions_open_what_is_forced_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @mutant
 def delete_is_safe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policy, "SAFE_METHODS", policy.SAFE_METHODS | {"DELETE"})
+    monkeypatch.setattr(policy, "SAFE_METHODS", decision.SAFE_METHODS | {"DELETE"})
 
 
 @mutant
 def handshakes_are_safe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policy, "SAFE_METHODS", policy.SAFE_METHODS | {None})
+    monkeypatch.setattr(policy, "SAFE_METHODS", decision.SAFE_METHODS | {None})
 
 
 @mutant
@@ -577,7 +571,7 @@ def read_only_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @mutant
 def handshakes_are_denied_where_they_can_only_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(responses, "can_deny", lambda scope: True)
+    monkeypatch.setattr(refusal, "can_deny", lambda scope: True)
 
 
 @mutant
@@ -587,7 +581,7 @@ def the_answer_has_no_retry_after(monkeypatch: pytest.MonkeyPatch) -> None:
         del response.headers["retry-after"]
         return response
 
-    _replace(monkeypatch, answers.Answer, "response", response)
+    _replace(monkeypatch, answer.Answer, "response", response)
 
 
 if FRONTENDS:
@@ -604,7 +598,7 @@ if LAZY_INCLUDES:
 
     @mutant
     def an_included_router_matches_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(routes, "is_like_stock", lambda included: isinstance(included.original_router, APIRouter))
+        monkeypatch.setattr(walk, "is_like_stock", lambda included: isinstance(included.original_router, APIRouter))
 
     @mutant
     def includes_have_no_prefix(monkeypatch: pytest.MonkeyPatch) -> None:

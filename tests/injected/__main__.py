@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.matrix import FASTAPIS
-from tests.scripts import ROOT
+from tests.support.scripts import ROOT
 
 from .injection import FINDINGS, WAYS
 from .known import reason_for

@@ -16,8 +16,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.places import Place, file_place, postgres_place, redis_place, sqlite_place
-from tests.stores import PostgresServer, RedisServer
+from tests.support.places import Place, file_place, postgres_place, redis_place, sqlite_place
+from tests.support.stores import PostgresServer, RedisServer
 
 from .contention import Outcome, contend
 

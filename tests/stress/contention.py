@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi_maintenance import MaintenanceState, background
-from tests.places import Place, python
+from fastapi_maintenance import MaintenanceState
+from fastapi_maintenance.concurrency import io_thread
+from tests.support.places import Place, python
 
 from .process import is_whole
 
@@ -95,7 +96,7 @@ def contend(place: Place, *, writers: int, changes: int, readers: int = 2, limit
 def _stored(place: Place) -> MaintenanceState:
     backend = place.backend()
     try:
-        state: MaintenanceState | None = asyncio.run(background.run(backend.load()))
+        state: MaintenanceState | None = asyncio.run(io_thread.run(backend.load()))
     finally:
         asyncio.run(backend.aclose())
     assert state is not None

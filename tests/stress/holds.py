@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from tests.hold_machine import run_machine
-from tests.places import Place
+from tests.support.hold_machine import run_machine
+from tests.support.places import Place
 
 from .__main__ import FULL
 

@@ -16,11 +16,13 @@ import threading
 import time
 from typing import Any
 
-from fastapi_maintenance import BackendUnavailable, CorruptState, DeadlinePassed, MaintenanceState, background
+from fastapi_maintenance import BackendUnavailable, CorruptState, DeadlinePassed, MaintenanceState
 from fastapi_maintenance.backends.base import StoreBackend
-from fastapi_maintenance.snapshot import view_of
-from fastapi_maintenance.state import Change, Hold
-from tests.places import Place
+from fastapi_maintenance.concurrency import io_thread
+from fastapi_maintenance.model.change import Change
+from fastapi_maintenance.model.state import Hold
+from fastapi_maintenance.switches.views import view_of
+from tests.support.places import Place
 
 _SECONDS_BETWEEN_READINGS = 0.001
 """Enough to leave the processors to the writers."""
@@ -65,7 +67,7 @@ async def _read(backend: StoreBackend, stop: threading.Event) -> dict[str, Any]:
     while not stop.is_set():
         await asyncio.sleep(_SECONDS_BETWEEN_READINGS)
         try:
-            state = await background.run(backend.load())
+            state = await io_thread.run(backend.load())
         except BackendUnavailable:
             failed += 1
             continue
@@ -91,7 +93,7 @@ def _wait_for_a_line(then: threading.Event) -> None:
 def main(task: str, place: str, *numbers: str) -> None:
     """Do one process's part."""
     backend = Place.from_json(place).backend()
-    asyncio.run(background.run(backend.load()))  # connected, and all is imported
+    asyncio.run(io_thread.run(backend.load()))  # connected, and all is imported
     print("ready", flush=True)
     sys.stdin.readline()
     if task == "write":

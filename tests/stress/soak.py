@@ -34,9 +34,9 @@ import psutil  # type: ignore[import-untyped]  # it has no types, and its stubs 
 
 from fastapi_maintenance import maintenance_mode_on, set_maintenance_mode
 from fastapi_maintenance.backends.base import StoreBackend
-from tests.commands import environment
-from tests.store_scripts import patient
-from tests.stores import free_port
+from tests.programs.store_scripts import patient
+from tests.support.commands import environment
+from tests.support.stores import free_port
 
 from .toggling import STORES, ended, takes_connections
 

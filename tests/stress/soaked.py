@@ -17,7 +17,7 @@ from fastapi_maintenance import (
     force_maintenance_mode_off,
     in_flight,
 )
-from tests.store_scripts import patient
+from tests.programs.store_scripts import patient
 
 GUARDED = "billing"
 CHUNKS = 50

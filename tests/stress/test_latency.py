@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from benchmarks.latency import measure, percentile
-from tests.places import redis_place
-from tests.stores import RedisServer
+from tests.support.places import redis_place
+from tests.support.stores import RedisServer
 
 BOUND_SECONDS = 1.0
 """Twenty times the goal of the benchmark: here other tests have the processors, and coverage counts lines."""

@@ -22,8 +22,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.commands import environment, run
-from tests.stores import PostgresServer, RedisServer, free_port
+from tests.support.commands import environment, run
+from tests.support.stores import PostgresServer, RedisServer, free_port
 
 WORKERS, CLIENTS = 4, 16
 _REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -74,7 +74,16 @@ def _serving(url: str) -> Iterator[int]:
     port = free_port()
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "uvicorn", "tests.served:app", "--host", "127.0.0.1", "--port", str(port)),
+            *(
+                sys.executable,
+                "-m",
+                "uvicorn",
+                "tests.programs.served:app",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(port),
+            ),
             *("--workers", str(WORKERS), "--no-access-log", "--log-level", "warning"),
         ],
         env=environment({"FASTAPI_MAINTENANCE_BACKEND": url, "PYTHONWARNINGS": "ignore"}),

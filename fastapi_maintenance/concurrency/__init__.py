@@ -1,0 +1,1 @@
+"""The private event loop, and what runs beside it."""

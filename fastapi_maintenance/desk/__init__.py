@@ -1,0 +1,1 @@
+"""The operator's desk: the admin's API and page."""

@@ -1,0 +1,97 @@
+"""Metrics and span attributes by OpenTelemetry, where ``opentelemetry-api`` is installed.
+
+Without an SDK the API does nothing; without the API neither do we. Requests that simply pass are not counted, so they
+pay nothing for this.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from ..model.decision import Decision, Rule
+from ..model.modes import MaintenanceMode
+from ..switches.registry import registry
+from ..switches.view import Knowledge, View
+from ..switches.views import view_of
+
+_METER = "fastapi_maintenance"
+_STRENGTH = {MaintenanceMode.OFF: 0, MaintenanceMode.READ_ONLY: 1, MaintenanceMode.ON: 2}
+
+
+class _Instruments(NamedTuple):
+    blocked: Any
+    exempted: Any
+    current_span: Callable[[], Any]
+
+
+@functools.cache
+def _instruments() -> _Instruments | None:
+    """Return the counters, or ``None`` where the API isn't installed; the gauges are made with them."""
+    try:
+        from opentelemetry import metrics, trace  # noqa: PLC0415 - an optional dependency
+    except ImportError:
+        return None
+    meter = metrics.get_meter(_METER)
+
+    def gauge(name: str, unit: str, description: str, value: Callable[[View], float | None]) -> None:
+        def observe(_: object) -> Iterable[metrics.Observation]:
+            for switch, view in _views():
+                now = value(view)
+                if now is not None:
+                    yield metrics.Observation(now, {"maintenance.switch": switch})
+
+        meter.create_observable_gauge(f"{_METER}.{name}", [observe], unit, description)
+
+    gauge("mode", "1", "The mode that counts: 0 off, 1 read_only, 2 on", _mode)
+    gauge("state.age", "s", "How long ago the store last answered", lambda view: view.status().age_seconds)
+    gauge("store.healthy", "1", "Whether the store answers: 1 or 0", _healthy)
+    return _Instruments(
+        meter.create_counter(f"{_METER}.requests.blocked", "{request}", "Requests that were refused"),
+        meter.create_counter(
+            f"{_METER}.requests.exempted",
+            "{request}",
+            "Requests that passed only by an exemption",
+        ),
+        trace.get_current_span,
+    )
+
+
+def observe() -> None:
+    """Have the gauges observed, from now on."""
+    _instruments()
+
+
+def count(decision: Decision, route: str | None) -> None:
+    """Count a request that was blocked or exempt; ``route`` is the path as it was declared."""
+    if not decision.blocked and decision.rule is not Rule.EXEMPT:
+        return
+    instruments = _instruments()
+    if instruments is None:
+        return
+    attributes = {
+        "maintenance.switch": decision.switch,
+        "maintenance.reason": decision.rule.value if decision.blocked else decision.exemption or "",
+        "http.route": route or "",
+    }
+    (instruments.blocked if decision.blocked else instruments.exempted).add(1, attributes)
+    if decision.blocked:
+        span = instruments.current_span()
+        if span.is_recording():
+            span.set_attribute("maintenance.blocked", True)
+            span.set_attribute("maintenance.switch", decision.switch)
+            span.set_attribute("maintenance.reason", decision.rule.value)
+
+
+def _views() -> list[tuple[str, View]]:
+    return [(switch, view_of(backend)) for switch, backend in registry.in_use()]
+
+
+def _mode(view: View) -> float:
+    return _STRENGTH[view.latest().mode_at(datetime.now(UTC))]
+
+
+def _healthy(view: View) -> float:
+    return view.status().knowledge in (Knowledge.READY, Knowledge.NOT_READY)

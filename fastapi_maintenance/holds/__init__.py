@@ -1,0 +1,1 @@
+"""Blocks of code that hold a switch on or off."""

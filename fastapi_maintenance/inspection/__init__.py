@@ -1,0 +1,1 @@
+"""What an app has: its routes, its middleware and its guards."""

@@ -1,0 +1,1 @@
+"""What maintenance is: pure, without I/O and without a clock."""

@@ -1,0 +1,214 @@
+"""Changes of a state, and how they are applied: once, for all stores."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from ..exceptions import HoldLost, InvalidConfiguration, SwitchIsHeld, UnknownWindow, VersionConflict
+from .limits import MAX_BYTES, MAX_HOLDS, MAX_OWNER, MAX_VERSION, ROOM_FOR_HOLD, ROOM_FOR_MODE, too_large
+from .modes import MaintenanceMode
+from .state import Hold, MaintenanceState, RecentChange
+from .text import check_text, in_one_line
+from .windows.window import MAX_WINDOWS, Window
+
+_MOST_RECENT_CHANGES = 32
+"""How many changes a document remembers, so that none is made twice."""
+_EXPIRED_HOLDS_KEPT_FOR = timedelta(hours=1)
+"""So long a hold that has expired stays in the document: code that comes back from a long sleep finds it expired, and
+not broken by an operator."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A write, carried out at the store as a whole or not at all: fields to set, holds and windows to put and drop."""
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    put_holds: Mapping[str, Hold] = field(default_factory=dict)
+    ttl: timedelta | None = None
+    """For how long the put holds live from now, by the store's clock; ``None``: as they say themselves."""
+    drop_holds: frozenset[str] = frozenset()
+    break_holds: bool = False
+    """Drop all holds."""
+    put_windows: Mapping[str, Window] = field(default_factory=dict)
+    drop_windows: frozenset[str] = frozenset()
+    ends_windows_at: datetime | None = None
+    """End the occurrences that go on then, by the clock of who asks: windows are judged by that, not by a store's."""
+    expected_version: int | None = None
+    """Refuse unless the state is at this version."""
+    required_holds: frozenset[str] = frozenset()
+    """Refuse unless these holds are there; a renewal also where one of them has expired."""
+    required_windows: frozenset[str] = frozenset()
+    """Refuse unless these windows are there."""
+    refuse_while_held: bool = False
+    """Refuse while an on-hold is alive."""
+    is_renewal: bool = False
+    """Only prolongs holds: neither the next version nor news."""
+    forgets: bool = False
+    """Forget the switch: whatever the document has, it is off and says nothing more."""
+    by: str | None = None
+    """Who makes it, for people."""
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Makes a retry harmless: a store makes the change with one id once."""
+
+    def __post_init__(self) -> None:
+        """Keep the name of who makes it short: it is for people."""
+        if self.by is not None:
+            check_text(self.by, "by")
+            object.__setattr__(self, "by", self.by[:MAX_OWNER])
+
+    def check(self, state: MaintenanceState, now: datetime) -> None:
+        """Raise the ``ChangeRejected`` that says so where what the change requires isn't so."""
+        if self.expected_version is not None and self.expected_version != state.version:
+            raise VersionConflict(self.expected_version, state.version)
+        lost = self.required_holds - state.holds.keys()
+        if lost:
+            raise HoldLost(sorted(lost))
+        expired = self.required_holds - state.holds_at(now).keys()
+        if expired and self.is_renewal:
+            raise HoldLost(sorted(expired), expired=True)
+        known = state.windows.keys() | state.unreadable_windows.keys()
+        unknown = self.required_windows - known
+        if unknown:
+            raise UnknownWindow(sorted(unknown), sorted(known))
+        if self.refuse_while_held:
+            owners = sorted(in_one_line(hold.owner) for hold in state.holds_at(now).values() if hold.kind == "on")
+            if owners:
+                raise SwitchIsHeld(owners)
+
+    def holds_after(self, holds: Mapping[str, Hold], now: datetime) -> dict[str, Hold]:
+        """Return the holds that follow ``holds``, which are those that have not expired."""
+        kept = {} if self.break_holds else {id_: hold for id_, hold in holds.items() if id_ not in self.drop_holds}
+        expiry = {} if self.ttl is None else {"expires_at": now + self.ttl}
+        put = {id_: _put_over(kept.get(id_), hold, **expiry) for id_, hold in self.put_holds.items()}
+        return {**kept, **put}
+
+    def applied_to(self, state: MaintenanceState, now: datetime) -> MaintenanceState:
+        """Return the state that follows ``state``.
+
+        Raises:
+            VersionConflict, HoldLost, UnknownWindow, SwitchIsHeld: A requirement of the change isn't met.
+            InvalidConfiguration: It has too many windows or holds.
+        """
+        self.check(state, now)
+        after = self.after(state, now)
+        self.check_room(state, after)
+        return after
+
+    def check_room(self, before: MaintenanceState, after: MaintenanceState) -> None:
+        """Raise ``InvalidConfiguration`` where more windows or holds would leave too little room for a mode."""
+        more_windows = bool(after.windows.keys() - before.windows.keys())
+        if more_windows and len(after.windows) + len(after.unreadable_windows) > MAX_WINDOWS:
+            raise InvalidConfiguration(
+                f"{MAX_WINDOWS} windows are planned already, nothing was changed: cancel one first, "
+                "or let one window recur (rrule)"
+            )
+        more_holds = bool(after.holds.keys() - before.holds.keys())
+        if more_holds and len(after.holds) > MAX_HOLDS:
+            raise InvalidConfiguration(f"{MAX_HOLDS} blocks hold the switch already, nothing was changed")
+        if more_windows or more_holds:
+            limit = MAX_BYTES - ROOM_FOR_MODE - (ROOM_FOR_HOLD if more_windows else 0)
+            size = len(after.model_copy(update=_WITHOUT_MODE).to_json())
+            if size > limit:
+                raise too_large(size, limit)
+
+    def after(self, state: MaintenanceState, now: datetime) -> MaintenanceState:
+        """Return the state that would follow ``state``, whatever the change requires."""
+        if self.forgets:
+            state = MaintenanceState(epoch=state.epoch, version=state.version, recent_changes=state.recent_changes)
+        holds = state.holds_at(now - _EXPIRED_HOLDS_KEPT_FOR)
+        update: dict[str, Any] = {"holds": self.holds_after(holds, now), "windows": self._windows_after(state)}
+        if not self.is_renewal:
+            made = RecentChange(id=self.id, by=self.by, at=now, what=self.summary)
+            update |= self.fields
+            if update.get("since") is not None:
+                update["since"] = self._since(state, update["since"], now)
+            update |= {
+                "epoch": state.epoch if state.epoch and state.version < MAX_VERSION else self.id,
+                "version": state.version + 1 if state.version < MAX_VERSION else 1,
+                "updated_by": self.by,
+                "updated_at": now,
+                "recent_changes": (*state.recent_changes, made)[-_MOST_RECENT_CHANGES:],
+                "restored": False,
+                "forgotten": self.forgets,
+            }
+        return state.model_copy(update=update).without_unreadable(self.drop_windows)
+
+    def _since(self, state: MaintenanceState, since: datetime, now: datetime) -> datetime | None:
+        """Return when the maintenance began that this change goes on with, or begins."""
+        if state.stored_mode_at(now) is not MaintenanceMode.OFF:
+            return state.since  # a maintenance that is corrected began when it began
+        going_on = state.timetable.all_at(since) if state.windows else ()
+        return min((occurrence.start for occurrence in going_on), default=since)
+
+    @property
+    def summary(self) -> str:
+        """The change in a few words, for people."""
+        parts = {
+            "forgotten": self.forgets,
+            str(self.fields.get("mode", "")): "mode" in self.fields,
+            "holds broken": self.break_holds,
+            "held": bool(self.put_holds),
+            "hold dropped": bool(self.drop_holds),
+            "window planned": bool(self.put_windows),
+            "window cancelled": bool(self.required_windows),
+        }
+        return ", ".join(part for part, applies in parts.items() if applies)
+
+    def _windows_after(self, state: MaintenanceState) -> dict[str, Window]:
+        ended = {}
+        if self.ends_windows_at is not None:
+            # The occurrence's own start is what is marked, so that a clock that is ahead ends nothing else.
+            ended = {active.window.id: active.start for active in state.timetable.all_at(self.ends_windows_at)}
+        if not (self.put_windows or self.drop_windows or ended):
+            return state.windows
+        kept = {id_: window for id_, window in state.windows.items() if id_ not in self.drop_windows}
+        windows = {id_: _ended(window, ended.get(id_)) for id_, window in kept.items()}
+        return {**windows, **{id_: _put_over(windows.get(id_), window) for id_, window in self.put_windows.items()}}
+
+
+_WITHOUT_MODE: dict[str, Any] = {
+    name: MaintenanceState.model_fields[name].get_default()
+    for name in ("reason", "since", "until", "retry_after", "updated_by", "recent_changes")
+}
+"""What a state is measured without, when the room that is left for these is what matters."""
+
+_T = TypeVar("_T", Hold, Window)
+
+
+def _put_over(former: _T | None, new: _T, **update: Any) -> _T:
+    """Return what is put in the place of ``former``, whose members that this version does not know stay."""
+    kept = {} if former is None else former.model_extra or {}
+    return new.model_copy(update={**kept, **(new.model_extra or {}), **update}) if kept or update else new
+
+
+def _ended(window: Window, start: datetime | None) -> Window:
+    """Return a window whose occurrences up to ``start`` are over."""
+    if start is None or (window.ended is not None and window.ended >= start):
+        return window
+    return window.model_copy(update={"ended": start})
+
+
+def set_mode(
+    mode: MaintenanceMode,
+    *,
+    now: datetime,
+    reason: str | None = None,
+    until: datetime | None = None,
+    retry_after: int | None = None,
+    by: str | None = None,
+    **requirements: Any,
+) -> Change:
+    """Return the change that stores ``mode``; reason, end and retry_after belong to it and replace the former ones.
+
+    A maintenance that goes on already keeps its ``since``. To store "off" also ends the occurrences of windows that go
+    on: who opens a service wants it open. ``requirements`` are the other members of ``Change``, such as
+    ``expected_version``.
+    """
+    since = None if mode is MaintenanceMode.OFF else now
+    fields = {"mode": mode, "reason": reason, "since": since, "until": until, "retry_after": retry_after}
+    ends_windows_at = now if mode is MaintenanceMode.OFF else None
+    return Change(fields=fields, ends_windows_at=ends_windows_at, by=by, **requirements)

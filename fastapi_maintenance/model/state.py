@@ -1,0 +1,390 @@
+"""The state of one switch, and how a change makes the next state of it.
+
+Everything here is a pure function of its arguments.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+)
+from pydantic_core import from_json, to_json
+
+from ..exceptions import CorruptState
+from .limits import MAX_BYTES, MAX_RETRY_AFTER, MAX_VERSION, checked_size
+from .modes import RANKED, STRENGTH, MaintenanceMode
+from .moments import UNIX_EPOCH, from_milliseconds, to_milliseconds
+from .text import in_one_line
+from .windows.timetable import Occurrence, Outlook, Step, Timetable
+from .windows.window import MAX_WINDOWS, Window
+
+_LONGEST_PROBLEM = 300
+
+
+_TIMETABLE = "_known_timetable"
+"""Where a state keeps what it has worked out of its windows: beside the fields, so neither compared nor stored."""
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        msg = f"{moment.isoformat()} is out of range"
+        raise ValueError(msg) from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+"""A time in Python's own UTC. Pydantic's timezone crashes a process that frees it at its end (pydantic-core 2.50)."""
+
+
+Milliseconds = Annotated[
+    Moment,
+    BeforeValidator(from_milliseconds),
+    PlainSerializer(to_milliseconds, return_type=int, when_used="json"),
+]
+"""A time that stores compare with their own clock: in JSON the milliseconds since 1970."""
+
+
+class Hold(BaseModel):
+    """A temporary override by running code: for as long as it lives, the switch is held on or off."""
+
+    # Members that only newer versions know are kept.
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    kind: Literal["on", "off"]
+    owner: str = ""
+    """Whose it is, for people: host, process, function."""
+    reason: str | None = None
+    expires_at: Milliseconds | None = None
+    """When it is gone unless it was renewed; ``None``: not by itself."""
+    masks: frozenset[str] = frozenset()
+    """Ids of the on-holds that an off-hold opens: those that enclose it in its own execution context."""
+
+
+class RecentChange(BaseModel):
+    """A change that the document remembers."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    id: str
+    by: str | None = None
+    at: Moment | None = None
+    what: str = ""
+    """For people."""
+
+
+class UnreadableWindow(NamedTuple):
+    """A stored window that can't be understood here: it is kept, and does not apply."""
+
+    stored: Any
+    problem: str
+
+
+class Explanation(NamedTuple):
+    """What clients are told of a maintenance."""
+
+    reason: str | None = None
+    until: datetime | None = None
+    """When it is known to end."""
+    retry_after: int | None = None
+    """After how many seconds to come back while the end isn't known; ``None``: the app's answer says it."""
+
+
+_NOTHING_PLANNED = Outlook([Step(UNIX_EPOCH, 0)], None)
+
+
+class MaintenanceState(BaseModel):
+    """What is known of one switch: immutable, a change makes a new one with the next ``version``.
+
+    ``mode`` is the stored mode, what an operator set; ``mode_at(now)`` is what counts.
+    """
+
+    # Members that only newer versions know are kept.
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
+
+    schema_: Literal[1] = Field(default=1, validation_alias="schema", serialization_alias="schema")
+    epoch: str = ""
+    """The life of the document: another one means that the store was emptied in between."""
+    version: int = Field(default=0, ge=0, le=MAX_VERSION)
+    """Grows with each change within an epoch."""
+    mode: MaintenanceMode = MaintenanceMode.OFF
+    reason: str | None = None
+    since: Moment | None = None
+    """When the maintenance began that ``mode`` makes: to store a mode again, or another one that blocks, keeps it."""
+    until: Moment | None = None
+    retry_after: int | None = Field(default=None, ge=0, le=MAX_RETRY_AFTER)
+    """After how many seconds clients are told to come back while the end isn't known."""
+    holds: dict[str, Hold] = Field(default_factory=dict)
+    windows: dict[str, Window] = Field(default_factory=dict, max_length=MAX_WINDOWS)
+    """The planned periods of maintenance, by their ids."""
+    updated_by: str | None = None
+    updated_at: Moment | None = None
+    recent_changes: tuple[RecentChange, ...] = ()
+    """The last changes, renewals of holds apart; the last of them made this version."""
+    restored: bool = False
+    """Whether this document was put back into a store that had lost it, and nobody has changed it since."""
+    forgotten: bool = False
+    """Whether the switch was forgotten, and nobody has set it since."""
+    _unreadable: dict[str, UnreadableWindow] = PrivateAttr(default_factory=dict)
+
+    @field_validator("windows")
+    @classmethod
+    def _by_their_ids(cls, windows: dict[str, Window]) -> dict[str, Window]:
+        for id_, window in windows.items():
+            if id_ != window.id:
+                msg = f"window {window.id!r} is stored as {id_!r}"
+                raise ValueError(msg)
+        return windows
+
+    @property
+    def unreadable_windows(self) -> Mapping[str, UnreadableWindow]:
+        """The stored windows that can't be understood here, by their ids."""
+        return self._unreadable
+
+    @property
+    def timetable(self) -> Timetable:
+        """The windows, made ready to be asked."""
+        made: tuple[dict[str, Window], Timetable] | None = self.__dict__.get(_TIMETABLE)
+        if made is None or made[0] is not self.windows:  # a copy takes along what was made of the former windows
+            made = self.__dict__[_TIMETABLE] = self.windows, Timetable(self.windows.values())
+        return made[1]
+
+    def prepare(self, now: datetime, former: MaintenanceState | None = None) -> None:
+        """Work out what the windows say at ``now``: the first time it takes longer, and no request should wait.
+
+        What ``former`` has worked out is taken over if it has the same windows.
+        """
+        if not self.windows:
+            return
+        if former is not None and former.windows == self.windows:
+            self.__dict__[_TIMETABLE] = self.windows, former.timetable
+        self.timetable.at(now)
+
+    def mode_at(self, now: datetime, *, instead: bool | None = None) -> MaintenanceMode:
+        """Return the mode that counts at ``now``.
+
+        An on-hold that no off-hold masks wins; then any off-hold opens; then the stored mode until its end, or a
+        window, whichever blocks more. ``instead`` (an app's ``enable_maintenance``) stands in for these two.
+        """
+        planned = RANKED[self.timetable.at(now).rank] if self.windows and instead is None else MaintenanceMode.OFF
+        return self._mode_at(now, planned, instead)
+
+    def _mode_at(self, now: datetime, planned: MaintenanceMode, instead: bool | None = None) -> MaintenanceMode:
+        """Return the mode that counts at ``now``, when windows make ``planned``."""
+        if self.holds:
+            # Where no on-hold closes, there is an off-hold: alone, or masking the others.
+            return MaintenanceMode.ON if _closing(self.holds) else MaintenanceMode.OFF
+        if instead is not None:
+            return MaintenanceMode.ON if instead else MaintenanceMode.OFF
+        mode = self.stored_mode_at(now)
+        return planned if STRENGTH[planned] > STRENGTH[mode] else mode
+
+    def stored_mode_at(self, now: datetime) -> MaintenanceMode:
+        """Return the stored mode, which is off after its end."""
+        return MaintenanceMode.OFF if self.until is not None and now >= self.until else self.mode
+
+    def holds_at(self, now: datetime) -> dict[str, Hold]:
+        """Return the holds that have not expired at ``now``, by the store's clock."""
+        return {id_: hold for id_, hold in self.holds.items() if hold.expires_at is None or now < hold.expires_at}
+
+    def without_expired_holds(self, now: datetime) -> Self:
+        """Return the state without the holds that have expired at ``now``, by the store's clock.
+
+        A store's state is read so. From then on its holds apply until another reading says that they are gone: this
+        host's clock says nothing of a hold that is being renewed while this process stands still.
+        """
+        living = self.holds_at(now) if self.holds else self.holds
+        return self if len(living) == len(self.holds) else self.model_copy(update={"holds": living})
+
+    def remembers(self, change_id: str) -> bool:
+        """Return whether a change is one of the last that were made."""
+        return any(change.id == change_id for change in self.recent_changes)
+
+    def remembers_all_since(self, base: MaintenanceState) -> bool:
+        """Return whether every change that was made since ``base`` is still remembered."""
+        is_same = self.epoch == base.epoch or not base.epoch
+        return is_same and 0 <= self.version - base.version <= len(self.recent_changes)
+
+    def explanation_at(self, now: datetime, *, instead: bool | None = None) -> Explanation:
+        """Return what to tell clients at ``now``.
+
+        It belongs to what closes: while code holds the switch on, or ``instead`` closes, the end is not known. Of a
+        stored mode and windows it is the end of all that follow each other without a gap.
+        """
+        for hold in _closing(self.holds) if self.holds else ():
+            return Explanation(hold.reason or self.reason, None, self.retry_after)
+        if instead is not None:
+            return Explanation()
+        mode = self.stored_mode_at(now)
+        until, reason = self.until, self.reason
+        if self.windows:
+            segment = self.timetable.at(now)
+            if segment.occurrence is not None:
+                planned, of_window = RANKED[segment.rank], segment.occurrence.window.reason
+                if STRENGTH[planned] > STRENGTH[mode]:
+                    return Explanation(of_window, self.timetable.closed_until(now, planned))
+                reason = reason or (of_window if planned is mode else None)
+            until = self._end(mode)
+        if self.until is not None and now >= self.until:
+            return Explanation()
+        return Explanation(reason, until, self.retry_after)
+
+    def _end(self, mode: MaintenanceMode) -> datetime | None:
+        """Return when neither the stored mode goes on, which is ``mode``, nor a window that blocks as much."""
+        if self.until is None or mode is MaintenanceMode.OFF:
+            return self.until
+        return self.timetable.closed_until(self.until, mode)
+
+    def next_change_at(self, now: datetime) -> datetime | None:
+        """Return when another mode will count, unless somebody changes the state before.
+
+        ``None``: never, or that is not in sight, or nobody can say. That is so while code holds the switch: it renews
+        its holds before they expire, until it gives them back.
+        """
+        if self.holds:
+            return None
+        outlook = self.timetable.outlook(now) if self.windows else _NOTHING_PLANNED
+        ends = [self.until, *(step.since for step in outlook.steps)]
+        mode, rank, ahead = self.mode_at(now), outlook.steps[0].rank, deque(outlook.steps[1:])
+        for moment in sorted({end for end in ends if end is not None and end > now}):
+            if outlook.horizon is not None and moment >= outlook.horizon:
+                break
+            if ahead and ahead[0].since == moment:
+                rank = ahead.popleft().rank
+            if self._mode_at(moment, RANKED[rank]) is not mode:
+                return moment
+        return None
+
+    def same_until(self, now: datetime) -> datetime | None:
+        """Return until when mode and explanation stay what they are at ``now``; ``None``: for ever."""
+        ends = [self.until]
+        if self.windows:
+            ends.append(self.timetable.at(now).until)
+        return min((end for end in ends if end is not None and end > now), default=None)
+
+    def upcoming(self, now: datetime, limit: int) -> list[Occurrence]:
+        """Return the next occurrences of windows that have not begun at ``now``, at most ``limit``, in order."""
+        return self.timetable.upcoming(now, limit)
+
+    def windows_left(self, now: datetime) -> list[Window]:
+        """Return the windows that are not over at ``now``."""
+        over = self.timetable.over(now)
+        return [window for id_, window in self.windows.items() if id_ not in over]
+
+    def to_json(self) -> bytes:
+        """Return the document as it is stored.
+
+        Raises:
+            InvalidConfiguration: It is larger than a document may be.
+        """
+        document: dict[str, Any] = {"schema": 1, "epoch": self.epoch, "version": self.version, "mode": self.mode.value}
+        document |= self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        if self._unreadable:
+            kept = {id_: window.stored for id_, window in self._unreadable.items()}
+            document["windows"] = {**(document.get("windows") or {}), **kept}
+        return checked_size(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode())
+
+    @classmethod
+    def from_json(cls, raw: bytes | str, *, where: str) -> Self:
+        """Return the state of a stored document; ``where`` names the place in the error.
+
+        Raises:
+            CorruptState: It is no document, one of another schema, or larger than one may be.
+        """
+        if len(raw) > MAX_BYTES:
+            raise CorruptState(where, f"more than {MAX_BYTES} bytes")
+        try:
+            state = cls.model_validate_json(raw, strict=True)
+        except ValidationError as error:
+            state = cls._readable_part(raw, error, where)
+        if "schema_" not in state.model_fields_set:
+            raise CorruptState(where, "it does not say which schema it has")
+        return state
+
+    @classmethod
+    def _readable_part(cls, raw: bytes | str, error: ValidationError, where: str) -> Self:
+        """Return the state of a document without the windows that can't be read, if these are the only problem."""
+        try:
+            document = from_json(raw)
+            windows = document["windows"].items()
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise CorruptState(where, problem_of(error)) from None
+        unreadable: dict[str, UnreadableWindow] = {}
+        readable: dict[str, Any] = {}
+        for id_, stored in windows:
+            problem = _problem_of_window(id_, stored)
+            if problem is None and len(readable) == MAX_WINDOWS:
+                problem = f"there are more than {MAX_WINDOWS} windows"
+            if problem is None:
+                readable[id_] = stored
+            else:
+                unreadable[id_] = UnreadableWindow(stored, problem)
+        try:
+            state = cls.model_validate_json(to_json({**document, "windows": readable}), strict=True)
+        except ValidationError as other:
+            raise CorruptState(where, problem_of(other)) from None
+        return state.with_unreadable(unreadable)
+
+    def with_unreadable(self, unreadable: dict[str, UnreadableWindow]) -> Self:
+        """Return the state with these windows that can't be read."""
+        state = self.model_copy()
+        state._unreadable = unreadable  # noqa: SLF001 - of this very class
+        return state
+
+    def without_unreadable(self, ids: frozenset[str]) -> Self:
+        """Return the state without these windows that can't be read."""
+        if not ids & self._unreadable.keys():
+            return self
+        return self.with_unreadable({id_: window for id_, window in self._unreadable.items() if id_ not in ids})
+
+
+def _problem_of_window(id_: str, stored: Any) -> str | None:
+    """Return what is wrong with a stored window, if anything is."""
+    try:
+        window = Window.model_validate_json(to_json(stored), strict=True)
+    except ValidationError as error:
+        return problem_of(error)
+    return None if window.id == id_ else f"window {window.id!r} is stored as {id_!r}"
+
+
+def problem_of(error: ValidationError) -> str:
+    """Return the first problem of a document, with its place: in one line, for logs that keep them apart by lines."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return in_one_line(f"{place}: {first['msg']}" if place else first["msg"])[:_LONGEST_PROBLEM]
+
+
+def _closing(holds: Mapping[str, Hold]) -> list[Hold]:
+    """Return the on-holds that no off-hold masks."""
+    masked = frozenset().union(*(hold.masks for hold in holds.values() if hold.kind == "off"))
+    return [hold for id_, hold in holds.items() if hold.kind == "on" and id_ not in masked]
+
+
+def is_plain(state: MaintenanceState) -> bool:
+    """Return whether a plain boolean says all that a state says."""
+    return (
+        state.mode is not MaintenanceMode.READ_ONLY
+        and not state.model_extra
+        and not state.unreadable_windows
+        and not state.forgotten
+        and not state.holds
+        and not state.windows
+        and state.reason is None
+        and state.until is None
+        and state.retry_after is None
+    )

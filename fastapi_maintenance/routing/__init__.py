@@ -1,0 +1,1 @@
+"""What the router would run. Nothing else reads FastAPI's insides."""

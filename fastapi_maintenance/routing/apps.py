@@ -1,0 +1,144 @@
+"""Apps, routers and the middleware around them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import CellType, FunctionType, MethodType
+from typing import Any
+
+from fastapi.routing import APIRoute
+from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Host, Mount, Router
+from starlette.types import ASGIApp, Scope
+
+from .compat import FASTAPI_SCOPE_KEY, is_included
+from .wrappers import reads_app
+
+
+def root_of(app: ASGIApp | None) -> Router | Starlette | None:
+    """Return the router or app that ``app`` leads to, or ``None``."""
+    for step in steps_of(app):
+        if isinstance(step, (Router, Starlette)):
+            return step
+    return None
+
+
+def router_of(app: Starlette) -> Router:
+    """Return the router that an app's requests come to: that of its middleware stack, once this is built."""
+    behind = () if app.middleware_stack is None else steps_of(app.middleware_stack)
+    return next((step for step in behind if isinstance(step, Router)), app.router)
+
+
+def declared_path(scope: Scope) -> str | None:
+    """Return the path, as it was declared, of the route that the router has come to; with the mounts before it."""
+    route = scope.get("route")
+    context = scope.get(FASTAPI_SCOPE_KEY, {}).get("effective_route_context")
+    # It stays there when the way goes on into what is mounted.
+    if context is not None and (context.original_route is route or is_included(route)):
+        route = getattr(context, "starlette_route", None) or context
+    path = getattr(route, "path", None)
+    if not isinstance(path, str):
+        return None
+    root_path: str = scope.get("root_path", "")
+    return root_path.removeprefix(scope.get("app_root_path", root_path)) + path
+
+
+def routers_of(app: ASGIApp) -> Iterator[Router]:
+    """Yield the routers that an app leads to, outermost first, by reading lists alone: that leaves no traces."""
+    seen: set[int] = set()
+    apps = [app]
+    while apps:
+        root = root_of(apps.pop())
+        router = router_of(root) if isinstance(root, Starlette) else root
+        if router is None or id(router) in seen:
+            continue
+        seen.add(id(router))
+        yield router
+        apps.append(router.default)
+        for route in router.routes:
+            if isinstance(route, (Mount, Host)):
+                apps.append(mounted_app(route))
+            elif is_included(route):
+                apps.append(route.original_router)  # type: ignore[attr-defined]
+            elif not isinstance(route, APIRoute):
+                apps.append(getattr(route, "app", None))  # type: ignore[arg-type]
+
+
+def cors_of(app: Any) -> CORSMiddleware | None:
+    """Return Starlette's own ``CORSMiddleware`` around an endpoint: it calls nothing for a preflight."""
+    for step in steps_of(app):
+        if isinstance(step, (Router, Starlette)):
+            break
+        if type(step) is CORSMiddleware:
+            return step
+    return None
+
+
+def wrap_innermost(router: Router, wrap: Callable[[ASGIApp], ASGIApp]) -> bool:
+    """Put something between a router's own middleware and the router; return whether that middleware lets us."""
+    for step in steps_of(router.middleware_stack, _kept):
+        if step is router:
+            break  # it has none
+        inner = _kept(step)
+        if isinstance(inner, MethodType) and inner.__self__ is router:
+            if isinstance(step, FunctionType):
+                _cell_of_app(step).cell_contents = wrap(inner)
+            else:
+                step.app = wrap(inner)
+            return True
+    return False
+
+
+def steps_of(app: Any, inner_of: Callable[[Any], Any] | None = None) -> Iterator[Any]:
+    """Yield ``app`` and what it wraps, outermost first. A router or Starlette app ends the way.
+
+    ``inner_of`` returns what one step wraps; by default what its code is seen to call.
+    """
+    seen: set[int] = set()
+    while app is not None and id(app) not in seen:
+        seen.add(id(app))
+        yield app
+        app = (inner_of or _wrapped)(app)
+
+
+def _wrapped(app: Any) -> Any:
+    """Return the ASGI app that a middleware calls: an ``.app`` that its own code never reads is none."""
+    inner = _kept(app)
+    if inner is None or isinstance(app, (FunctionType, MethodType)) or reads_app(type(app)):
+        return inner
+    return None
+
+
+def _kept(app: Any) -> Any:
+    """Return the ASGI app that a middleware keeps: its ``.app``, or a closure's variable ``app``.
+
+    A router's own middleware ends at the bound method ``router.app``, which leads to the router.
+    """
+    if isinstance(app, MethodType):
+        owner = app.__self__
+        return owner if isinstance(owner, Router) and getattr(app, "__name__", "") in ("app", "__call__") else None
+    if not isinstance(app, FunctionType):
+        return getattr(app, "app", None)
+    try:
+        return _cell_of_app(app).cell_contents
+    except ValueError:  # no such variable, or none yet
+        return None
+
+
+def bypasses_entrance(app: Any, around: Any) -> bool:
+    """Return whether ``app`` is the bound method ``router.app`` and ``around`` is not that router's entrance."""
+    return (
+        isinstance(app, MethodType) and getattr(app, "__name__", "") == "app" and not hasattr(around, "is_innermost")
+    )
+
+
+def _cell_of_app(closure: FunctionType) -> CellType:
+    """Return where a closure keeps its variable ``app``, or raise ``ValueError``."""
+    return (closure.__closure__ or ())[closure.__code__.co_freevars.index("app")]
+
+
+def mounted_app(route: Mount | Host) -> Any:
+    """Return what is mounted; a mount knows it also where its middleware hides it."""
+    hidden = getattr(route, "_base_app", None)
+    return hidden if hidden is not None and root_of(route.app) is None else route.app

@@ -1,0 +1,100 @@
+"""What a file contains: a bare word or a document."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import hashlib
+import os
+from datetime import timedelta
+
+from ...exceptions import CorruptState
+from ...model.limits import MAX_VERSION
+from ...model.modes import MaintenanceMode, parse_mode
+from ...model.moments import UNIX_EPOCH
+from ...model.state import MaintenanceState, is_plain
+from ..contract import MAX_BYTES, Reading
+
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_BARE = "bare "
+"""The epoch of a bare word begins with this."""
+
+
+def read_content(fd: int) -> bytes:
+    """Return what a file has, up to one byte more than it may have."""
+    raw = b""
+    while len(raw) <= MAX_BYTES and (part := os.read(fd, MAX_BYTES + 1 - len(raw))):
+        raw += part
+    return raw
+
+
+def revision_of(content: bytes, file: os.stat_result) -> str:
+    """Return the revision of a file. Modification times repeat on fast writes, and contents do as well."""
+    digest = hashlib.blake2b(content, digest_size=16).hexdigest()
+    return f"{file.st_ino}-{file.st_mtime_ns}-{file.st_size}-{digest}"
+
+
+def to_document(found: Reading, file: os.stat_result | None, *, where: str) -> Reading:
+    """Return the document that a file's content stands for, in place of the content.
+
+    Raises:
+        CorruptState: It is neither a word nor a document.
+    """
+    if found.content is None or file is None:
+        return found
+    try:
+        return found._replace(content=_document_of(found.content, file))
+    except ValueError as error:
+        raise CorruptState(where, str(error), revision=found.revision) from None
+
+
+def _document_of(content: bytes, file: os.stat_result) -> bytes:
+    """Return the document that a file's content stands for, or raise a ``ValueError`` that says what is wrong."""
+    if len(content) > MAX_BYTES:
+        msg = f"more than {MAX_BYTES} bytes"
+        raise ValueError(msg)
+    try:
+        # PowerShell's echo writes UTF-16.
+        text = (
+            content.decode("utf-16") if content.startswith(_UTF16) else content.removeprefix(codecs.BOM_UTF8).decode()
+        )
+    except UnicodeDecodeError:
+        msg = "it is no text"
+        raise ValueError(msg) from None
+    text = text.strip()
+    if not text:
+        msg = "it is empty; write 1 or 0 into it, or remove it, which means off"
+        raise ValueError(msg)
+    if text.startswith("{"):
+        return text.encode()
+    try:
+        mode = parse_mode(text)
+    except ValueError:
+        msg = f"{text[:20]!r} is neither 1/on/true/yes, 0/off/false/no or read_only, nor a JSON document"
+        raise ValueError(msg) from None
+    version = min(max(file.st_mtime_ns // 1000, 0), MAX_VERSION)
+    modified = UNIX_EPOCH + timedelta(microseconds=version)
+    return MaintenanceState(
+        # Named after the word, so that followers see a change even between two files of the same version.
+        epoch=f"{_BARE}{mode}",
+        version=version,
+        mode=mode,
+        since=None if mode is MaintenanceMode.OFF else modified,
+        updated_at=modified,
+    ).to_json()
+
+
+def bare_word(document: bytes, found: Reading, former: os.stat_result | None) -> bytes | None:
+    """Return the word that says all that a document says, if there is one.
+
+    A word says by the file's time since when it applies, so it can't say that a maintenance goes on.
+    """
+    state = MaintenanceState.from_json(document, where="the new document")
+    before = None
+    with contextlib.suppress(CorruptState):
+        content = to_document(found, former, where="").content
+        before = None if content is None else MaintenanceState.from_json(content, where="")
+    goes_on = before is not None and state.since is not None and state.since == before.since
+    if goes_on or not is_plain(state):
+        return None
+    return b"0" if state.mode is MaintenanceMode.OFF else b"1"

@@ -1,0 +1,1 @@
+"""Documents in databases, by way of SQLAlchemy."""

@@ -1,0 +1,177 @@
+"""Backends from URLs and options."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import unquote
+
+from ..backends.base import BaseStateBackend, FollowOptions, StoreBackend
+from ..backends.env import EnvVarBackend
+from ..backends.file import LocalFileBackend
+from ..backends.memory import MemoryBackend
+from ..backends.redis import RedisBackend
+from ..backends.sqlalchemy import SQLAlchemyBackend
+from ..exceptions import InvalidConfiguration, InvalidSwitchName, UnknownBackend, UnsupportedByBackend
+from ..stores.contract import is_switch_name
+from ..stores.urls import registered_store
+from .app_switch import DEFAULT
+
+BACKEND_VARIABLE = "FASTAPI_MAINTENANCE_BACKEND"
+"""The environment variable with the URL of the default backend."""
+
+
+def sibling_of(backend: BaseStateBackend, name: str) -> BaseStateBackend:
+    """Return the backend of a named switch in the same store, always the same one."""
+    siblings = backend.siblings_made()
+    if name not in siblings:
+        sibling = backend.sibling(name)
+        if sibling is None:
+            raise UnsupportedByBackend(repr(backend), f"a second switch, {name!r}")
+        siblings.setdefault(name, sibling)
+    return siblings[name]
+
+
+_TYPES: dict[str, Callable[..., BaseStateBackend]] = {
+    "env": EnvVarBackend,
+    "file": LocalFileBackend,
+    "memory": MemoryBackend,
+    "redis": RedisBackend,
+    "sqlalchemy": SQLAlchemyBackend,
+}
+_PLACES = {"env": "var_name", "file": "file_path", "redis": "key", "sqlalchemy": "key"}
+"""The option that says where in the store a switch is; a named switch without it is beside the default one.
+
+What is not here is a place of its own each time that it is made.
+"""
+ASYNC_FORMS = {
+    "sqlite": ("sqlite+aiosqlite://",),
+    "postgresql": ("postgresql+asyncpg://", "postgresql+psycopg://"),
+    "mysql": ("mysql+aiomysql://", "mysql+asyncmy://"),
+}
+_KNOWN = (
+    *_TYPES,
+    "env://[VAR]",
+    "file:///absolute or file:relative",
+    "memory://",
+    "redis://",
+    "rediss://",
+    "unix://",
+    "an async SQLAlchemy URL such as postgresql+asyncpg://",
+)
+
+
+def backend_from_url(url: str) -> BaseStateBackend:
+    """Return the backend of a URL, or of a type that needs no options.
+
+    Raises:
+        UnknownBackend: No backend has this scheme.
+        InvalidConfiguration: The URL can't work.
+    """
+    if url in _TYPES:
+        return _with_options(url, {})
+    scheme, colon, rest = url.partition(":")
+    if colon and scheme in _SCHEMES:
+        return _SCHEMES[scheme](url)
+    if "+" in scheme:
+        return SQLAlchemyBackend(url)
+    if rest and scheme in ASYNC_FORMS:
+        raise InvalidConfiguration(
+            f"backend URL {scheme}://...: an async driver is needed, write {' or '.join(ASYNC_FORMS[scheme])}"
+        )
+    store = registered_store(url) if colon else None
+    if store is None:
+        raise UnknownBackend(scheme if colon else url, _KNOWN)
+    return StoreBackend(store)
+
+
+def _env_of(url: str) -> EnvVarBackend:
+    variable = url.removeprefix("env:").removeprefix("//")
+    return EnvVarBackend(variable) if variable else EnvVarBackend()
+
+
+def _memory_of(url: str) -> MemoryBackend:
+    if url.removeprefix("memory:").removeprefix("//"):
+        raise InvalidConfiguration(f"backend URL {_shown(url)!r}: nothing can follow memory://")
+    return MemoryBackend()
+
+
+def _file_of(url: str) -> LocalFileBackend:
+    path = url.removeprefix("file:")
+    if path.startswith("//") and not path.startswith("///"):
+        raise InvalidConfiguration(
+            f"backend URL {_shown(url)!r}: file:///absolute/path or file:relative/path is needed"
+        )
+    return LocalFileBackend(unquote(path.removeprefix("//")))
+
+
+_SCHEMES: dict[str, Callable[[str], BaseStateBackend]] = {
+    "env": _env_of,
+    "memory": _memory_of,
+    "file": _file_of,
+    "redis": RedisBackend,
+    "rediss": RedisBackend,
+    "unix": RedisBackend,
+}
+
+
+def _shown(url: str) -> str:
+    """Return a URL without what could be credentials."""
+    shown = re.sub(r"(:/*).*@", r"\1***@", url, flags=re.DOTALL)
+    return re.sub(r"\?.*", "?***", shown, flags=re.DOTALL)
+
+
+def told(value: object) -> str:
+    """Return what an error can say of a value that is no backend: objects for URLs show their passwords."""
+    if isinstance(value, str):
+        return repr(_shown(value))
+    return repr(value) if value is None or isinstance(value, (bool, type)) else f"<{type(value).__name__}>"
+
+
+def made_backend(name: str, backend: object, options: dict[str, Any]) -> BaseStateBackend:
+    """Return a new backend of a type or URL for switch ``name``, beside the default one if no place is given.
+
+    Raises:
+        UnknownBackend, InvalidConfiguration: As ``configure_backend``.
+    """
+    if not isinstance(backend, str):
+        raise InvalidConfiguration(
+            f"backend {told(backend)}: a type or URL ({', '.join(_KNOWN)}) or a backend is needed"
+        )
+    if backend in _TYPES:
+        made = _with_options(backend, options)
+        has_place = backend not in _PLACES or _PLACES[backend] in options
+    elif ":" in backend:
+        if options:
+            raise InvalidConfiguration(f"options {sorted(options)} go with a backend's type; a URL says it all")
+        made = backend_from_url(backend)
+        has_place = isinstance(made, LocalFileBackend) or (backend.startswith("env://") and backend != "env://")
+    else:
+        raise UnknownBackend(backend, _KNOWN)
+    return made if name == DEFAULT or has_place else sibling_of(made, name)
+
+
+def _with_options(kind: str, options: dict[str, Any]) -> BaseStateBackend:
+    make = _TYPES[kind]
+    parameters = inspect.signature(make).parameters
+    accepted = [name for name, one in parameters.items() if one.kind is not one.VAR_KEYWORD]
+    missing = [
+        name for name in accepted if parameters[name].default is inspect.Parameter.empty and name not in options
+    ]
+    if len(accepted) < len(parameters):
+        accepted += FollowOptions.__annotations__
+    unknown = sorted(set(options) - set(accepted))
+    problems = [f"needs {', '.join(missing)}"] if missing else []
+    problems += [f"has no option {', '.join(unknown)}"] if unknown else []
+    if problems:
+        raise InvalidConfiguration(f"backend {kind!r} {' and '.join(problems)}; accepted: {', '.join(accepted)}")
+    return make(**options)
+
+
+def checked_name(name: object) -> str:
+    """Return a switch's name, or raise ``InvalidSwitchName``."""
+    if not isinstance(name, str) or not is_switch_name(name):
+        raise InvalidSwitchName(name)
+    return name

@@ -1,0 +1,118 @@
+"""A file on a system that does not answer, such as a hung network share: it stops nothing else."""
+
+from __future__ import annotations
+
+import json
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fastapi_maintenance.concurrency.daemon_threads import _Threads
+from tests.support.scripts import ROOT
+from tests.support.stores import RedisServer
+from tests.support.traffic import wait_until
+
+PROGRAM = """
+import asyncio, json, sys, time
+from pathlib import Path
+from fastapi_maintenance import maintenance_mode_on, set_maintenance_mode
+from fastapi_maintenance.backends import LocalFileBackend, RedisBackend
+from fastapi_maintenance.switches.views import view_of
+from tests.support.scripts import ROOT, ROOT
+
+hung_path, hung_while, url = sys.argv[1:]
+
+async def seconds_until(condition):
+    begun = time.monotonic()
+    while not condition():
+        await asyncio.sleep(0.001)
+    return time.monotonic() - begun
+
+async def main():
+    hung, shared, other = LocalFileBackend(hung_path, init_timeout=1), RedisBackend(url), RedisBackend(url)
+    begun = time.monotonic()
+    await view_of(hung).read()
+    told = {"start": time.monotonic() - begun}
+    view = view_of(shared)
+    await view.read()
+    async with maintenance_mode_on(shared, ttl=1) as block:
+        await asyncio.sleep(2.5)
+        told["held"] = view.peek().mode_at(None) == "on" and not block.lost.is_set()
+    seen = []
+    for mode in ("on", "off") * 3:
+        await set_maintenance_mode(mode, other)
+        seen.append(await seconds_until(lambda: view.peek().mode == mode))
+    told["seen"] = sorted(seen)[2]
+    Path(hung_while).unlink()
+    told["back"] = await seconds_until(lambda: view_of(hung).peek().mode == "on")
+    Path(hung_while).touch()
+    await asyncio.sleep(0.5)
+    print(json.dumps(told))
+
+asyncio.run(main())
+"""
+
+
+def test_a_thread_that_is_about_to_end_does_the_job_it_was_just_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The job is not lost, and the thread ends when it has waited in vain."""
+    pool = _Threads()
+    ran_on: list[threading.Thread] = []
+
+    class Jobs(queue.SimpleQueue[Callable[[], None]]):
+        def get(self, block: bool = True, timeout: float | None = None) -> Callable[[], None]:
+            if timeout is None:
+                return super().get(timeout=5)
+            if len(ran_on) == 1:
+                pool.submit(job)
+            raise queue.Empty
+
+    def job() -> None:
+        ran_on.append(threading.current_thread())
+
+    monkeypatch.setattr(pool, "_jobs", Jobs())
+    pool.submit(job)
+    wait_until(lambda: ran_on)
+    ran_on[0].join(10)
+    assert not ran_on[0].is_alive()
+    assert ran_on == [ran_on[0]] * 2
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a library by which ``open`` of one path hangs."""
+    compiler = shutil.which("cc")
+    assert compiler is not None, "a C compiler must be installed: it makes open() hang"
+    library = tmp_path_factory.mktemp("shim") / "hung.so"
+    source = ROOT / "tests/programs/hung_open.c"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True)
+    return library
+
+
+def test_a_file_that_hangs_stops_nothing_else(shim: Path, tmp_path: Path) -> None:
+    """A start waits for ``init_timeout``; a switch in Redis is seen and held as ever; the process ends."""
+    path, while_there = tmp_path / "switch", tmp_path / "hung"
+    path.write_text("1")
+    while_there.touch()
+    environment = {
+        "LD_PRELOAD": str(shim),
+        "HUNG_PATH": str(path),
+        "HUNG_WHILE": str(while_there),
+        "PYTHONPATH": str(ROOT),
+    }
+    with RedisServer() as server:
+        program = [sys.executable, "-W", "error", "-c", PROGRAM, str(path), str(while_there), server.url]
+        ended = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout)
+    assert 0.9 < told["start"] < 2
+    assert told["held"]
+    assert told["seen"] < 0.5
+    assert told["back"] < 1.5
