@@ -1,4 +1,4 @@
-"""The operator's desk, to include in an app."""
+"""The admin desk, as a router to include in an app."""
 
 from .desk.router import maintenance_admin
 

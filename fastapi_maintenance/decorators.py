@@ -1,4 +1,4 @@
-"""The decorators that force endpoints on or off."""
+"""The decorators that force maintenance on or off for endpoints."""
 
 from .routing.marks import force_maintenance_mode_off, force_maintenance_mode_on
 

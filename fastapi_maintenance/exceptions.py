@@ -1,28 +1,28 @@
-"""Everything this package raises.
+"""The errors that this package raises.
 
 ::
 
     MaintenanceError
     ├── InvalidSwitchName        (also ValueError)  a name outside [a-z0-9][a-z0-9_-]*
-    ├── UnknownBackend           (also ValueError)  a backend type or URL scheme nobody knows
-    ├── InvalidConfiguration     (also ValueError)  an option with a value that can't work
-    ├── AmbiguousSwitch          several apps brought their own backend: say which is meant
+    ├── UnknownBackend           (also ValueError)  a backend type or URL scheme that no backend has
+    ├── InvalidConfiguration     (also ValueError)  an option with an invalid value
+    ├── AmbiguousSwitch          several apps have a backend of their own: pass one
     ├── ReadOnlyBackend          the store can't be written from here
-    ├── UnsupportedByBackend     the store can't hold what was asked for
+    ├── UnsupportedByBackend     the store can't store part of the change
     ├── ChangeRejected           the store refused a change, nothing was changed
     │   ├── VersionConflict      somebody else changed the state first
     │   ├── SwitchIsHeld         running code holds the switch on
     │   ├── HoldLost             the hold is gone: expired, or broken by an operator
     │   ├── UnknownWindow        there is no such window
-    │   └── DeadlinePassed       the change came to the store too late
+    │   └── DeadlinePassed       the change reached the store too late
     ├── BackendUnavailable       the store did not answer, nothing was changed
-    │   └── OutcomeUnknown       it did not answer a change, which may have been made or not
-    ├── CorruptState             the store has something that is no state
+    │   └── OutcomeUnknown       it did not answer a change, which it may have made
+    ├── CorruptState             the stored document is no state
     ├── EmptiedStore             the store lost the state that it had
     ├── DrainTimeout             requests are still running; maintenance is on
-    ├── NotUnderMaintenance      a token was asked for, and there is no maintenance that it could be bound to
+    ├── NotUnderMaintenance      there is no maintenance to bind a token to
     ├── MissingExtra             (also ImportError)  an optional dependency isn't installed
-    └── UnsupportedFastAPI       this FastAPI's router can't be read exactly
+    └── UnsupportedFastAPI       the routes of this FastAPI can't be read exactly
     MaintenanceActive            (an HTTPException) a guard refused the request
 """
 
@@ -44,26 +44,26 @@ _MOST_NAMED = 10
 
 
 class MaintenanceError(Exception):
-    """The base of this package's own errors."""
+    """The base class of this package's errors."""
 
 
 class InvalidSwitchName(MaintenanceError, ValueError):
-    """A switch name that can't be a key, a variable and a file name alike."""
+    """The switch name is no valid key, variable and file name."""
 
     def __init__(self, name: object) -> None:
         self.name = name
         super().__init__(
-            f"invalid switch name {name!r}: accepted are lower-case letters, digits, '_' and '-', "
+            f"invalid switch name {name!r}: it must be lower-case letters, digits, '_' and '-', "
             "beginning with a letter or digit, such as 'billing' or 'eu-west_1'"
         )
 
 
 class InvalidConfiguration(MaintenanceError, ValueError):
-    """An option was given a value that can't work."""
+    """An option has an invalid value."""
 
 
 class UnknownBackend(MaintenanceError, ValueError):
-    """A backend type or URL scheme that no backend answers to."""
+    """No backend has this type or URL scheme."""
 
     def __init__(self, kind: str, known: Iterable[str]) -> None:
         self.kind = kind
@@ -72,18 +72,18 @@ class UnknownBackend(MaintenanceError, ValueError):
 
 
 class AmbiguousSwitch(MaintenanceError):
-    """Several apps of this process brought their own backend, so "the" switch has no meaning."""
+    """Several apps of this process have a backend of their own, so a switch must name its backend."""
 
     def __init__(self, count: int) -> None:
         self.count = count
         super().__init__(
-            f"{count} apps in this process have a backend of their own: pass backend=... to say which is meant, "
-            "or register one with configure_backend(..., name=...) and pass name=..."
+            f"{count} apps in this process have a backend of their own: pass backend=..., "
+            "or register a backend with configure_backend(..., name=...) and pass name=..."
         )
 
 
 class ReadOnlyBackend(MaintenanceError):
-    """The store can only be read from here, so the switch did not move."""
+    """The store is read-only from here, so nothing was changed."""
 
     def __init__(self, where: str, way_out: str) -> None:
         self.where = where
@@ -91,14 +91,14 @@ class ReadOnlyBackend(MaintenanceError):
 
 
 class UnsupportedByBackend(MaintenanceError):
-    """The store has no room for what was asked, so nothing was changed."""
+    """The store can't store part of the change, so nothing was changed."""
 
     def __init__(self, backend: str, what: str) -> None:
         self.backend = backend
         self.what = what
         super().__init__(
             f"{backend} stores a plain on/off and can't keep {what}, nothing was changed: "
-            "leave it out, or keep the switch where the whole state is stored: in a file, Redis or an SQL database"
+            "leave it out, or use a backend that stores the whole state: in a file, Redis or an SQL database"
         )
 
 
@@ -114,7 +114,7 @@ class VersionConflict(ChangeRejected):
         self.actual = actual
         super().__init__(
             f"the state is at version {actual}, not {expected}, nothing was changed: "
-            "somebody else changed it meanwhile; read it again and decide anew"
+            "somebody else changed it meanwhile; read it again"
         )
 
 
@@ -135,13 +135,13 @@ class HoldLost(ChangeRejected):
     def __init__(self, ids: Iterable[str], *, expired: bool = False) -> None:
         self.ids = tuple(ids)
         self.expired = expired
-        """Whether it expired; otherwise an operator broke it, or it expired long ago."""
+        """Whether it certainly expired; otherwise it expired long ago, or an operator broke it."""
         why = "it expired" if expired else "it expired, or an operator broke it"
         super().__init__(f"hold {', '.join(self.ids)} is gone: {why}")
 
 
 class UnknownWindow(ChangeRejected):
-    """There is no window of that id: it was cancelled, or it is long over."""
+    """No window has that id: it was cancelled, or ended long ago."""
 
     def __init__(self, ids: Iterable[str], known: Iterable[str]) -> None:
         self.ids = tuple(ids)
@@ -153,16 +153,16 @@ class UnknownWindow(ChangeRejected):
 
 
 class DeadlinePassed(ChangeRejected):
-    """The change came to the store after the time that its caller waited, so it was not made."""
+    """The change reached the store after its caller stopped waiting, so it was not made."""
 
     def __init__(self) -> None:
-        super().__init__("the change came to the store too late, nothing was changed: try again")
+        super().__init__("the change reached the store too late, nothing was changed: try again")
 
 
 class BackendUnavailable(MaintenanceError):
     """The store did not answer, and nothing was changed.
 
-    Whether that opens or closes the service is the choice of ``on_backend_error``, never the backend's.
+    ``on_backend_error`` decides whether that opens or closes the service.
     """
 
     def __init__(self, backend: str, problem: object) -> None:
@@ -172,7 +172,7 @@ class BackendUnavailable(MaintenanceError):
 
 
 class OutcomeUnknown(BackendUnavailable):
-    """The store did not answer a change: it may have been made or not."""
+    """The store did not answer a change, which it may have made."""
 
     def __init__(self, backend: str, problem: object) -> None:
         super().__init__(backend, problem)
@@ -180,12 +180,12 @@ class OutcomeUnknown(BackendUnavailable):
 
 
 class CorruptState(MaintenanceError):
-    """The store has something that is no state, or one that is too large.
+    """The stored document is no state, or too large.
 
     Args:
         where: The document's place.
-        problem: What is wrong with it.
-        revision: Its revision, where the store knows it: by that, ``forget`` can replace the document.
+        problem: The reason.
+        revision: The document's revision, if known, by which ``forget`` can replace it.
     """
 
     def __init__(self, where: str, problem: str, *, revision: str | None = None) -> None:
@@ -196,36 +196,37 @@ class CorruptState(MaintenanceError):
 
 
 class EmptiedStore(MaintenanceError):
-    """The store lost the state that it had: data loss, not an "off"."""
+    """The store lost its state: data loss, which does not mean off."""
 
     def __init__(self, where: str) -> None:
         self.where = where
-        super().__init__(f"{where} had a state and has none now: set the mode again, on or off, to go on from there")
+        super().__init__(f"{where} had a state and has none now: set the mode again, on or off")
 
 
 class NotUnderMaintenance(MaintenanceError):
-    """A token is bound to a maintenance, and the switch is off."""
+    """The switch is off, so there is no maintenance to bind a token to."""
 
     def __init__(self, switch: str) -> None:
         self.switch = switch
         super().__init__(
-            f"switch {switch!r} is not under maintenance, no token was made: a token opens one maintenance, "
-            "and not the next; turn the switch on first"
+            f"switch {switch!r} is not under maintenance, no token was made: "
+            "a token opens the current maintenance only; turn the switch on first"
         )
 
 
 class DrainTimeout(MaintenanceError):
     """Requests that began before the maintenance are still running, and maintenance is on.
 
-    It stays on for the ``ttl`` of the block that was not entered, without one until ``await error.release()``.
+    Maintenance stays on for the ``ttl`` of the block, which was not entered; without a ``ttl``, until
+    ``await error.release()``.
     """
 
     def __init__(self, seconds: float, requests: Iterable[tuple[str, str]]) -> None:
         self.requests = tuple(requests)
-        """Method and route of each."""
+        """The method and route of each request."""
         self.count = len(self.requests)
         self.release: Callable[[], Awaitable[None]] | None = None
-        """Ends the maintenance at once."""
+        """Ends the maintenance immediately."""
         counted = Counter(f"{method} {route}" for method, route in self.requests)
         named = ", ".join(f"{count} × {request}" for request, count in counted.most_common(_MOST_NAMED))
         more = len(counted) - _MOST_NAMED
@@ -244,23 +245,23 @@ class MissingExtra(MaintenanceError, ImportError):
 
 
 class UnsupportedFastAPI(MaintenanceError):
-    """The installed FastAPI's router can't be read exactly, so no request can be judged."""
+    """The routes of the installed FastAPI can't be read exactly, so no request can be judged."""
 
     def __init__(self, problem: str) -> None:
         self.problem = problem
         super().__init__(
             f"fastapi-maintenance can't read the routes of FastAPI {fastapi_version}: {problem}. "
-            "Rather than judge requests wrongly it answers none; upgrade fastapi-maintenance, "
-            "or go back to the FastAPI version that worked"
+            "It answers no request rather than judge it wrongly; upgrade fastapi-maintenance, "
+            "or return to the FastAPI version that worked"
         )
 
 
 class MaintenanceActive(HTTPException):
     """A guard refused the request: 503 with the default body and ``Retry-After``.
 
-    A handler of your own for it, for an ``HTTPException`` or for the status answers it. Without one, the client gets
-    what it prefers, or the custom response, if the middleware is around or ``maintenance_exception_handler`` is
-    registered; else FastAPI's own handler answers, in JSON.
+    Your own exception handler for it, for ``HTTPException`` or for the status answers. Otherwise, with the middleware
+    or a registered ``maintenance_exception_handler``, the client gets the custom response or the media type that it
+    prefers; else FastAPI's own handler answers, in JSON.
     """
 
     def __init__(
@@ -273,16 +274,16 @@ class MaintenanceActive(HTTPException):
         status: int = HTTP_503_SERVICE_UNAVAILABLE,
     ) -> None:
         self.decision = decision
-        """Why the request was refused."""
+        """The reason of the refusal."""
         self.terms = terms
-        """The guard's ``Terms``, by which ``maintenance_exception_handler`` answers."""
+        """The guard's ``Options``, for ``maintenance_exception_handler``."""
         super().__init__(status, detail=detail, headers=dict(headers))
 
 
 class WebSocketMaintenanceActive(WebSocketException, MaintenanceActive):
-    """The same on a websocket whose server knows no denial response: the handshake is closed with 1013.
+    """A guard refused a websocket whose server has no denial response: the handshake is closed with 1013.
 
-    ``WebSocketException`` comes first, so that Starlette picks the handler that closes.
+    ``WebSocketException`` is the first base, so that Starlette picks the handler that closes.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The ``Depends`` face: ``MaintenanceGuard``."""
+"""``MaintenanceGuard``: maintenance for the routes with a dependency."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .exceptions import InvalidConfiguration, MaintenanceActive, WebSocketMainte
 from .gate import metrics
 from .gate.exemptions import Exemptions
 from .gate.gate import answer_to_link, mark_around, state_of
-from .gate.options import BYPASS, ExemptHandler, ResponseHandler, Terms
+from .gate.options import BYPASS, ExemptHandler, Options, ResponseHandler
 from .gate.visits import Visit, visit_at_endpoint
 from .holds.in_flight import count_guarded
 from .model.decision import Decision, Facts, Mark, Rule
@@ -45,7 +45,7 @@ _unguarded: WeakKeyDictionary[object, AppSwitch] = WeakKeyDictionary()
 
 
 def unguarded_app(app: object) -> AppSwitch:
-    """Return what stands for an app without the middleware."""
+    """Return the ``AppSwitch`` of an app without the middleware."""
     return _unguarded.get(app) or _unguarded.setdefault(app, AppSwitch())
 
 
@@ -53,24 +53,24 @@ class MaintenanceGuard:
     """A dependency that refuses requests while its switch, or the app's default switch, is on.
 
     Use it as ``Depends(MaintenanceGuard("billing"))`` on a route, a router or an app, websocket routes included. It
-    makes the middleware's decision where the router already stands: marks, exemptions and modes count alike. Where
-    the app has the middleware, that one's exemptions, ``exempt_handler`` and ``enable_maintenance`` count too.
+    decides like the middleware, with the same marks, exemptions and modes, but after routing. If the app has the
+    middleware, its exemptions, ``exempt_handler`` and ``enable_maintenance`` apply too.
 
-    It guards what FastAPI runs dependencies for. Starlette's own routes (``add_route``, ``HTTPEndpoint``, mounts)
-    have none, so they need the middleware; and FastAPI reads a body first, so one that can't be parsed is a 422.
+    It guards routes for which FastAPI runs dependencies. Starlette's own routes (``add_route``, ``HTTPEndpoint``,
+    mounts) have none and need the middleware. FastAPI reads the body first, so a body that can't be parsed is a 422.
 
     Args:
         name: The switch.
-        exemptions: What stays open here; by default nothing. A preflight that comes to a guard has passed every
-            ``CORSMiddleware``, so it is judged like any other request.
+        exemptions: The requests that remain open here; by default none. A preflight that reaches a guard has passed
+            every ``CORSMiddleware``, so it is judged like any other request.
         exempt_handler: As the middleware's.
-        response_handler: As the middleware's. A guard without the middleware around answers by it, and by the client's
-            ``Accept``, where ``maintenance_exception_handler`` is registered.
-        answer: As the middleware's. It stands above the middleware's own answer and handler.
+        response_handler: As the middleware's. A guard without the middleware uses it, and the client's ``Accept``, if
+            ``maintenance_exception_handler`` is registered.
+        answer: As the middleware's; overrides the middleware's answer and handler.
 
     Raises:
-        InvalidConfiguration: An argument can't work.
-        InvalidSwitchName: The name can't be a switch's.
+        InvalidConfiguration: An argument is invalid.
+        InvalidSwitchName: The name is invalid.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class MaintenanceGuard:
         answer: Answer | None = None,
     ) -> None:
         self.name = checked_name(name)
-        self.terms = Terms(exemptions, exempt_handler, response_handler, answer)
+        self.options = Options(exemptions, exempt_handler, response_handler, answer)
         registry.add_guarded(name)
 
     def __repr__(self) -> str:
@@ -97,13 +97,13 @@ class MaintenanceGuard:
             HTTPException: It came by a bypass link: 303 to the same URL without the token.
         """
         visit = visit_at_endpoint(connection.scope)
-        bypass = self.terms.exemptions.bypass
+        bypass = self.options.exemptions.bypass
         if bypass is not None:
-            app = _app(connection.scope, visit)
+            app = _app_of(connection.scope, visit)
             headers = await answer_to_link(bypass, app, visit, connection.scope)
             if headers is not None:
                 raise HTTPException(HTTP_303_SEE_OTHER, headers=dict(headers))
-        count_guarded(view_of(registry.of_app(_app(connection.scope, visit), self.name)))
+        count_guarded(view_of(registry.of_app(_app_of(connection.scope, visit), self.name)))
         decision = await self.decision(connection, visit)
         if decision.blocked or visit is None or decision.switch != DEFAULT:  # else the middleware has counted it
             metrics.count(decision, declared_path(connection.scope))
@@ -111,20 +111,20 @@ class MaintenanceGuard:
             await self._refuse(connection, visit, decision)
 
     async def decision(self, connection: HTTPConnection, visit: Visit | None) -> Decision:
-        """Return what the guard decides about a request, which came through a gate or not."""
+        """Return the guard's decision about a request; ``visit`` is ``None`` if it passed no gate."""
         scope = connection.scope
-        app = _app(scope, visit)
-        facts = Facts(runs=True, mark=_mark(scope, visit), method=method_of(scope))
+        app = _app_of(scope, visit)
+        facts = Facts(runs=True, mark=_mark_of(scope, visit), method=method_of(scope))
         now = datetime.now(UTC)
         for switch in dict.fromkeys((self.name, DEFAULT)):
-            instead = app.instead_of(switch)
+            override = app.instead_of(switch)
             state = await state_of(app, switch, visit)
-            decision = decide(facts, state, now, switch=switch, instead=instead)
+            decision = decide(facts, state, now, switch=switch, instead=override)
             if decision.blocked and decision.rule is Rule.MODE:
                 exemption = await self._exemption(connection, visit, switch, state, now)
-                decision = decide(replace(facts, exemption=exemption), state, now, switch=switch, instead=instead)
+                decision = decide(replace(facts, exemption=exemption), state, now, switch=switch, instead=override)
                 if exemption == BYPASS:
-                    continue  # of this switch; what is exempt otherwise is so for both
+                    continue  # exempt of this switch only; any other exemption applies to both
             if decision.blocked or decision.rule is not Rule.MODE:
                 break
         return decision
@@ -133,41 +133,41 @@ class MaintenanceGuard:
         self, connection: HTTPConnection, visit: Visit | None, switch: str, state: MaintenanceState, now: datetime
     ) -> str | None:
         scope = connection.scope
-        request = _request(connection)
+        request = _request_of(connection)
         root_path = scope.get("app_root_path", scope.get("root_path", "")) if visit is None else visit.root_path
         path = route_path(scope["path"], root_path)
-        for terms in (self.terms,) if visit is None else (self.terms, visit.gate.terms):
-            exemption = await terms.exemption(request, path, switch, state, now, is_docs=False)
+        for options in (self.options,) if visit is None else (self.options, visit.gate.options):
+            exemption = await options.exemption(request, path, switch, state, now, is_docs=False)
             if exemption is not None:
                 return exemption
         return None
 
     async def _refuse(self, connection: HTTPConnection, visit: Visit | None, decision: Decision) -> None:
-        terms = self.terms.within(None if visit is None else visit.gate.terms)
-        answer, decision = terms.told(decision, datetime.now(UTC))
+        options = self.options.within(None if visit is None else visit.gate.options)
+        answer, decision = options.answer_to(decision, datetime.now(UTC))
         refused = MaintenanceActive(
             decision,
             detail=answer.detail_of(decision),
             headers=answer.headers_of(decision),
-            terms=terms,
+            terms=options,
             status=answer.status,
         )
         if isinstance(connection, WebSocket):
             if not can_deny(connection.scope):
-                raise WebSocketMaintenanceActive(decision, detail=DETAIL, headers=refused.headers or {}, terms=terms)
+                raise WebSocketMaintenanceActive(decision, detail=DETAIL, headers=refused.headers or {}, terms=options)
             if not _starlette_answers_websockets():
-                refusal = await terms.refusal(decision, _request(connection))
+                refusal = await options.refusal(decision, _request_of(connection))
                 await refusal(connection.scope, connection.receive, connection.send)
         if visit is not None:
-            # Starlette's ExceptionMiddleware leaves there what it will look for a handler in, for all requests alike.
+            # Starlette's ExceptionMiddleware looks its handlers up in this dict, shared by all requests.
             handlers, _ = connection.scope.get("starlette.exception_handlers", ({}, {}))
             if has_stock_handler(handlers):
                 handlers[MaintenanceActive] = maintenance_exception_handler
         raise refused
 
 
-def _app(scope: Scope, visit: Visit | None) -> AppSwitch:
-    """Return the app whose switches are asked."""
+def _app_of(scope: Scope, visit: Visit | None) -> AppSwitch:
+    """Return the ``AppSwitch`` that a request belongs to."""
     if visit is not None:
         return visit.gate.app
     return unguarded_app(scope["app"]) if "app" in scope else _NO_APP
@@ -178,19 +178,19 @@ maintenance_guard = MaintenanceGuard()
 
 
 def has_stock_handler(handlers: Mapping[Any, Any]) -> bool:
-    """Return whether of these handlers, by exception, FastAPI's would answer a guard's refusal, and none of the app's.
+    """Return whether FastAPI's own handler, not the app's, would answer a guard's refusal.
 
-    A handler of the status is found before these.
+    ``handlers`` are by exception; Starlette prefers a handler of the status to them.
     """
     handler = next((handlers[kind] for kind in MaintenanceActive.__mro__ if kind in handlers), None)
     return handler is http_exception_handler
 
 
 async def maintenance_exception_handler(connection: HTTPConnection, exc: Exception) -> Response:
-    """Answer a guard's refusal in full: with its ``response_handler``, else the middleware's, else the default.
+    """Return the full answer to a guard's refusal: by its ``response_handler``, the middleware's, or the default.
 
-    With the middleware around, it does so by itself, unless there is a handler of your own for ``MaintenanceActive``,
-    an ``HTTPException`` or the status. With guards alone, register it:
+    The middleware registers it, unless you have your own handler for ``MaintenanceActive``, ``HTTPException`` or the
+    status. With guards alone, register it yourself:
     ``app.add_exception_handler(MaintenanceActive, maintenance_exception_handler)``.
     """
     if not isinstance(exc, MaintenanceActive):
@@ -198,22 +198,22 @@ async def maintenance_exception_handler(connection: HTTPConnection, exc: Excepti
             f"maintenance_exception_handler answers MaintenanceActive, not {type(exc).__name__}: "
             "register it by add_exception_handler(MaintenanceActive, maintenance_exception_handler)"
         ) from exc
-    return cast("Response", await exc.terms.refusal(exc.decision, _request(connection)))
+    return cast("Response", await exc.terms.refusal(exc.decision, _request_of(connection)))
 
 
-def _request(connection: HTTPConnection) -> Request:
-    """Return the request that a handler gets; FastAPI's own one has read the body already."""
+def _request_of(connection: HTTPConnection) -> Request:
+    """Return the request for a handler; FastAPI's own request has already read the body."""
     if isinstance(connection, Request):
         return connection
     return request_of(connection.scope, cast("WebSocket", connection).receive)
 
 
-def _mark(scope: Scope, visit: Visit | None) -> Mark | None:
+def _mark_of(scope: Scope, visit: Visit | None) -> Mark | None:
     """Return the innermost mark on the way to the endpoint that is about to run."""
     if not marked_anywhere():
         return None
     endpoint = scope.get("endpoint")
-    # A frontend leaves there the app that it is mounted in, whose mark is not the innermost.
+    # For a frontend this is the app that mounts it, whose mark is not the innermost.
     mark = None if root_of(endpoint) is not None else mark_of(endpoint)
     if mark is not None:
         return mark
@@ -224,7 +224,7 @@ def _mark(scope: Scope, visit: Visit | None) -> Mark | None:
 
 @functools.cache
 def _starlette_answers_websockets() -> bool:
-    """Return whether this Starlette sends what an exception handler returns for a websocket; older ones drop it."""
+    """Return whether this Starlette sends an exception handler's response on a websocket; older versions drop it."""
     sent: list[Message] = []
 
     async def raises(scope: Scope, receive: Receive, send: Send) -> None:

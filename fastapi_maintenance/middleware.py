@@ -1,4 +1,4 @@
-"""The ASGI face: ``MaintenanceModeMiddleware``."""
+"""``MaintenanceModeMiddleware``: maintenance for a whole ASGI app."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .gate import metrics
 from .gate.bypass import Bypass
 from .gate.exemptions import Exemptions
 from .gate.gate import Gate, answer_to_link
-from .gate.options import ExemptHandler, ResponseHandler, Terms
+from .gate.options import ExemptHandler, Options, ResponseHandler
 from .gate.visits import Visit, visit_of
 from .holds.in_flight import Socket, leave
 from .routing.selfcheck import check_fastapi
@@ -32,27 +32,27 @@ from .switches.views import view_for
 class MaintenanceModeMiddleware(BaseHTTPMiddleware):
     """Answers 503 instead of running application code that is under maintenance.
 
-    It finds out which endpoint the app's router would run and lets everything else through: what does not exist
-    stays 404, a wrong method stays 405, a slash redirect stays a redirect. Websocket handshakes are judged like
-    requests. While nothing is under maintenance, requests pass untouched: no task group, no copy of the body.
+    It resolves which endpoint the app's router would run and lets everything else through: an unknown path remains
+    404, a wrong method 405, a slash redirect a redirect. Websocket handshakes are judged like requests. While nothing
+    is under maintenance, requests pass untouched: no task group, no copy of the body.
 
     Args:
         app: The ASGI app inside; Starlette passes it.
-        enable_maintenance: ``True`` or ``False`` stands in for the stored mode; blocks of
-            ``maintenance_mode_on/off`` stand above it. ``None``: the backend decides.
-        backend: Where the state of this app's default switch is kept. ``None``: what ``configure_backend`` set.
-        exempt_handler: Called with the ``Request`` when it is about to be blocked by the mode; a true answer lets it
-            pass. Sync (run off the event loop) or async. One that raises exempts nobody.
-        response_handler: Called with the ``Request`` of a blocked one, and with the ``Decision`` if its second
-            positional parameter has no default or is called ``decision``; returns the Starlette response to send.
-            Sync or async. One that raises leaves the default answer.
-        exemptions: What stays open otherwise; by default preflights and docs pages.
+        enable_maintenance: ``True`` or ``False`` replaces the stored mode; blocks of ``maintenance_mode_on/off``
+            override it. ``None``: the backend decides.
+        backend: The backend of this app's default switch. ``None``: the backend that ``configure_backend`` set.
+        exempt_handler: Called with a ``Request`` that the mode would block; a true result lets it pass. Sync (run off
+            the event loop) or async. If it raises, the request is not exempt.
+        response_handler: Called with a blocked ``Request``, and with the ``Decision`` if its second positional
+            parameter has no default or is called ``decision``; returns the Starlette response to send. Sync or async.
+            If it raises, the default answer is sent.
+        exemptions: The requests that remain open; by default preflights and docs pages.
         answer: The default answer's status, headers, times and texts.
         dispatch: A function as for ``BaseHTTPMiddleware``, called around the decision: its ``call_next(request)``
             returns the app's answer or the refusal.
 
     Raises:
-        InvalidConfiguration: An argument can't work. Starlette builds middleware lazily, so it is raised at start-up
+        InvalidConfiguration: An argument is invalid. Starlette builds middleware lazily, so it is raised at start-up
             or at the first request, not at ``add_middleware``.
     """
 
@@ -70,15 +70,15 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
     ) -> None:
         super().__init__(app)
         if enable_maintenance is not None and not isinstance(enable_maintenance, bool):
-            raise InvalidConfiguration(f"enable_maintenance={enable_maintenance!r}: True, False or None is needed")
+            raise InvalidConfiguration(f"enable_maintenance must be True, False or None, got {enable_maintenance!r}")
         own = None if backend is None else checked_backend(backend, beside_name=False)
         switch = AppSwitch(own, enable_maintenance)
         switch.owner = weakref.ref(self)
         registry.add_app(switch)
-        self.gate = Gate(switch, Terms(exemptions, exempt_handler, response_handler, answer))
-        self._bypass = self.gate.terms.exemptions.bypass
+        self.gate = Gate(switch, Options(exemptions, exempt_handler, response_handler, answer))
+        self._bypass = self.gate.options.exemptions.bypass
         if dispatch is not None and not callable(dispatch):
-            raise InvalidConfiguration(f"dispatch={dispatch!r}: an async function of request and call_next is needed")
+            raise InvalidConfiguration(f"dispatch must be an async function(request, call_next), got {dispatch!r}")
         if dispatch is not None:
             self.dispatch_func = partial(self._dispatch_around, dispatch)
         self._is_plain = dispatch is None and type(self).dispatch is MaintenanceModeMiddleware.dispatch
@@ -94,16 +94,16 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
         if not self._is_watching:
             check_fastapi()
             gate.watch_root(self.app, scope)
-            metrics.observe()
+            metrics.register_gauges()
             self._is_watching = True
         if self._bypass is not None and await self._redirects(self._bypass, scope, receive, send):
             return
-        view = gate.view()  # raises where there is no backend, so before anything that has to be undone
+        view = gate.view()  # raises without a backend, so it comes before anything that has to be undone
         outer = answering.get()
         answering.set((gate.app, scope, outer))
-        # Counted before the switch is asked: whoever changes it and then looks misses no request that did not see it.
+        # Counted before the switch is read: who changes it and then looks misses no request that saw the former state.
         counts, key = view.in_flight, id(scope)
-        is_first = key not in counts  # and not that of an app which this one is mounted in
+        is_first = key not in counts  # and no app around this app has counted it
         if is_first:
             counts[key] = scope
         try:
@@ -111,21 +111,21 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
                 gate.find_outer(scope)
             if kind == "websocket":
                 send = Socket(scope, send).send
-            verdict = gate.judge_at_once(self.app, scope, view) if self._is_plain else None
-            if verdict is None:
+            cached = gate.judge_at_once(self.app, scope, view) if self._is_plain else None
+            if cached is None:
                 await self._answer(scope, receive, send)
-            elif verdict.blocked:
-                await gate.refuse(verdict, scope, receive, send)
+            elif cached.blocked:
+                await gate.refuse(cached, scope, receive, send)
             else:
                 await self.app(scope, receive, send)
         finally:
-            # Not `reset(token)`: a request that is thrown away ends in another context, where that raises.
+            # Not `reset(token)`: a discarded request ends in another context, where that raises.
             answering.set(outer)
             if is_first:
                 leave(counts, scope)
 
     async def _redirects(self, bypass: Bypass, scope: Scope, receive: Receive, send: Send) -> bool:
-        """Return whether a request came by a bypass link, and was redirected."""
+        """Return whether a request came by a bypass link and was redirected."""
         headers = await answer_to_link(bypass, self.gate.app, None, scope)
         if headers is None:
             return False
@@ -133,7 +133,7 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
         return True
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what is no request. During the lifespan, the stores of the switches are followed."""
+        """Pass on a lifespan or another scope that is no request; follow the switches' stores during the lifespan."""
         if scope["type"] != "lifespan":
             await self.app(scope, receive, send)
             return
@@ -146,7 +146,7 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
                 for name in registry.guarded():
                     view_for(app, registry.of_app(app, name))
             except MaintenanceError as error:
-                # Raised alone, servers take it for an app that knows no lifespan, and start.
+                # If it is only raised, servers assume an app without lifespan support, and start.
                 await receive()
                 await send({"type": "lifespan.startup.failed", "message": str(error)})
                 raise
@@ -163,18 +163,19 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
         if scope["type"] == "http" and not self._is_plain:
             await self._call_dispatch(visit, scope, receive, send)
             return
-        verdict, receive = await gate.judge(visit, self.app, None, scope, receive)
-        if verdict.blocked:
-            await gate.refuse(verdict, scope, receive, send)
+        cached, receive = await gate.judge(visit, self.app, None, scope, receive)
+        if cached.blocked:
+            await gate.refuse(cached, scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
     async def _call_dispatch(self, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
-        """Have a user's ``dispatch`` answer; once it has refused the request, nothing turns that into a 500."""
-        terms = self.gate.terms
+        """Answer by a user's ``dispatch``; once it has refused the request, an error can't make that a 500."""
+        options = self.gate.options
 
         def fallback() -> Response | None:
-            return None if visit.refused is None else terms.default(visit.refused, request_of(scope, receive))
+            refused = visit.refused
+            return None if refused is None else options.default_response(refused, request_of(scope, receive))
 
         await with_fallback(super().__call__, fallback, scope, receive, send)
 
@@ -187,15 +188,15 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
         return await self.dispatch(request, call_next)
 
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
-        """Judge one request for a subclass that does something before or after.
+        """Return the app's answer or the refusal, for a subclass that adds code before or after.
 
-        It gets here by ``super().dispatch(request, call_next)`` only: one that doesn't call this decides by itself.
+        A subclass that doesn't call ``super().dispatch(request, call_next)`` decides by itself.
         """
         gate, visit = self.gate, visit_of(request.scope)
         if visit is None or visit.gate is not gate:
             visit = gate.arrive(request.scope)
-        verdict, _ = await gate.judge(visit, self.app, request, request.scope, request.receive)
-        if not verdict.blocked:
+        cached, _ = await gate.judge(visit, self.app, request, request.scope, request.receive)
+        if not cached.blocked:
             return await call_next(request)
-        visit.refused = verdict.decision
-        return await gate.terms.response(verdict.decision, request)
+        visit.refused = cached.decision
+        return await gate.options.response(cached.decision, request)

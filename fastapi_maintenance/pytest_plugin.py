@@ -13,7 +13,7 @@ from .backends.memory import MemoryBackend
 
 @pytest.fixture
 def maintenance() -> Iterator[Callable[..., MemoryBackend]]:
-    """Return ``fastapi_maintenance.testing.maintenance`` as a function whose effect lasts to the end of the test."""
+    """Return ``fastapi_maintenance.testing.maintenance`` as a function; its effect lasts until the end of the test."""
     with contextlib.ExitStack() as stack:
 
         def set_for_this_test(*arguments: object, **options: object) -> MemoryBackend:

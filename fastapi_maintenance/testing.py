@@ -1,4 +1,4 @@
-"""Helpers for your tests: set a switch of an app without any store, ask what stays open, check a store of your own.
+"""Helpers for your tests: set a switch of an app without a store, assert which requests pass, check your own store.
 
 ``pytest_plugins = ["fastapi_maintenance.pytest_plugin"]`` in a ``conftest.py`` adds the fixture ``maintenance``.
 """
@@ -10,7 +10,7 @@ import contextlib
 import threading
 from collections.abc import Coroutine, Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
@@ -23,7 +23,7 @@ from .gate.gate import Gate
 from .guard import MaintenanceGuard, unguarded_app
 from .middleware import MaintenanceModeMiddleware
 from .model.decision import Decision, Rule
-from .model.modes import MaintenanceMode, as_mode
+from .model.modes import MaintenanceMode, ModeName, as_mode
 from .model.state import MaintenanceState
 from .routing.walk import Target, resolve
 from .stores.check import BrokenPromise, check_document_store
@@ -36,9 +36,9 @@ __all__ = ["BrokenPromise", "assert_blocked", "assert_open", "check_document_sto
 
 T = TypeVar("T")
 
-Mode = bool | MaintenanceMode | Literal["off", "on", "read_only"]
+Mode = bool | MaintenanceMode | ModeName
 Asked = str | tuple[str, str]
-"""A path, asked for by GET, or a method and a path."""
+"""A path, requested with GET, or a method and a path."""
 
 
 @contextlib.contextmanager
@@ -50,21 +50,21 @@ def maintenance(
     reason: str | None = None,
     until: datetime | None = None,
 ) -> Iterator[MemoryBackend]:
-    """Set a switch for one app for the duration of a block, without touching its store; gives what stands in for it.
+    """Set a switch for one app within a block, without touching its store; yield the backend that replaces the store.
 
-    Requests to the app, and what they ask by ``get_maintenance_mode()``, see this mode instead of what the store, an
-    ``enable_maintenance`` or other code says. Other apps and the store see nothing of it. Blocks nest.
+    Requests to the app, and ``get_maintenance_mode()`` within them, see this mode and ignore the store,
+    ``enable_maintenance`` and other code. Other apps and the store are not affected. Blocks nest.
 
     Args:
-        app: The app that has the middleware, or guards only. Its middleware is built, as by a first request.
+        app: The app with the middleware, or with guards only. Its middleware is built, as by a first request.
         mode: A bool or a mode.
         name: The switch.
-        reason: What clients are told.
-        until: When it ends, an aware datetime.
+        reason: The reason for clients.
+        until: The end, an aware datetime.
 
     Raises:
-        InvalidConfiguration: It is no app, or the mode can't be one.
-        InvalidSwitchName: The name can't be a switch's.
+        InvalidConfiguration: ``app`` is no app, or an option is invalid.
+        InvalidSwitchName: The name is invalid.
     """
     checked_name(name)
     check_reason(reason)
@@ -80,10 +80,10 @@ def maintenance(
 
 
 def assert_open(app: Starlette, *asked: Asked, name: str = DEFAULT) -> None:
-    """Fail unless these requests would pass while a switch is on; no endpoint and no dependency runs.
+    """Raise unless these requests would pass while a switch is on; no endpoint and no dependency runs.
 
-    What is asked is what the middleware and the guards on the way would decide about a request without headers or
-    body; an ``exempt_handler`` is asked as well. Dependencies that refuse for other reasons are not.
+    The middleware and the guards on the way, and their ``exempt_handler``, decide about a request without headers or
+    body. Dependencies that refuse for other reasons are ignored.
 
     Args:
         app: The app.
@@ -91,89 +91,93 @@ def assert_open(app: Starlette, *asked: Asked, name: str = DEFAULT) -> None:
         name: The switch that is on.
 
     Raises:
-        AssertionError: One of them would be blocked, and why; or it has no route, so it says nothing.
+        AssertionError: A request would be blocked, with the rule; or it has no route, so it proves nothing.
     """
     with maintenance(app, name=name):
-        wrong = [told for method, path in _pairs(asked) if (told := _complaint(app, method, path, name, open_=True))]
-    if wrong:
-        raise AssertionError("; ".join(wrong))
+        problems = [_problem_of(app, method, path, name, open_=True) for method, path in _pairs_of(asked)]
+    _raise_for(problems)
 
 
 def assert_blocked(app: Starlette, *asked: Asked, name: str = DEFAULT) -> None:
-    """Fail unless these requests would be refused while a switch is on; as ``assert_open``.
+    """Raise unless these requests would be refused while a switch is on; arguments as for ``assert_open``.
 
     Raises:
-        AssertionError: One of them would pass, and why; or it has no route, so it says nothing.
+        AssertionError: A request would pass, with the rule; or it has no route, so it proves nothing.
     """
     with maintenance(app, name=name):
-        wrong = [told for method, path in _pairs(asked) if (told := _complaint(app, method, path, name, open_=False))]
-    if wrong:
-        raise AssertionError("; ".join(wrong))
+        problems = [_problem_of(app, method, path, name, open_=False) for method, path in _pairs_of(asked)]
+    _raise_for(problems)
 
 
-def _pairs(asked: Iterable[Asked]) -> list[tuple[str, str]]:
+def _raise_for(problems: list[str | None]) -> None:
+    """Raise ``AssertionError`` if there is a problem."""
+    if any(problems):
+        raise AssertionError("; ".join(filter(None, problems)))
+
+
+def _pairs_of(asked: Iterable[Asked]) -> list[tuple[str, str]]:
     pairs = [("GET", one) if isinstance(one, str) else one for one in asked]
     if not pairs:
-        raise InvalidConfiguration("nothing was asked: give paths, or pairs of a method and a path")
+        raise InvalidConfiguration("requests must be paths, or pairs of a method and a path, got none")
     for _, path in pairs:
         if not path.startswith("/"):
-            raise InvalidConfiguration(f"path {path!r}: it begins with a slash")
+            raise InvalidConfiguration(f"path must begin with a slash, got {path!r}")
     return [(method.upper(), path) for method, path in pairs]
 
 
-def _complaint(app: Starlette, method: str, path: str, name: str, *, open_: bool) -> str | None:
-    """Return what is wrong with one request, if something is."""
-    target, decision = _apart(_decided(app, method, path))
+def _problem_of(app: Starlette, method: str, path: str, name: str, *, open_: bool) -> str | None:
+    """Return why one request fails its assertion, or ``None``."""
+    target, decision = _run_in_thread(_decide(app, method, path))
     if not target.runs:
-        return f"{method} {path} runs nothing: {_way_out(app, path)}"
+        return f"{method} {path} runs nothing: {_advice_for(app, path)}"
     if decision.blocked is not open_:
         return None
-    switches = sorted({guard.name for guard in _guards(target)} - {DEFAULT})
+    switches = sorted({guard.name for guard in _guards_of(target)} - {DEFAULT})
     if name not in (DEFAULT, *switches) and not open_ and decision.rule is Rule.MODE:
         others = f"guards of {', '.join(map(repr, switches))} do" if switches else "no guard of a named switch does"
-        return f"{method} {path} is open: no guard of switch {name!r} stands before it; {others}"
-    said = f"by {decision.rule}" + (f" ({decision.exemption})" if decision.exemption else "")
-    return f"{method} {path} is {'blocked' if open_ else 'open'} {said}, switch {decision.switch!r}"
+        return f"{method} {path} is open: no guard of switch {name!r} guards it; {others}"
+    rule = f"by {decision.rule}" + (f" ({decision.exemption})" if decision.exemption else "")
+    return f"{method} {path} is {'blocked' if open_ else 'open'} {rule}, switch {decision.switch!r}"
 
 
-def _way_out(app: Starlette, path: str) -> str:
-    """Return how else a path can be asked for that runs nothing as it was."""
-    others = [method for method in _METHODS if resolve(app.router, _scope(app, method, path)).runs]
+def _advice_for(app: Starlette, path: str) -> str:
+    """Return how to request a path that runs nothing."""
+    others = [method for method in _METHODS if resolve(app.router, _build_scope(app, method, path)).runs]
     if others:
-        return f"the route has {', '.join(others)}, so ask for ({others[0]!r}, {path!r})"
-    query = "; a path is asked for without its query, leave '?...' out" if "?" in path else ""
+        return f"the route has {', '.join(others)}, so pass ({others[0]!r}, {path!r})"
+    query = "; a path has no query, leave '?...' out" if "?" in path else ""
     return f"there is no such route{query}"
 
 
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET")
 
 
-async def _decided(app: Starlette, method: str, path: str) -> tuple[Target, Decision]:
-    """Return what a request would run, and what middleware and guards would decide about it."""
-    scope = _scope(app, method, path)
+async def _decide(app: Starlette, method: str, path: str) -> tuple[Target, Decision]:
+    """Return what a request would run, and the decision of middleware and guards about it."""
+    scope = _build_scope(app, method, path)
     gate, visit = _gate_of(app), None
     decision: Decision | None = None
     if gate is not None:
         visit = gate.arrive(scope)
-        verdict, _ = await gate.judge(visit, app.router, None, scope, _receive_of(scope))
-        decision = verdict.decision
+        cached, _ = await gate.judge(visit, app.router, None, scope, _receive_of(scope))
+        decision = cached.decision
     target = resolve(app.router, scope, with_dependencies=True)
     scope["endpoint"] = target.endpoint
-    for guard in _guards(target):
+    for guard in _guards_of(target):
         if decision is None or not decision.blocked:
-            decision = await guard.decision(_connection(scope), visit)
+            decision = await guard.decision(_connection_of(scope), visit)
     if decision is None:
         raise InvalidConfiguration(
-            f"{method} {path}: neither MaintenanceModeMiddleware nor a MaintenanceGuard stands before it"
+            f"{method} {path}: neither MaintenanceModeMiddleware nor a MaintenanceGuard guards it"
         )
     return target, decision
 
 
-def _guards(target: Target) -> list[MaintenanceGuard]:
+def _guards_of(target: Target) -> list[MaintenanceGuard]:
     return [one for one in target.dependencies if isinstance(one, MaintenanceGuard)]
 
 
-def _scope(app: Starlette, method: str, path: str) -> Scope:
+def _build_scope(app: Starlette, method: str, path: str) -> Scope:
     scope: Scope = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -196,14 +200,14 @@ def _scope(app: Starlette, method: str, path: str) -> Scope:
     return scope
 
 
-def _connection(scope: Scope) -> HTTPConnection:
+def _connection_of(scope: Scope) -> HTTPConnection:
     if scope["type"] == "http":
         return Request(scope, _receive_of(scope))
-    return WebSocket(scope, _receive_of(scope), cast("Send", None))  # nobody answers it
+    return WebSocket(scope, _receive_of(scope), cast("Send", None))  # never used
 
 
 def _receive_of(scope: Scope) -> Receive:
-    """Return what a client sends that sends nothing."""
+    """Return the ``receive`` of a client that sends no body."""
     empty: Message = {"type": "http.request", "body": b"", "more_body": False}
 
     async def receive() -> Message:
@@ -213,9 +217,9 @@ def _receive_of(scope: Scope) -> Receive:
 
 
 def _gate_of(app: Starlette) -> Gate | None:
-    """Return the gate of an app's middleware, if it has one; the middleware is built for it."""
+    """Return the gate of an app's middleware, which is built if necessary, or ``None``."""
     if not isinstance(app, Starlette):
-        raise InvalidConfiguration(f"app={app!r}: a FastAPI or Starlette app is needed")
+        raise InvalidConfiguration(f"app must be a FastAPI or Starlette app, got {app!r}")
     if app.middleware_stack is None:
         app.middleware_stack = app.build_middleware_stack()
     step: ASGIApp | None = app.middleware_stack
@@ -226,8 +230,8 @@ def _gate_of(app: Starlette) -> Gate | None:
     return None
 
 
-def _apart(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Return a coroutine's result from an event loop of its own, whether one is running here or not."""
+def _run_in_thread(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Return a coroutine's result from a new thread's event loop, as a loop may already run in this thread."""
     results: list[T] = []
     failures: list[BaseException] = []
 

@@ -26,8 +26,11 @@ DATA = {
     *(f"pages/{name}" for name in ("admin.css", "admin.html", "admin.js", "maintenance.html")),
 }
 """What is no Python, and would be missing only when it is needed."""
-NEEDS = {"fastapi_maintenance.cli.commands": "rich", "fastapi_maintenance.pytest_plugin": "pytest"}
-"""The modules that can't be imported without something else: one is imported by the command, the other by pytest."""
+NEEDS = {
+    **{f"fastapi_maintenance.cli.{name}": "rich" for name in ("changes", "commands", "program", "reports")},
+    "fastapi_maintenance.pytest_plugin": "pytest",
+}
+"""The modules that can't be imported without something else, and what they lack."""
 EXTRAS = {
     "redis": ["redis"],
     "sqlalchemy": ["sqlalchemy"],

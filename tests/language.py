@@ -1,7 +1,7 @@
 """Counts words that make docstrings and comments hard to read, per 1,000 words, and compares packages.
 
-    python -m tests.language                          this package, Starlette and anyio
-    python -m tests.language fastapi_maintenance      packages by their import names, or folders
+python -m tests.language                          this package, Starlette and anyio
+python -m tests.language fastapi_maintenance      packages by their import names, or folders
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def prose_of(folder: Path) -> Prose:
         source = file.read_text("utf-8")
         tree = ast.parse(source)
         docstrings = list(_docstrings(tree))
-        prose.texts += [node.value for node in docstrings]
+        prose.texts += [str(node.value) for node in docstrings]
         prose.texts += _comments(source)
         known = {id(node) for node in docstrings}
         prose.messages += [
@@ -105,7 +105,8 @@ def main(*names: str) -> None:
     for habit in HABITS:
         print(f"| {habit} |", " | ".join(f"{one.per_thousand(habit):.2f}" for one in prose.values()), "|")
     for phrase in ("is needed", "must be"):
-        print(f"| messages with '{phrase}' |", " | ".join(str(one.messages_with(phrase)) for one in prose.values()), "|")
+        cells = " | ".join(str(one.messages_with(phrase)) for one in prose.values())
+        print(f"| messages with '{phrase}' |", cells, "|")
     print("| words |", " | ".join(f"{one.words:,}" for one in prose.values()), "|")
 
 

@@ -1,1 +1,1 @@
-"""What a refused client gets."""
+"""The answer to a refused request."""

@@ -1,4 +1,4 @@
-"""Which of several media types a client prefers (RFC 9110, section 12.5.1)."""
+"""Content negotiation: the media type that a client prefers (RFC 9110, section 12.5.1)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import NamedTuple
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _QUOTED = r'"(?:[^"\\]|\\.)*+"'
 _ELEMENT = re.compile(rf'(?:[^,"]|{_QUOTED}?)++')
-"""One element of a list; a comma within a quoted string doesn't end it, and one without an end takes all the rest."""
+"""One element of a list. A quoted string may contain commas; without its closing quote it takes the whole rest."""
 _MEDIA_RANGE = re.compile(rf"[ \t]*+(\*/\*(?!{_WORD})|(?!\*/){_WORD}/{_WORD})")
 _PARAMETER = re.compile(rf"[ \t]*+;[ \t]*+(?:({_WORD})=({_WORD}|{_QUOTED}))?")
 _WEIGHT = re.compile(r"0(?:\.\d{0,3})?|1(?:\.0{0,3})?", re.ASCII)
 
 _MAX_BYTES = 1024
 _MAX_RANGES = 32
-"""Limits of the headers that are read. Browsers send about 150 bytes and eight ranges; clients can send megabytes."""
+"""Limits of a header that is read. Browsers send about 150 bytes and eight ranges; clients can send megabytes."""
 
 
 class _Range(NamedTuple):
@@ -38,15 +38,15 @@ class _Range(NamedTuple):
         return self.type in ("*", main) and self.subtype in ("*", sub)
 
 
-def preferred(accept: str | None, offered: Sequence[str]) -> str:
+def preferred_type(accept: str | None, offered: Sequence[str]) -> str:
     """Return the media type, out of ``offered``, that the client of an ``Accept`` header prefers.
 
-    The higher weight wins; among equals the one that the client named more precisely (``text/html, */*`` asks for
-    ``text/html``), then the one offered first. Without a header, and where nothing offered is acceptable, it is the
-    first one, too: RFC 9110 lets a server answer then as if there were no header.
+    The higher weight wins; among equal weights the more specific range (``text/html, */*`` asks for ``text/html``),
+    then the first in ``offered``. Without a header, and if nothing offered is acceptable, it is the first: RFC 9110
+    lets a server then ignore the header.
 
-    An element that is no media range with a weight as the RFC spells them is left out, and so is one with parameters
-    (``text/html;level=1``), because nothing offered has any; ``charset=utf-8`` fits all of them.
+    An element that is no valid media range with an optional weight is ignored, and so is an element with parameters
+    (``text/html;level=1``), because nothing offered has any; ``charset=utf-8`` matches all of them.
 
     A header of more than 1,024 bytes or 32 ranges is ignored as a whole.
 
@@ -56,29 +56,29 @@ def preferred(accept: str | None, offered: Sequence[str]) -> str:
     """
     if not accept or accept == "*/*" or len(accept) > _MAX_BYTES:
         return offered[0]
-    return _preferred(accept, tuple(offered))
+    return _preferred_type(accept, tuple(offered))
 
 
 @functools.lru_cache(maxsize=128)
-def _preferred(accept: str, offered: tuple[str, ...]) -> str:
+def _preferred_type(accept: str, offered: tuple[str, ...]) -> str:
     best, best_rank = offered[0], (0.0, 2)
-    ranges = list(_ranges(accept))
+    ranges = list(_parse_ranges(accept))
     for media_type in offered:
-        rank = _rank(media_type, ranges)
+        rank = _rank_of(media_type, ranges)
         if rank > best_rank:
             best, best_rank = media_type, rank
     return best
 
 
-def _rank(media_type: str, ranges: Sequence[_Range]) -> tuple[float, int]:
-    """Return weight and specificity of a media type: those of the most specific range that has it."""
+def _rank_of(media_type: str, ranges: Sequence[_Range]) -> tuple[float, int]:
+    """Return weight and specificity of the most specific range that matches a media type."""
     matching = [(range_.specificity, range_.quality) for range_ in ranges if range_.has(media_type)]
     specificity, quality = max(matching, default=(0, 0.0))
     return quality, specificity
 
 
-def _ranges(accept: str) -> Iterator[_Range]:
-    """Yield the well-formed media ranges of a header that could have something offered."""
+def _parse_ranges(accept: str) -> Iterator[_Range]:
+    """Yield the valid media ranges of a header without foreign parameters."""
     elements = _ELEMENT.findall(accept)
     for element in elements if len(elements) <= _MAX_RANGES else ():
         start = _MEDIA_RANGE.match(element)
@@ -88,7 +88,7 @@ def _ranges(accept: str) -> Iterator[_Range]:
         while (parameter := _PARAMETER.match(element, end)) is not None:
             end = parameter.end()
             name, value = (parameter[1] or "").lower(), parameter[2]
-            if name == "q":  # wherever it stands, and older clients put their extensions behind it
+            if name == "q":  # at any position: older clients put their extensions behind it
                 quality = value
             elif name:
                 fits = fits and name == "charset" and value.strip('"').lower() == "utf-8"

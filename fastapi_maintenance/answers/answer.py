@@ -1,4 +1,4 @@
-"""What a refused client is told: in JSON, as a problem document, as a page or as plain text, whichever it prefers."""
+"""The default answer to refused requests: JSON, a problem document, a page or plain text."""
 
 from __future__ import annotations
 
@@ -21,37 +21,33 @@ from starlette.types import Scope
 from ..exceptions import InvalidConfiguration
 from ..model.decision import Decision, Rule
 from ..model.limits import MAX_RETRY_AFTER
-from ..model.modes import MaintenanceMode
+from ..model.modes import PartialTexts
 from ..model.text import encodable, legible
-from .accept import preferred
+from .accept import preferred_type
 from .page import SHIPPED, SHIPPED_POLICY, Page
 
 DETAIL = "Service temporarily unavailable due to maintenance"
 TITLE = "We’ll be back soon"
-READ_ONLY = "Reading works, changing does not."
-"""What people are told in addition while only changes are refused."""
-_WHILE_READ_ONLY = {DETAIL: "Service temporarily read-only due to maintenance", TITLE: "Read-only for now"}
-"""The default texts, and what they are while only changes are refused."""
 RETRY_AFTER_SECONDS = 3600
-"""What clients are told while the end isn't known."""
+"""The default of ``retry_after``, for maintenance without a known end."""
 
 JSON, PROBLEM, HTML, TEXT = "application/json", "application/problem+json", "text/html", "text/plain"
 OFFERED = (JSON, PROBLEM, HTML, TEXT)
-"""The media types of the default answer, the one for clients that don't mind first."""
+"""The media types of the default answer; the first is for clients without a preference."""
 
 _SECOND = timedelta(seconds=1)
 _LAST_MINUTE = datetime.max.replace(second=0, microsecond=0, tzinfo=UTC)
-"""Behind it no whole minute is left to round an end up to, such as ``datetime.max``."""
+"""The last whole minute that an end, such as ``datetime.max``, can be rounded up to."""
 _LONGEST_RELOAD_SECONDS = 2_000_000
-"""Browsers keep such times in milliseconds and 31 bits; a longer one would be due at once."""
+"""Browsers store the delay in 31 bits of milliseconds; a longer delay would reload immediately."""
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
 _DEFAULT_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _OUR_HEADERS = {
-    "retry-after": "it is told by retry_after=, or by the end of the maintenance",
-    "content-type": "it follows from what the client prefers",
-    "content-length": "it follows from the body",
+    "retry-after": "it is set by retry_after=, or by the end of the maintenance",
+    "content-type": "it is the type that the client prefers",
+    "content-length": "the body defines it",
     "transfer-encoding": "the server sets it",
     "connection": "the server sets it",
 }
@@ -59,22 +55,22 @@ _OUR_HEADERS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """How refused clients are answered where no ``response_handler`` does it.
+    """The answer to refused requests without a ``response_handler``.
 
     Clients choose by ``Accept`` (RFC 9110, section 12.5.1) between JSON, the problem document of RFC 9457, a page and
-    plain text, and get JSON if they don't mind.
+    plain text; the default is JSON.
 
     Args:
-        status: The HTTP status, 400 to 599; load balancers and search engines know what 503 means.
-        headers: More headers, such as ``{"Cache-Control": "no-cache"}``, and stronger than the default ones.
-        retry_after: The seconds after which clients are told to come back while the end isn't known.
-        jitter_seconds: Spreads the clients out: each is told a time that is later by up to so many seconds.
-        detail: The sentence in every answer. The default one says so where only changes are refused.
+        status: The HTTP status, 400 to 599; load balancers and search engines understand 503.
+        headers: More headers, such as ``{"Cache-Control": "no-cache"}``; they override the default headers.
+        retry_after: Seconds in ``Retry-After`` while the end isn't known.
+        jitter_seconds: Spreads the clients: up to so many random seconds are added to each ``Retry-After``.
+        detail: The sentence in every answer. The default has another form while only changes are refused.
         title: The headline of the page and the plain text, likewise.
-        html: The page: a template as a string, or the ``Path`` of a file with one. See ``Page`` for what it can have.
+        html: The page: a template as a string, or the ``Path`` of a template file. See ``Page`` for its syntax.
 
     Raises:
-        InvalidConfiguration: A value that can't work.
+        InvalidConfiguration: An invalid value.
     """
 
     status: int = HTTP_503_SERVICE_UNAVAILABLE
@@ -91,31 +87,32 @@ class Answer:
     def __post_init__(self) -> None:
         if not _is_int(self.status) or not 400 <= self.status <= 599:  # noqa: PLR2004
             raise InvalidConfiguration(
-                f"status={self.status!r}: 400 to 599 is needed, so that nobody takes the answer for the real one"
+                f"status must be 400 to 599, so that nobody mistakes the answer for the app's, got {self.status!r}"
             )
         for name in ("retry_after", "jitter_seconds"):
             value = getattr(self, name)
             if not _is_int(value) or not 0 <= value <= MAX_RETRY_AFTER:
-                raise InvalidConfiguration(f"{name}={value!r} must be whole seconds from 0 to {MAX_RETRY_AFTER}")
+                raise InvalidConfiguration(f"{name} must be whole seconds from 0 to {MAX_RETRY_AFTER}, got {value!r}")
         for name in ("detail", "title"):
             value = getattr(self, name)
             if not isinstance(value, str) or not legible(value):
-                raise InvalidConfiguration(f"{name}={value!r}: a text is needed")
-        headers = MappingProxyType(_checked_headers(self.headers))
+                raise InvalidConfiguration(f"{name} must be a text, got {value!r}")
+        headers = MappingProxyType(_check_headers(self.headers))
         object.__setattr__(self, "headers", headers)
-        object.__setattr__(self, "fixed_headers", _with_defaults(headers))
+        object.__setattr__(self, "fixed_headers", _add_default_headers(headers))
         object.__setattr__(self, "_page", _page_of(self.html))
 
-    def told(self, decision: Decision, now: datetime, draw: Callable[[int], int] = secrets.randbelow) -> Decision:
-        """Return the decision with the seconds after which its client is told to come back.
+    def with_retry_after(
+        self, decision: Decision, now: datetime, draw: Callable[[int], int] = secrets.randbelow
+    ) -> Decision:
+        """Return the decision with ``retry_after``, the whole seconds after which its client may retry.
 
-        It is never after the end plus jitter. Seconds are told as whole ones: without jitter the rest of a second is
-        dropped, and a client that comes on time can be early by that, to be refused once more. With jitter it is never
-        before the end either.
+        It is never after the end plus jitter. With jitter it is never before the end; without, it is rounded down, so
+        a punctual client can be early by less than a second and refused once more.
 
         Args:
-            decision: Why the client is refused; one that has the seconds already keeps them.
-            now: When the answer is sent.
+            decision: The reason of the refusal; a decision that already has ``retry_after`` is returned unchanged.
+            now: The time of the answer.
             draw: Returns a random number below its argument.
         """
         if decision.retry_after is not None:
@@ -127,42 +124,44 @@ class Answer:
         else:
             left = max(timedelta(0), decision.until - now)
             latest = left // _SECOND + self.jitter_seconds
-            earliest = min(_rounded_up(left), latest)
+            earliest = min(_round_up(left), latest)
         spread = latest - earliest
         return replace(decision, retry_after=earliest + (draw(spread + 1) if spread else 0))
 
     def detail_of(self, decision: Decision) -> str:
         """Return the sentence for one refusal."""
-        return _by_mode(self.detail, decision)
+        return _text_of(self.detail, decision)
 
     def varies(self, decision: Decision) -> bool:
-        """Return whether the answer to the same request is another one later, or by chance."""
+        """Return whether the answer to the same request depends on time or chance."""
         return decision.until is not None or self.jitter_seconds > 0
 
     def headers_of(self, decision: Decision) -> dict[str, str]:
-        """Return the headers of every kind of answer, for a decision that was ``told``."""
+        """Return the headers of any media type, for a decision with ``retry_after``."""
         return {"Retry-After": str(decision.retry_after), **self.fixed_headers}
 
     def response(self, decision: Decision, request: Request, now: datetime) -> Response:
-        """Return the answer that the client of ``request`` prefers, for a decision that was ``told``."""
+        """Return the answer that the client of ``request`` prefers, for a decision with ``retry_after``."""
         kinds = {JSON: self._json, PROBLEM: self._problem, HTML: self._html, TEXT: self._text}
-        make = kinds[preferred_by(request.scope)]
+        make = kinds[preferred_type_of(request.scope)]
         response = make(decision, now, self.headers_of(decision), get=request.method in ("GET", "HEAD"))
         if request.method == "HEAD":
-            response.body = b""  # and Content-Length stays what it is for GET
+            response.body = b""  # Content-Length stays the same as for GET
         return response
 
     def _json(self, decision: Decision, now: datetime, headers: dict[str, str], *, get: bool) -> Response:
-        return JSONResponse({"detail": encodable(self.detail_of(decision)), **_facts(decision)}, self.status, headers)
+        return JSONResponse(
+            {"detail": encodable(self.detail_of(decision)), **_facts_of(decision)}, self.status, headers
+        )
 
     def _problem(self, decision: Decision, now: datetime, headers: dict[str, str], *, get: bool) -> Response:
         problem = {
-            # It means no more than the status does, whose phrase is then the title (RFC 9457, section 4.2.1).
+            # It has no meaning beyond the status, whose phrase is then the title (RFC 9457, section 4.2.1).
             "type": "about:blank",
-            "title": _phrase(self.status),
+            "title": _phrase_of(self.status),
             "status": self.status,
             "detail": encodable(self.detail_of(decision)),
-            **_facts(decision),
+            **_facts_of(decision),
             "retry_after": decision.retry_after,
         }
         return JSONResponse(problem, self.status, headers, PROBLEM)
@@ -170,11 +169,11 @@ class Answer:
     def _html(self, decision: Decision, now: datetime, headers: dict[str, str], *, get: bool) -> Response:
         end = decision.until
         values = {
-            "title": legible(_by_mode(self.title, decision)),
+            "title": legible(_text_of(self.title, decision)),
             "detail": legible(self.detail_of(decision)),
-            "read_only": READ_ONLY if _is_read_only(decision) else "",
+            "read_only": "" if (texts := _partial_texts(decision)) is None else texts.note,
             "reason": legible(decision.reason or ""),
-            "until": "" if end is None else _iso(end),
+            "until": "" if end is None else _iso_time_of(end),
             "until_text": "" if end is None else in_words(end),
             "seconds": _reload_seconds(decision, now) if get else "",
         }
@@ -183,9 +182,9 @@ class Answer:
         return HTMLResponse(self._page.render(values, get=get), self.status, headers)
 
     def _text(self, decision: Decision, now: datetime, headers: dict[str, str], *, get: bool) -> Response:
-        lines = [legible(_by_mode(self.title, decision)), legible(self.detail_of(decision))]
-        if _is_read_only(decision):
-            lines.append(READ_ONLY)
+        lines = [legible(_text_of(self.title, decision)), legible(self.detail_of(decision))]
+        if (texts := _partial_texts(decision)) is not None:
+            lines.append(texts.note)
         if decision.until is not None:
             lines.append(f"Expected back: {in_words(decision.until)}")
         if decision.reason:
@@ -193,59 +192,63 @@ class Answer:
         return PlainTextResponse("\n\n".join(filter(None, lines)) + "\n", self.status, headers)
 
 
-def preferred_by(scope: Scope) -> str:
+def preferred_type_of(scope: Scope) -> str:
     """Return the media type, out of those offered, that the client of a request prefers."""
-    # RFC 9110, section 5.3, lets a client split the header up.
+    # RFC 9110, section 5.3, lets a client split the header into several.
     accept = b", ".join([value for name, value in scope.get("headers", ()) if name == b"accept"])
-    return preferred(accept.decode("latin-1"), OFFERED)
+    return preferred_type(accept.decode("latin-1"), OFFERED)
 
 
-def _facts(decision: Decision) -> dict[str, str]:
-    """Return what is known of the maintenance."""
-    facts = {"mode": MaintenanceMode.READ_ONLY.value} if _is_read_only(decision) else {}
+def _facts_of(decision: Decision) -> dict[str, str]:
+    """Return mode, reason and end for a JSON answer, as far as known."""
+    facts = {} if _partial_texts(decision) is None else {"mode": decision.mode.value}
     if decision.reason:
         facts["reason"] = encodable(decision.reason)
     if decision.until is not None:
-        facts["until"] = _iso(decision.until)
+        facts["until"] = _iso_time_of(decision.until)
     return facts
 
 
-def _is_read_only(decision: Decision) -> bool:
-    """Return whether the client was refused because its request may change something."""
-    return decision.rule is Rule.MODE and decision.mode is MaintenanceMode.READ_ONLY
+def _partial_texts(decision: Decision) -> PartialTexts | None:
+    """Return the texts for a client that was refused by a mode under which other requests pass."""
+    return decision.mode.texts if decision.rule is Rule.MODE else None
 
 
-def _by_mode(text: str, decision: Decision) -> str:
-    return _WHILE_READ_ONLY.get(text, text) if _is_read_only(decision) else text
+def _text_of(text: str, decision: Decision) -> str:
+    """Return a text, or in place of a default one that of the mode."""
+    texts = _partial_texts(decision)
+    if texts is None:
+        return text
+    return {DETAIL: texts.detail, TITLE: texts.title}.get(text, text)
 
 
-def _iso(end: datetime) -> str:
+def _iso_time_of(end: datetime) -> str:
     return end.astimezone(UTC).isoformat()
 
 
 def in_words(end: datetime) -> str:
-    """Return an end to the minute, for people: never before the end, but for the calendar's last minute."""
+    """Return an end for people, rounded up to a minute except in the calendar's last minute."""
     at = min(end.astimezone(UTC), _LAST_MINUTE)
     past_minute = timedelta(seconds=at.second, microseconds=at.microsecond)
     return f"{at + -past_minute % timedelta(minutes=1):%Y-%m-%d %H:%M} UTC"
 
 
 def _reload_seconds(decision: Decision, now: datetime) -> str:
-    """Return after how many seconds a page is to reload itself: not before the end, nor all pages at once."""
+    """Return the seconds after which a page reloads itself: after the end, with jitter; empty for never."""
     if decision.until is None:
         return ""
-    seconds = max(1, _rounded_up(decision.until - now), decision.retry_after or 0)
+    seconds = max(1, _round_up(decision.until - now), decision.retry_after or 0)
     return str(seconds) if seconds <= _LONGEST_RELOAD_SECONDS else ""
 
 
-def _rounded_up(duration: timedelta) -> int:
+def _round_up(duration: timedelta) -> int:
     return -(-duration // _SECOND)
 
 
-def _phrase(status: int) -> str:
+def _phrase_of(status: int) -> str:
     try:
         return HTTPStatus(status).phrase
-    except ValueError:  # a status that isn't registered
+    except ValueError:  # an unregistered status
         return "Under Maintenance"
 
 
@@ -253,22 +256,22 @@ def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _checked_headers(headers: Any) -> dict[str, str]:
-    """Return a copy of the headers, or raise ``InvalidConfiguration``."""
+def _check_headers(headers: Any) -> dict[str, str]:
+    """Return a copy of valid headers, or raise ``InvalidConfiguration``."""
     if not isinstance(headers, Mapping):
-        raise InvalidConfiguration(f"headers={headers!r}: a mapping from names to values is needed")
+        raise InvalidConfiguration(f"headers must be a mapping from names to values, got {headers!r}")
     for name, value in headers.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
-            raise InvalidConfiguration(f"headers: {name!r} can't be a header's name")
+            raise InvalidConfiguration(f"headers: {name!r} is no valid header name")
         if name.lower() in _OUR_HEADERS:
             raise InvalidConfiguration(f"headers: {name!r} can't be set, {_OUR_HEADERS[name.lower()]}")
         if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
-            raise InvalidConfiguration(f"headers: {value!r} can't be the value of {name!r}: Latin-1 text on one line")
+            raise InvalidConfiguration(f"headers: {name!r} must be Latin-1 text on one line, got {value!r}")
     return dict(headers)
 
 
-def _with_defaults(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """Return the headers that don't depend on the decision."""
+def _add_default_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the headers with our defaults and ``Vary: Accept`` added."""
     names = {name.lower(): name for name in headers}
     merged = dict(headers)
     merged |= {name: value for name, value in _DEFAULT_HEADERS.items() if name.lower() not in names}
@@ -280,18 +283,18 @@ def _with_defaults(headers: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _page_of(html: Any) -> Page:
-    """Return the page that ``html=`` means, or raise ``InvalidConfiguration``."""
+    """Return the page for ``html=``, or raise ``InvalidConfiguration``."""
     if html is None:
         return SHIPPED
     if isinstance(html, os.PathLike):
         try:
             template = Path(html).read_text("utf-8")
         except (OSError, UnicodeError) as error:
-            raise InvalidConfiguration(f"html={html!r}: it can't be read: {error}") from error
+            raise InvalidConfiguration(f"html: can't read {html!r}: {error}") from error
     elif not isinstance(html, str):
-        raise InvalidConfiguration(f"html={html!r}: a template, or the Path of a file with one, is needed")
+        raise InvalidConfiguration(f"html must be a template or the Path of a template file, got {html!r}")
     elif "<" not in html:
-        raise InvalidConfiguration(f"html={html!r} has no HTML in it; a file is given as Path({html!r})")
+        raise InvalidConfiguration(f"html must be HTML, got {html!r}; pass a file as Path({html!r})")
     else:
         template = html
     try:

@@ -1,4 +1,4 @@
-"""The maintenance page: its template, what fills it, and what it may load."""
+"""The maintenance page: a template, its placeholders, and its content security policy."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from importlib import resources
 from string import Template
 
 PLACEHOLDERS = ("title", "detail", "read_only", "reason", "until", "until_text", "seconds")
-"""What a template can name with a ``$``."""
+"""The names that a template can use with a ``$``."""
 CONDITIONS = ("read_only", "reason", "until", "get", "reload")
-"""What a template's optional blocks can depend on."""
+"""The conditions of a template's optional blocks."""
 
 _BLOCK = re.compile(r"<!-- if (not )?(\w+) -->(.*?)<!-- endif -->", re.DOTALL)
 _BLOCK_EDGE = re.compile(r"<!--\s*(?:if\b|endif\b).*?-->", re.DOTALL)
@@ -23,13 +23,13 @@ _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page's template: HTML in which ``$name`` stands for a value, already escaped, and ``$$`` for a dollar sign.
+    """A page's template: HTML in which ``$name`` means a value, already escaped, and ``$$`` a dollar sign.
 
-    What stands between ``<!-- if reason -->`` and ``<!-- endif -->`` is left out where there is no reason, what stands
-    between ``<!-- if not reason -->`` and ``<!-- endif -->`` where there is one. Blocks don't nest.
+    A block from ``<!-- if reason -->`` to ``<!-- endif -->`` appears only with a reason, a block from
+    ``<!-- if not reason -->`` to ``<!-- endif -->`` only without. Blocks don't nest.
 
     Raises:
-        ValueError: Naming what is wrong, and what is accepted.
+        ValueError: The template is invalid; the message names the problem and the accepted values.
     """
 
     template: str
@@ -37,7 +37,7 @@ class Page:
     def __post_init__(self) -> None:
         for _, condition, block in _BLOCK.findall(self.template):
             if condition not in CONDITIONS:
-                msg = f"'<!-- if {condition} -->' is no condition; accepted: {', '.join(CONDITIONS)}"
+                msg = f"'<!-- if {condition} -->' has no valid condition; accepted: {', '.join(CONDITIONS)}"
                 raise ValueError(msg)
             _check_edges(block)
         _check_edges(_BLOCK.sub("", self.template))
@@ -48,30 +48,30 @@ class Page:
         unknown = [f"${name}" for name in template.get_identifiers() if name not in PLACEHOLDERS]
         if unknown:
             known = ", ".join(f"${name}" for name in PLACEHOLDERS)
-            msg = f"nothing is known for {', '.join(unknown)}; accepted: {known}, and '$$' for a dollar sign"
+            msg = f"unknown placeholder {', '.join(unknown)}; accepted: {known}, and '$$' for a dollar sign"
             raise ValueError(msg)
 
     def render(self, values: Mapping[str, str], *, get: bool) -> str:
-        """Return the page.
+        """Return the page as HTML.
 
         Args:
-            values: Plain text for each placeholder; what isn't known is empty.
-            get: Whether the client got here by a method that it can safely repeat.
+            values: Plain text for each placeholder; empty if not known.
+            get: Whether the request was a GET or HEAD, which the client can safely repeat.
         """
         conditions = {"get": get, "reload": bool(values["seconds"])}
 
-        def kept(block: re.Match[str]) -> str:
+        def keep_block(block: re.Match[str]) -> str:
             negation, condition, text = block.groups()
             holds = conditions.get(condition, bool(values.get(condition)))
             return text if holds is (negation is None) else ""
 
         escaped = {name: html.escape(value) for name, value in values.items()}
-        return Template(_BLOCK.sub(kept, self.template)).substitute(escaped)
+        return Template(_BLOCK.sub(keep_block, self.template)).substitute(escaped)
 
     def content_security_policy(self) -> str:
-        """Return the policy under which this page's own scripts and styles work, and nothing else does.
+        """Return a policy that allows this page's own scripts and styles, and nothing else.
 
-        They are allowed by their digest, so there must be no placeholders in them.
+        It allows them by digest, so they must contain no placeholders.
         """
         digests: dict[str, list[str]] = {"script": [], "style": []}
         for kind, text in _INLINE.findall(self.template):
@@ -84,10 +84,10 @@ class Page:
 
 
 def _check_edges(text: str) -> None:
-    """Make sure that a block has no other one in it, or half of one."""
+    """Raise ``ValueError`` if a text contains the start or end of a block."""
     edge = _BLOCK_EDGE.search(text)
     if edge is not None:
-        msg = f"{edge[0]!r} has no other half: blocks go from '<!-- if reason -->' to '<!-- endif -->', and don't nest"
+        msg = f"{edge[0]!r} has no other half: blocks are '<!-- if reason -->...<!-- endif -->', and don't nest"
         raise ValueError(msg)
 
 

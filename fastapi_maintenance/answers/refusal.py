@@ -1,4 +1,4 @@
-"""How a refusal is sent: over HTTP and websockets, and without ever failing into a 500."""
+"""Sends a refusal over HTTP and websockets, and never fails into a 500."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _DENIAL_EXTENSION = "websocket.http.response"
 
 
 class Refusal:
-    """A response that is sent over HTTP and websockets alike, and that can't fail into a 500.
+    """A response over HTTP or a websocket that can't fail into a 500.
 
-    It is called like a Starlette response and has the attributes of the one that it sends. Should that raise before
+    It is called like a Starlette response and has the attributes of ``response``. If ``response`` raises before
     anything was sent (a file is missing, say), ``fallback`` is sent.
     """
 
@@ -39,27 +39,27 @@ class Refusal:
         own, fallback = vars(self)["_response"], vars(self)["_fallback"]
         if scope["type"] == "websocket":
             if not can_deny(scope):
-                # Accepting just to close would tell the client that it had got in.
+                # Not accepted and then closed, which would look to the client as if it had got in.
                 await send({"type": "websocket.close", "code": WS_1013_TRY_AGAIN_LATER, "reason": DETAIL})
                 return
-            scope, receive, send = _as_http(scope), _receiving_http(receive), _sending_denial(send)
-            own = _at_once(own)
+            scope, receive, send = _as_http(scope), _http_receive(receive), _denial_send(send)
+            own = _buffer(own)
         await with_fallback(own, lambda: fallback, scope, receive, send)
 
 
 async def with_fallback(
     app: ASGIApp, fallback: Callable[[], Response | None], scope: Scope, receive: Receive, send: Send
 ) -> None:
-    """Have ``app`` answer; if it raises before it began to, ``fallback()`` answers, unless it returns ``None``."""
+    """Answer by ``app``; if it raises before it sends, answer by ``fallback()``, unless that returns ``None``."""
     began = False
 
-    async def noting_the_beginning(message: Message) -> None:
+    async def send_and_note(message: Message) -> None:
         nonlocal began
         began = True
         await send(message)
 
     try:
-        await app(scope, receive, noting_the_beginning)
+        await app(scope, receive, send_and_note)
     except Exception:
         response = None if began else fallback()
         if response is None:
@@ -74,18 +74,18 @@ def can_deny(scope: Scope) -> bool:
 
 
 def request_of(scope: Scope, receive: Receive) -> Request:
-    """Return the request that a handler gets: a websocket handshake is the GET request that it is on the wire."""
+    """Return the request for a handler; a websocket handshake becomes the GET request that it is on the wire."""
     if scope["type"] == "http":
         return Request(scope, receive)
-    return Request(_as_http(scope), _receiving_http(receive))
+    return Request(_as_http(scope), _http_receive(receive))
 
 
 def _as_http(scope: Scope) -> Scope:
     return {**scope, "type": "http", "method": "GET", "extensions": {}}
 
 
-def _receiving_http(receive: Receive) -> Receive:
-    """Return a ``receive`` that tells what happens on a websocket as if it happened to a request."""
+def _http_receive(receive: Receive) -> Receive:
+    """Return a ``receive`` that reports websocket events as HTTP events."""
 
     async def receive_http() -> Message:
         message = await receive()
@@ -96,24 +96,24 @@ def _receiving_http(receive: Receive) -> Receive:
     return receive_http
 
 
-def _at_once(response: ASGIApp) -> ASGIApp:
-    """Return what sends a response when it is complete: one of uvicorn's drops what follows a pause in a denial."""
+def _buffer(response: ASGIApp) -> ASGIApp:
+    """Return an app that sends a complete response at once: one uvicorn protocol drops a denial's later parts."""
 
-    async def send_at_once(scope: Scope, receive: Receive, send: Send) -> None:
-        held: list[Message] = []
+    async def send_complete(scope: Scope, receive: Receive, send: Send) -> None:
+        messages: list[Message] = []
 
         async def hold(message: Message) -> None:
-            held.append(message)
+            messages.append(message)
             if message["type"] == "http.response.body" and not message.get("more_body", False):
-                for each in held:
+                for each in messages:
                     await send(each)
 
         await response(scope, receive, hold)
 
-    return send_at_once
+    return send_complete
 
 
-def _sending_denial(send: Send) -> Send:
+def _denial_send(send: Send) -> Send:
     """Return a ``send`` that sends a response as a websocket's denial."""
 
     async def send_denial(message: Message) -> None:

@@ -1,4 +1,4 @@
-"""Where the state of a switch is kept."""
+"""State backends: each keeps the state of one switch."""
 
 from .base import BaseStateBackend, FollowOptions, StoreBackend
 from .env import EnvVarBackend

@@ -1,4 +1,4 @@
-"""What a state backend is."""
+"""The base classes of all state backends, and the backend for document stores."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from ..stores.stored_switch import OnEmptied, StoredSwitch
 T = TypeVar("T")
 
 VIEW = "_fastapi_maintenance_view"
-"""The attribute in which a backend has this process's view of it, once there is one."""
+"""The attribute in which a backend stores this process's view of it."""
 
 
 class BaseStateBackend(ABC):
-    """Where the state of one switch is kept.
+    """Keeps the state of one switch.
 
-    A backend of your own needs ``get_value`` and ``set_value`` only. Both are awaited in the event loop of whoever
-    asks, so it may share the app's clients. What ``get_value`` raises is contained: a request never sees it, and the
-    last known state stays. What ``set_value`` raises comes to whoever makes the change.
+    A backend of your own needs only ``get_value`` and ``set_value``. Both are awaited in the caller's event loop, so
+    they can use the app's clients. Errors of ``get_value`` are contained: requests never see them, and the last known
+    state stays in effect. Errors of ``set_value`` are raised to the caller.
     """
 
     read_only: ClassVar[bool] = False
-    """Whether the state can only be read from here."""
+    """Whether this process can only read the state."""
     cache_seconds: float = 0
-    """For how long an answer of ``get_value`` counts; 0: it is asked for every request that needs to know.
+    """How long a result of ``get_value`` is cached; 0: each request that depends on it calls ``get_value``.
 
-    So with a store of your own, mind its time-outs: a request waits for the answer.
+    Requests wait for the result, so give your store short time-outs.
     """
 
     @abstractmethod
@@ -47,48 +47,45 @@ class BaseStateBackend(ABC):
         """Store whether maintenance is on.
 
         Raises:
-            ReadOnlyBackend: The store can't be written from here.
+            ReadOnlyBackend: This process can't write the store.
         """
 
     @staticmethod
     def _str_to_bool(value: str) -> bool:
-        """Return the boolean that a stored text means; an empty one is ``False``. For backends of your own.
+        """Return the boolean that a stored text means; empty text is ``False``. For backends of your own.
 
         Raises:
-            ValueError: It is none of ``1 yes y t true on``, ``0 no n f false off``, in any case.
+            ValueError: The text is none of ``1 yes y t true on``, ``0 no n f false off``, in any case.
         """
         word = value.strip().lower()
         if word in _TRUE or word in _FALSE:
             return word in _TRUE
-        msg = f"{value[:20]!r} is no boolean: accepted are 1, yes, y, true, t, on; 0, no, n, false, f, off, or nothing"
+        msg = f"value must be 1, yes, y, true, t, on; 0, no, n, false, f, off, or nothing; got {value[:20]!r}"
         raise ValueError(msg)
 
     @staticmethod
     def _bool_to_str(value: bool) -> str:
-        """Return the text by which a backend of your own can store a boolean: ``"1"`` or ``"0"``.
+        """Return the text to store for a boolean: ``"1"`` or ``"0"``. For backends of your own.
 
         Raises:
-            ValueError: It is no boolean, nor 1 or 0.
+            ValueError: The value is not a boolean, 1 or 0.
         """
         text = str(int(value))
         if text in {"0", "1"}:
             return text
-        msg = f"{value!r} is no boolean: True or False must be given"
+        msg = f"value must be True or False, got {value!r}"
         raise ValueError(msg)
 
     def peek(self) -> MaintenanceState | None:
-        """Return the stored state without any I/O, or ``None`` where it takes I/O to know it.
-
-        Called for every request.
-        """
+        """Return the stored state, or ``None`` if reading it takes I/O. Called for every request."""
         return None
 
     def sibling(self, name: str) -> BaseStateBackend | None:
-        """Return the backend of the switch ``name`` in the same store, or ``None`` if the store has room for one."""
+        """Return the backend of the switch ``name`` in the same store, or ``None`` if it can hold only one."""
         return None
 
     async def switch_names(self) -> list[str] | None:
-        """Return the names of the switches that have a document in the store; ``None``: it can't list them.
+        """Return the names of the switches that have a document in the store, or ``None`` if it can't list them.
 
         Raises:
             BackendUnavailable: The store did not answer.
@@ -96,7 +93,7 @@ class BaseStateBackend(ABC):
         return None
 
     async def names_beside(self) -> list[str]:
-        """Return the names of the siblings that may have a state in the store; none where the store can't list them.
+        """Return the names of the siblings that may have a state in the store; empty if it can't list them.
 
         Raises:
             BackendUnavailable: The store did not answer.
@@ -104,8 +101,8 @@ class BaseStateBackend(ABC):
         return []
 
     def siblings_made(self) -> dict[str, BaseStateBackend]:
-        """Return the siblings that are in use, by name; the registry adds to them."""
-        # Not made by a constructor: a user's own backend need not call this class's.
+        """Return the siblings in use, by name. The registry adds to this dictionary."""
+        # Created here, because a user's own backend need not call this class's constructor.
         siblings: dict[str, BaseStateBackend] = vars(self).setdefault("_fastapi_maintenance_siblings", {})
         return siblings
 
@@ -115,22 +112,22 @@ class StateBackend(BaseStateBackend):
 
     @abstractmethod
     async def apply(self, change: Change) -> MaintenanceState:
-        """Carry out one change at the store, as a whole or not at all, and return the state after it.
+        """Apply one change to the store atomically, and return the state after it.
 
         Raises:
-            ChangeRejected: The store refused it.
-            BackendUnavailable: The store did not answer, and nothing was changed.
-            OutcomeUnknown: The store did not answer, and something may have been changed.
+            ChangeRejected: The store refused the change.
+            BackendUnavailable: The store did not answer; nothing was changed.
+            OutcomeUnknown: The store did not answer; the change may have been made.
         """
 
     async def set_value(self, value: bool) -> None:
-        """Store whether maintenance is on; requests of this process are judged by it from the next one on."""
+        """Store whether maintenance is on; this process's next request already sees it."""
         change = set_mode(as_mode(value), now=datetime.now(UTC))
         view = vars(self).get(VIEW)
         await (self.apply_anywhere(change) if view is None else view.apply(change))
 
     async def apply_anywhere(self, change: Change) -> MaintenanceState:
-        """Do what ``apply`` does, from any event loop."""
+        """Like ``apply``, but call it from any event loop."""
         return await self.apply(change)
 
 
@@ -141,39 +138,39 @@ OnBackendError = Literal["keep", "open", "closed"]
 
 
 class FollowOptions(TypedDict, total=False):
-    """How a process follows a store. Every backend with a store takes these."""
+    """How a process follows a store. Every backend with a store accepts these options."""
 
     poll_seconds: float
-    """How often the store is read, besides after its pushes; 1 s, for a file 0.1 s."""
+    """Seconds between reads of the store, which is also read after each push; 1 s, for a file 0.1 s."""
     timeout_seconds: float
-    """How long one reading or change may take, connecting included; 1 s."""
+    """How many seconds one read or change may take, connecting included; 1 s."""
     on_backend_error: OnBackendError
-    """Which mode applies while the store fails: ``"keep"`` (the default) the last known state; ``"open"`` or
-    ``"closed"`` once that is older than ``max_stale``."""
+    """The mode while the store fails: ``"keep"`` (the default) keeps the last known state; ``"open"`` or ``"closed"``
+    applies once that state is older than ``max_stale``."""
     max_stale: float | None
     """Seconds; only with ``"open"`` and ``"closed"``."""
     initial: bool | MaintenanceMode
-    """The mode that applies if the store has never answered since the start; off."""
+    """The mode until the store has answered for the first time; off."""
     init_timeout: float
     """How many seconds the first request waits for the first answer; 2 s."""
     on_emptied: OnEmptied
-    """``"restore"`` (the default) puts the newest known state back into a store that has lost it; ``"keep"`` does not,
-    and this process keeps that state until somebody sets the mode. A file has no such loss: no file means off."""
+    """``"restore"`` (the default) writes the newest known state back to a store that has lost it; ``"keep"`` does not,
+    and this process keeps that state until somebody sets the mode. A file can't lose its state: no file means off."""
 
 
 class StoreBackend(StateBackend):
-    """A switch in a document store: one of ours, or one of your own.
+    """A switch in a document store: a built-in store, or one of your own.
 
     Requests read this process's copy, which the background thread keeps up to date. All I/O happens on that thread's
-    event loop, so a connection never meets another loop.
+    event loop, so a connection is never used on another loop.
 
     Args:
         store: The store.
-        key: The switch's name there.
-        options: How to follow it, see ``FollowOptions``.
+        key: The name of the switch in the store.
+        options: How to follow the store, see ``FollowOptions``.
 
     Raises:
-        InvalidConfiguration: An option can't work.
+        InvalidConfiguration: An option is invalid.
     """
 
     def __init__(self, store: DocumentStore, key: str = "default", **options: Unpack[FollowOptions]) -> None:
@@ -192,7 +189,7 @@ class StoreBackend(StateBackend):
             on_emptied=options.get("on_emptied", "restore"),
         )
         self.stop_following: Callable[[], Coroutine[Any, Any, None]] | None = None
-        """Ends what follows this backend, if anything does; runs on the background thread."""
+        """Stops following this backend; ``None`` while nothing follows it. Runs on the background thread."""
         self._sharing: weakref.WeakSet[StoreBackend] = weakref.WeakSet({self})
         """The backends that use the same store."""
 
@@ -204,7 +201,7 @@ class StoreBackend(StateBackend):
 
     @property
     def timeout_seconds(self) -> float:
-        """How long one reading or change may take."""
+        """How many seconds one read or change may take."""
         return self.switch.timeout_seconds
 
     @timeout_seconds.setter
@@ -220,13 +217,13 @@ class StoreBackend(StateBackend):
 
     @property
     def is_followed(self) -> bool:
-        """Whether something follows this backend now."""
+        """Whether this process follows this backend now."""
         view = vars(self).get(VIEW)
         return view is not None and view.is_following
 
     async def switch_names(self) -> list[str] | None:
-        """Return the names of the switches that have a document in the store. On the background thread."""
-        names = await self._answer(self.store.names())
+        """Return the names of the switches that have a document, ``default`` first. Call on the background thread."""
+        names = await self._ask(self.store.names())
         return (
             None
             if names is None
@@ -238,56 +235,56 @@ class StoreBackend(StateBackend):
         return [name for name in await self.switch_names() or () if name != self.switch.key]
 
     async def load(self) -> MaintenanceState | None:
-        """Return the stored state, or ``None`` if nothing is stored. On the background thread.
+        """Return the stored state, or ``None`` if nothing is stored. Call on the background thread.
 
         Raises:
             BackendUnavailable: The store did not answer within ``timeout_seconds``.
-            CorruptState: The store has something else.
-            EmptiedStore: It has lost the state.
+            CorruptState: The stored document is not a valid state.
+            EmptiedStore: The store has lost the state.
         """
         return await self.switch.read()
 
     async def apply(self, change: Change) -> MaintenanceState:
-        """Carry out one change at the store and return the state after it. On the background thread."""
+        """Apply one change to the store and return the state after it. Call on the background thread."""
         return await self.switch.change(change)
 
     async def store_time(self) -> datetime | None:
-        """Return the time by the store's clock, or ``None`` if that is the clock of this host.
+        """Return the time by the store's clock, or ``None`` if the store uses this host's clock.
 
         Raises:
             BackendUnavailable: The store did not answer.
         """
-        return (await self._answer(self.store.read(self.switch.key))).now
+        return (await self._ask(self.store.read(self.switch.key))).now
 
     async def try_writing(self) -> str | None:
-        """Find out whether this process may write, without changing anything; return why that is not known, if so.
+        """Check that this process can write, without changing anything; return why that can't be checked, or ``None``.
 
         Raises:
-            BackendUnavailable: A change would fail, and why; so do ``ReadOnlyBackend`` and ``CorruptState``.
+            BackendUnavailable: A change would fail; ``ReadOnlyBackend`` and ``CorruptState`` mean the same.
         """
         await self.load()
-        return await self._answer(self.store.try_writing(self.switch.key))
+        return await self._ask(self.store.try_writing(self.switch.key))
 
-    async def _answer(self, asking: Coroutine[Any, Any, T]) -> T:
-        """Return what the store answers in time."""
+    async def _ask(self, request: Coroutine[Any, Any, T]) -> T:
+        """Return the store's answer, or raise ``BackendUnavailable`` if it fails or is late."""
         try:
-            return await io_thread.bounded(asking, self.timeout_seconds)
+            return await io_thread.bounded(request, self.timeout_seconds)
         except MaintenanceError:
             raise
         except Exception as error:
             raise BackendUnavailable(repr(self), str(error) or type(error).__name__) from error
 
     async def disconnect(self) -> None:
-        """Close the connections, unless another backend of the same store is followed."""
+        """Close the connections, unless another backend that uses the same store is followed."""
         if not any(other.is_followed for other in self._sharing if other is not self):
             await self.store.aclose()
 
     async def aclose(self) -> None:
-        """Follow the store no longer, and close the connections that this backend opened; its siblings alike.
+        """Stop following the store, and close the connections of this backend and its siblings.
 
-        Whoever asks later begins anew. An app's stores are followed until its lifespan has ended, so this is for code
-        without one: after a call such as ``is_maintenance_on()`` in a script or job worker, the store is followed
-        until ``aclose()`` or until the backend is gone.
+        A later call follows the store again. The end of an app's lifespan does this for the app's stores. Scripts and
+        job workers have no lifespan: after a call such as ``is_maintenance_on()``, the store is followed until
+        ``aclose()`` or until the backend is garbage-collected.
         """
         for sibling in [one for one in self.siblings_made().values() if isinstance(one, StoreBackend)]:
             await sibling.aclose()
@@ -296,17 +293,17 @@ class StoreBackend(StateBackend):
         await io_thread.run(self.disconnect())
 
     async def get_value(self) -> bool:
-        """Return whether anything is blocked now, as the store has it."""
+        """Return whether the stored state blocks anything now."""
         state = await io_thread.run(self.load())
         return state is not None and state.mode_at(datetime.now(UTC)) is not MaintenanceMode.OFF
 
     async def apply_anywhere(self, change: Change) -> MaintenanceState:
-        """Do what ``apply`` does, from any event loop."""
+        """Like ``apply``, but call it from any event loop."""
         return await io_thread.run(self.apply(change))
 
 
 def _check_options(options: FollowOptions) -> None:
-    """Raise ``InvalidConfiguration`` if options can't work."""
+    """Raise ``InvalidConfiguration`` if an option is invalid."""
     unknown = sorted(options.keys() - FollowOptions.__annotations__.keys())
     if unknown:
         accepted = ", ".join(FollowOptions.__annotations__)

@@ -1,4 +1,4 @@
-"""The environment variable as a switch: read for every request, set from outside."""
+"""The backend for an environment variable: read for every request, set by the environment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OFF = MaintenanceState()
 class EnvVarBackend(BaseStateBackend):
     """Maintenance by an environment variable: a boolean as pydantic reads it, or ``read_only``.
 
-    A change of ``os.environ`` counts at once. No variable, or an empty one, is off; so is a value that can't be read,
+    A change of ``os.environ`` takes effect at once. A missing or empty variable means off; so does an invalid value,
     with a logged warning.
 
     Args:
@@ -34,7 +34,7 @@ class EnvVarBackend(BaseStateBackend):
         name: object = var_name
         if not isinstance(name, str) or not name or "=" in name or "\0" in name:
             raise InvalidConfiguration(
-                f"var_name={var_name!r}: the name of an environment variable is needed, such as {DEFAULT_VARIABLE!r}"
+                f"var_name must be the name of an environment variable such as {DEFAULT_VARIABLE!r}, got {var_name!r}"
             )
         self.var_name = var_name
         self._key = var_name.upper() if os.name == "nt" else os.fsencode(var_name)
@@ -52,7 +52,7 @@ class EnvVarBackend(BaseStateBackend):
         return self.peek().mode is not MaintenanceMode.OFF
 
     async def set_value(self, value: bool) -> None:
-        """Refuse: a process can't set the environment of the others.
+        """Raise ``ReadOnlyBackend``: a process can't set the environment of other processes.
 
         Raises:
             ReadOnlyBackend: Always.
@@ -64,14 +64,14 @@ class EnvVarBackend(BaseStateBackend):
         )
 
     def peek(self) -> MaintenanceState:
-        """Return the state that the variable has now."""
+        """Return the state by the variable's present value."""
         try:
-            # What is behind the mapping: the mapping itself takes 0.7 µs to say that there is no such variable.
+            # The dictionary behind the mapping: the mapping itself takes 0.7 µs to report a missing variable.
             raw = os.environ._data.get(self._key)  # type: ignore[attr-defined]  # noqa: SLF001
-        except AttributeError:  # somebody put another mapping there
+        except AttributeError:  # os.environ was replaced by another mapping
             raw = os.environ.get(self.var_name)
         if raw != self._seen:
-            # In this order: another thread that sees the new value must not get the old state.
+            # The state is set first: another thread that sees the new value must not get the old state.
             self._state, self._seen = self._read(os.environ.get(self.var_name)), raw
         return self._state
 
@@ -85,5 +85,5 @@ class EnvVarBackend(BaseStateBackend):
             return _OFF
 
     def sibling(self, name: str) -> EnvVarBackend:
-        """Return the backend of a named switch: its variable has the name appended, in upper case."""
+        """Return the backend of a named switch: its variable ends with the name in upper case."""
         return EnvVarBackend(f"{self.var_name}_{name.upper().replace('-', '_')}")

@@ -1,4 +1,4 @@
-"""The switch in this process's memory: for one worker, and for tests."""
+"""The backend in this process's memory: for one worker, and for tests."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ..model.state import MaintenanceState
 from .base import StateBackend
 
 _changing = threading.Lock()
-"""Keeps changes apart: one for all backends, as it can be renewed after a fork."""
+"""Held while a backend changes. All backends share it, so that a forked child can replace it."""
 
 
 class MemoryBackend(StateBackend):
-    """Maintenance by a variable of this process: other workers don't see it.
+    """Maintenance in this process's memory: other workers don't see it.
 
     Args:
-        initial: The mode, or the whole state, to begin with.
+        initial: The mode or the whole state at the start.
     """
 
     def __init__(self, initial: bool | MaintenanceMode | MaintenanceState = False) -> None:
@@ -41,12 +41,12 @@ class MemoryBackend(StateBackend):
         return state.without_expired_holds(datetime.now(UTC)) if state.holds else state
 
     async def apply(self, change: Change) -> MaintenanceState:
-        """Carry out one change and return the state after it."""
+        """Apply one change and return the state after it."""
         with _changing:
             now = datetime.now(UTC)
             state = change.applied_to(self._state, now)
             state.prepare(now, self._state)
-            state.to_json()  # what is too large for every other store is refused here as well
+            state.to_json()  # refuses a state that would be too large for other stores
             self._state = state
             return state
 
@@ -57,5 +57,5 @@ class MemoryBackend(StateBackend):
 
 @io_thread.call_after_fork
 def _reset_after_fork() -> None:
-    global _changing  # noqa: PLW0603 - who was just making a change is in the parent
+    global _changing  # noqa: PLW0603 - the thread that held it exists only in the parent
     _changing = threading.Lock()

@@ -1,4 +1,4 @@
-"""The switch in Redis: one key, pushed to everybody who watches."""
+"""The backend for Redis: one key per switch, with a push after each change."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from .base import FollowOptions, StoreBackend
 class RedisBackend(StoreBackend):
     """Maintenance by a key in Redis (6.2 or newer, or a compatible server): all processes that use the key agree.
 
-    A change replaces the document if nobody has changed it meanwhile, by the server's clock, and wakes all who watch.
+    A change replaces the document if nobody else has changed it, uses the server's clock, and notifies all processes.
 
     Args:
         url: ``redis://[user:password@]host[:port][/db]``, ``rediss://`` for TLS, ``unix:///path/to/socket[?db=0]``.
-            Options of redis-py may follow, such as ``?ssl_ca_certs=...``; its options for time-outs, retries, protocol
-            and pools are ignored.
+            Options of redis-py may follow, such as ``?ssl_ca_certs=...``; options for time-outs, retries, protocol and
+            pools are ignored.
         key: The key of the document; ``None``: ``fastapi-maintenance:{default}``. The channel ``<key>@<db>`` is used
             as well.
         options: See ``FollowOptions``.
 
     Raises:
         MissingExtra: redis-py isn't installed.
-        InvalidConfiguration: The URL or an option can't work.
+        InvalidConfiguration: The URL or an option is invalid.
     """
 
     def __init__(

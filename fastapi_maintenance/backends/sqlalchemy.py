@@ -1,4 +1,4 @@
-"""A row of a database as a switch: for services that have a database and nothing else to share."""
+"""The backend for a database row: for services whose processes share only a database."""
 
 from __future__ import annotations
 
@@ -15,23 +15,22 @@ if TYPE_CHECKING:
 class SQLAlchemyBackend(StoreBackend):
     """Maintenance by a row of a PostgreSQL, MySQL, MariaDB or SQLite database, by way of SQLAlchemy 2.
 
-    Other processes see a change when they read the row next, after ``poll_seconds`` at the latest. A change is one
-    conditional statement, on connections of its own (at most four to a process). The database's clock decides which
-    holds have expired.
+    Other processes see a change after ``poll_seconds`` at the latest. A change is one conditional statement. The
+    backend has its own connections, at most four per process. The database's clock decides which holds have expired.
 
-    The driver is yours to install: asyncpg or psycopg, aiomysql or asyncmy, aiosqlite.
+    Install the driver yourself: asyncpg or psycopg, aiomysql or asyncmy, aiosqlite.
 
     Args:
-        url: An async URL, such as ``postgresql+asyncpg://user:password@host/database``, or SQLAlchemy's ``URL``. Not
-            an engine, whose connections belong to your event loop: give ``engine.url``.
-        table: Its name, with its schema if need be: ``ops.maintenance``. The first change makes it, unless a
-            migration did.
+        url: An async URL, such as ``postgresql+asyncpg://user:password@host/database``, or SQLAlchemy's ``URL``.
+            For an engine pass ``engine.url``: the engine's own connections belong to your event loop.
+        table: The table, optionally with its schema: ``ops.maintenance``. The first change creates it if it does not
+            exist.
         key: The name of the row.
         options: See ``FollowOptions``.
 
     Raises:
         MissingExtra: SQLAlchemy is not installed.
-        InvalidConfiguration: The URL or an option can't work, or its driver is not installed.
+        InvalidConfiguration: The URL or an option is invalid, or the driver is not installed.
     """
 
     ddl = staticmethod(ddl)

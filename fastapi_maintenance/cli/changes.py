@@ -6,58 +6,74 @@ import asyncio
 import contextlib
 import shlex
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from ..backends.base import BaseStateBackend
 from ..concurrency import io_thread
 from ..exceptions import CorruptState, InvalidConfiguration, MaintenanceError, UnknownWindow
-from ..model.modes import MaintenanceMode
+from ..model.modes import MaintenanceMode, PlannedModeName
 from ..model.state import MaintenanceState
 from ..model.text import in_one_line
 from ..model.windows.window import Window
 from ..switches.app_switch import DEFAULT
 from ..switches.control import cancel_maintenance, change_mode, forgetting, schedule_maintenance
 from ..switches.views import view_of
-from .program import AsJson, Backend, BreakHolds, Name, Names, New, Quiet, ReadOnly, Reason, app, dated
+from .program import AsJson, Backend, BreakHolds, Name, Names, New, Quiet, ReadOnly, Reason
 from .store import (
-    all_of,
     check_known,
     check_writable,
     complete_names,
-    explained,
-    in_folder,
+    folder_suffix,
     is_file,
+    list_names,
     load,
-    names_in,
+    message_of,
     place_of,
     read,
+    siblings_of,
     store_of,
     stores_of,
 )
-from .terminal import PROGRAM, WORDS, at_version, complain, described, document, note, summary, tell, tell_json
-from .values import SUNDAY, after, duration, end_of, moment_of, operator, seconds, start_of
+from .terminal import (
+    PROGRAM,
+    describe_window,
+    document_of,
+    print_json,
+    print_note,
+    print_text,
+    report_error,
+    summary_of,
+    version_suffix,
+)
+from .values import (
+    SUNDAY,
+    add_duration,
+    operator_name,
+    parse_duration,
+    parse_end,
+    parse_seconds,
+    parse_start,
+    parse_time,
+)
 
 
-@app.command("on")
-@app.command("down", hidden=True)
-@dated
 def turn_on(
     names: Names = None,
     *,
     backend: Backend = None,
     length: Annotated[
-        str | None, typer.Option("--for", metavar="DURATION", help="End by itself after 90s, 15m, 2h, 1d, 1h30m.")
+        str | None, typer.Option("--for", metavar="DURATION", help="End automatically after 90s, 15m, 2h, 1d, 1h30m.")
     ] = None,
     until: Annotated[
-        str | None, typer.Option(metavar="TIME", help=f"End by itself then: ISO 8601 with a zone, {SUNDAY}T04:00Z.")
+        str | None,
+        typer.Option(metavar="TIME", help=f"End automatically then: ISO 8601 with a zone, {SUNDAY}T04:00Z."),
     ] = None,
     reason: Reason = None,
     read_only: ReadOnly = False,
     retry_after: Annotated[
-        str | None,
-        typer.Option(metavar="SECONDS", help="After what time clients are to come back, while the end isn't known."),
+        str | None, typer.Option(metavar="SECONDS", help="When clients may retry, while the end is unknown.")
     ] = None,
     new: New = False,
     as_json: AsJson = False,
@@ -71,23 +87,21 @@ def turn_on(
     fastapi-maintenance on --read-only --until {sunday}T04:00+01:00
     """
     if length is not None and until is not None:
-        raise InvalidConfiguration("--for and --until are two ways to say when it ends: give one of them")
-    end = None if until is None else moment_of(until, "--until")
+        raise InvalidConfiguration("--for and --until must not be combined: both set the end")
+    end = None if until is None else parse_time(until, "--until")
     if end is not None and end <= datetime.now(UTC):
-        raise InvalidConfiguration(f"--until {until!r}: that is over; a time to come is needed; nothing was changed")
+        raise InvalidConfiguration(f"--until must be in the future, got {until!r}; nothing was changed")
     if length is not None:
-        end = after(datetime.now(UTC), duration(length, "--for"), "--for")
+        end = add_duration(datetime.now(UTC), parse_duration(length, "--for"), "--for")
     options = {
         "reason": reason,
         "until": end,
-        "retry_after": None if retry_after is None else seconds(retry_after, "--retry-after"),
+        "retry_after": None if retry_after is None else parse_seconds(retry_after, "--retry-after"),
     }
     mode = MaintenanceMode.READ_ONLY if read_only else MaintenanceMode.ON
     _change(mode, stores_of(backend, names or (DEFAULT,)), options, new=new, as_json=as_json, quiet=quiet)
 
 
-@app.command("off")
-@app.command("up", hidden=True)
 def turn_off(
     names: Names = None,
     *,
@@ -108,11 +122,10 @@ def turn_off(
     if all_switches and names:
         raise InvalidConfiguration(f"--all must come without names, got {', '.join(names)}; nothing was changed")
     requirements = {"break_holds": True} if break_holds else {"refuse_while_held": True}
-    stores = all_stores(store_of(backend)) if all_switches else stores_of(backend, names or (DEFAULT,))
+    stores = all_stores_of(store_of(backend)) if all_switches else stores_of(backend, names or (DEFAULT,))
     _change(MaintenanceMode.OFF, stores, requirements, new=new, as_json=as_json, quiet=quiet)
 
 
-@app.command()
 def forget(
     names: Annotated[list[str], typer.Argument(metavar="NAME", help="The switches.", autocompletion=complete_names)],
     *,
@@ -121,21 +134,21 @@ def forget(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    r"""Forget switches that no app uses any more: they are off, without windows, and no longer listed.
+    r"""Forget switches that no app uses: turn them off, remove their windows, and list them no longer.
 
     \b
     fastapi-maintenance forget billing
 
-    Refused while running code holds the switch on. A document that can't be read is forgotten too.
+    Refused while running code holds the switch on. An unreadable document is forgotten too.
     """
     stores = stores_of(backend, names)
     requirements = {"break_holds": break_holds}
     _change(MaintenanceMode.OFF, stores, requirements, forgets=True, new=None, as_json=as_json, quiet=quiet)
 
 
-def all_stores(default: BaseStateBackend) -> dict[str, BaseStateBackend]:
-    """Return the backends of all switches of a store."""
-    return all_of(default, asyncio.run(names_in(default)))
+def all_stores_of(default: BaseStateBackend) -> dict[str, BaseStateBackend]:
+    """Return the backends of all switches in a store."""
+    return siblings_of(default, asyncio.run(list_names(default)))
 
 
 def _change(
@@ -150,108 +163,106 @@ def _change(
 ) -> None:
     for store in stores.values():
         check_writable(store)
-    # All are read before the first is changed: a mistyped name or a store that fails changes none.
+    # All switches are read first, so that a mistyped name or a failing store changes none of them.
     before = asyncio.run(_read_before(stores, new=new))
-    said: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     failed: dict[str, int] = {}
     for name, store in stores.items():
         try:
-            state = asyncio.run(_make(mode, store, options, forgets=forgets))
+            state = asyncio.run(_apply_change(mode, store, options, forgets=forgets))
         except MaintenanceError as error:
-            failed[name] = complain(error, among(stores, name))
-            said.append({"switch": name, "mode": None, "error": explained(error, store), "store": place_of(store)})
+            failed[name] = report_error(error, prefix_of(stores, name))
+            results.append({"switch": name, "mode": None, "error": message_of(error, store), "store": place_of(store)})
             continue
         now = datetime.now(UTC)
         former = before.get(name)
         was = None if former is None else former.mode_at(now)
         if state.mode_at(now) is not mode:
-            held = f"{mode} is stored, but code holds the switch, so it counts as {state.mode_at(now)}"
-            note(f"warning: {among(stores, name, ': ')}{held}")
-        said.append({**document(name, state, now, place_of(store)), "before": was})
+            held = f"{mode} is stored, but code holds the switch, so {state.mode_at(now)} applies"
+            print_note(f"warning: {prefix_of(stores, name, ': ')}{held}")
+        results.append({**document_of(name, state, now, place_of(store)), "before": was})
         if not quiet and not as_json:
             words = "nothing was stored" if name in before else "was unreadable"
-            words = words if was is None else f"was {WORDS[was]}"
+            words = words if was is None else f"was {was.label}"
             words = f"forgotten, {words}" if forgets else words
-            tell(summary(name, state, now, more=f" ({words}){at_version(state)}{in_folder(store)}"))
-    finish(said, failed, as_json=as_json)
+            print_text(summary_of(name, state, now, more=f" ({words}){version_suffix(state)}{folder_suffix(store)}"))
+    finish(results, failed, as_json=as_json)
 
 
-async def _make(
+async def _apply_change(
     mode: MaintenanceMode, store: BaseStateBackend, options: dict[str, Any], *, forgets: bool
 ) -> MaintenanceState:
-    """Make the change at the switch of a backend, and return the state after it."""
+    """Change the switch of a backend, and return its new state."""
     if not forgets:
-        return await change_mode(mode, store, by=operator(), **options)
-    return await view_of(store).apply(forgetting(by=operator(), **options))
+        return await change_mode(mode, store, by=operator_name(), **options)
+    return await view_of(store).apply(forgetting(by=operator_name(), **options))
 
 
 async def _read_before(stores: dict[str, BaseStateBackend], *, new: bool | None) -> dict[str, MaintenanceState | None]:
-    """Return what the stores have, without those that can't be read: whether they can be replaced, the store knows."""
+    """Return the stored states, without unreadable ones: the store decides whether a change can replace these."""
     before: dict[str, MaintenanceState | None] = {}
     for name, store in stores.items():
         with contextlib.suppress(CorruptState):
             found = await load(store)
             check_known(name, store, found, new=new)
-            # No file is off; of a store that lost its document, only the workers know what they do.
+            # A missing file means off. If another store lost its document, only the workers know the mode.
             before[name] = MaintenanceState() if found is None and is_file(store) else found
     return before
 
 
-def among(stores: dict[str, BaseStateBackend], name: str, end: str = "") -> str:
-    """Return the name of a switch where there are several, else nothing."""
+def prefix_of(stores: dict[str, BaseStateBackend], name: str, end: str = "") -> str:
+    """Return the name of a switch, or an empty text if there is only one."""
     return f"{name}{end}" if len(stores) > 1 else ""
 
 
-def finish(said: list[dict[str, Any]], failed: dict[str, int], *, as_json: bool) -> None:
-    """Answer in JSON if that was asked for, and end the program if something failed: of several, say what did not."""
-    if len(said) > 1:
-        done = [one["switch"] for one in said if one["switch"] not in failed]
+def finish(results: list[dict[str, Any]], failed: dict[str, int], *, as_json: bool) -> None:
+    """Print the results as JSON if requested, and exit with an error if a switch failed."""
+    if len(results) > 1:
+        done = [result["switch"] for result in results if result["switch"] not in failed]
         if as_json:
-            tell_json(said)
+            print_json(results)
         if failed:
-            note(f"done: {', '.join(done) or 'none'}; failed: {', '.join(failed)}")
+            print_note(f"done: {', '.join(done) or 'none'}; failed: {', '.join(failed)}")
     elif as_json and not failed:
-        tell_json(said[0])
+        print_json(results[0])
     if failed:
         raise typer.Exit(max(failed.values()))
 
 
-@app.command()
-@dated
 def schedule(
     start: Annotated[
-        str, typer.Argument(metavar="START", help="When it begins: ISO 8601 with a zone, or in the one of --zone.")
+        str, typer.Argument(metavar="START", help="The start: ISO 8601 with a zone, or local time in --zone.")
     ],
-    end: Annotated[str, typer.Argument(metavar="END", help="When it ends, or how long it lasts: 2h.")],
+    end: Annotated[str, typer.Argument(metavar="END", help="The end, or the duration: 2h.")],
     name: Name = DEFAULT,
     *,
     backend: Backend = None,
     reason: Reason = None,
     read_only: ReadOnly = False,
     rrule: Annotated[
-        str | None, typer.Option(metavar="RULE", help="Again and again, by RFC 5545: 'FREQ=WEEKLY;BYDAY=SU'.")
+        str | None, typer.Option(metavar="RULE", help="A recurrence rule of RFC 5545: 'FREQ=WEEKLY;BYDAY=SU'.")
     ] = None,
     zone: Annotated[
-        str | None, typer.Option(metavar="ZONE", help="In which local time it recurs: Europe/Berlin.")
+        str | None, typer.Option(metavar="ZONE", help="The time zone of the recurrence: Europe/Berlin.")
     ] = None,
     new: New = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    r"""Plan a maintenance. ``status`` lists what is planned, and ``off`` ends what goes on.
+    r"""Plan a maintenance. ``status`` lists planned ones, and ``off`` ends the current one.
 
     \b
     fastapi-maintenance schedule {sunday}T02:00Z 2h --reason 'new disks'
     fastapi-maintenance schedule {sunday}T02:30 30m billing --zone Europe/Berlin --rrule 'FREQ=WEEKLY;BYDAY=SU'
     """
-    begins = start_of(start, "START", zone)
-    ends = end_of(end, "END", zone, begins)
+    begins = parse_start(start, "START", zone)
+    ends = parse_end(end, "END", zone, begins)
     if zone is not None and rrule is None:
-        zone = None  # it was only needed to understand the times
+        zone = None  # it was used only to parse the times
     store = store_of(backend, name)
     check_writable(store)
-    options: dict[str, Any] = {"reason": reason, "rrule": rrule, "zone": zone, "by": operator()}
-    mode: Literal["on", "read_only"] = "read_only" if read_only else "on"
+    options: dict[str, Any] = {"reason": reason, "rrule": rrule, "zone": zone, "by": operator_name()}
+    mode: PlannedModeName = "read_only" if read_only else "on"
 
     async def make() -> tuple[Window, MaintenanceState]:
         check_known(name, store, await load(store), new=new)
@@ -260,21 +271,21 @@ def schedule(
 
     window, state = asyncio.run(make())
     if as_json:
-        tell_json({"switch": name, "window": window.model_dump(), "version": state.version})
+        print_json({"switch": name, "window": window.model_dump(), "version": state.version})
     elif not quiet:
-        tell(in_one_line(f"{name}: planned{at_version(state)}{in_folder(store)}: {described(window)}"))
+        suffix = f"{version_suffix(state)}{folder_suffix(store)}"
+        print_text(in_one_line(f"{name}: planned{suffix}: {describe_window(window)}"))
 
 
-@app.command()
 def cancel(
-    window_id: Annotated[str, typer.Argument(metavar="ID", help="As schedule and status tell it.")],
+    window_id: Annotated[str, typer.Argument(metavar="ID", help="The ID that schedule and status print.")],
     name: Name = DEFAULT,
     *,
     backend: Backend = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    r"""Cancel a planned maintenance, also while it goes on.
+    r"""Cancel a planned maintenance, even while it is active.
 
     \b
     fastapi-maintenance cancel 3b1f0a2c
@@ -286,21 +297,21 @@ def cancel(
     async def make() -> MaintenanceState:
         await read(store)
         try:
-            await cancel_maintenance(window_id, store, by=operator())
+            await cancel_maintenance(window_id, store, by=operator_name())
         except UnknownWindow as error:
-            raise MaintenanceError(f"{error}; {await _place_of_window(window_id, name, backend)}") from None
+            raise MaintenanceError(f"{error}; {await _find_window(window_id, name, backend)}") from None
         return view_of(store).latest()
 
     state, now = asyncio.run(make()), datetime.now(UTC)
     if as_json:
-        tell_json(document(name, state, now, place_of(store)))
+        print_json(document_of(name, state, now, place_of(store)))
     elif not quiet:
-        more = f" ({window_id} is cancelled){at_version(state)}{in_folder(store)}"
-        tell(summary(name, state, now, more=more))
+        more = f" ({window_id} is cancelled){version_suffix(state)}{folder_suffix(store)}"
+        print_text(summary_of(name, state, now, more=more))
 
 
-async def _place_of_window(window_id: str, name: str, url: str | None) -> str:
-    """Return which other switch of the store has a window, as far as the store can tell."""
+async def _find_window(window_id: str, name: str, url: str | None) -> str:
+    """Return a hint about the other switch in the store that has this window, if one is found."""
     store = store_of(url)
     others: list[str] = [DEFAULT]
     with contextlib.suppress(MaintenanceError):
@@ -308,5 +319,5 @@ async def _place_of_window(window_id: str, name: str, url: str | None) -> str:
     for other in others:
         with contextlib.suppress(MaintenanceError):
             if other != name and window_id in (await read(store_of(url, other))).windows:
-                return f"it is one of switch {other!r}: {PROGRAM} cancel {window_id} {other}"
-    return f"'{PROGRAM} cancel {shlex.quote(window_id)} NAME' cancels one of another switch"
+                return f"it belongs to switch {other!r}: {PROGRAM} cancel {window_id} {other}"
+    return f"'{PROGRAM} cancel {shlex.quote(window_id)} NAME' cancels a window of another switch"

@@ -1,4 +1,4 @@
-"""Whether a store works, and what an app would block."""
+"""Checks of stores and apps: problems, and the routes that an app would block."""
 
 from __future__ import annotations
 
@@ -35,30 +35,30 @@ from ..routing.selfcheck import check_fastapi
 from ..routing.walk import Target, resolve
 from ..switches.app_switch import DEFAULT, AppSwitch
 from ..switches.registry import configure_backend, registry
-from .store import check_writable, explained, is_file, load, nothing_in, place_of, store_of
-from .terminal import WORDS, at_version, console, hint_at_document, tell, tell_json
+from .store import check_writable, describe_empty_store, is_file, load, message_of, place_of, store_of
+from .terminal import console, document_hint, print_json, print_text, version_suffix
 
-_FAR_SECONDS = 1.0
-"""From where on a difference between clocks is worth a note."""
+_CLOCK_TOLERANCE_SECONDS = 1.0
+"""The largest difference between clocks that is not reported."""
 _ANY = "POST"
-"""As what a request is judged where every method comes to a route."""
+"""The example method for a route that accepts every method."""
 
 States = Mapping[int, MaintenanceState | None]
-"""What stores have, by the ``id`` of the backend; ``None`` for one that can't be read."""
+"""Stored states by the ``id`` of the backend; ``None`` if unreadable."""
 
 
 class Check(NamedTuple):
-    """One thing that was looked at."""
+    """The result of one check."""
 
     subject: str
     what: str
     result: str
-    """``ok``, ``failed``, ``warn`` for a likely mistake, or ``note`` for what is as it is."""
+    """``ok``, ``failed``, ``warn`` for a likely mistake, or ``note`` for information."""
     detail: str
 
 
 class Row(NamedTuple):
-    """What becomes of the requests to one route."""
+    """The outcome of requests to one route."""
 
     method: str
     path: str
@@ -69,81 +69,81 @@ class Row(NamedTuple):
 
 
 def examine(target: str | None, name: str, url: str | None, *, as_json: bool) -> bool:
-    """Tell how the stores are, and what an app would block; return whether nothing failed.
+    """Print the checks and the routes of an app, and return whether no check failed.
 
     Raises:
         InvalidConfiguration: There is no such app.
         UnsupportedFastAPI: Its routes can't be read.
     """
     if url is not None:
-        configure_backend(store_of(url))  # first, as an app that brings its own is to have that
-    routes = [] if target is None else _judged_routes(_imported(target))
+        configure_backend(store_of(url))  # first, so that an app's own backend overrides it
+    routes = [] if target is None else _reports_of(_import_app(target))
     stores = {(name, store_of(None, name))} if target is None else set()
-    stores |= {(face.switch, face.backend()) for route in routes for face in route.faces}
-    checks, states = asyncio.run(_looked_after(sorted(stores, key=repr)))
-    checks += [*_vain_exemptions(routes), *_plain_refusals(routes)]
+    stores |= {(blocker.switch, blocker.backend()) for route in routes for blocker in route.blockers}
+    checks, states = asyncio.run(_check_stores(sorted(stores, key=repr)))
+    checks += [*_unused_exemptions(routes), *_guards_answering_json(routes)]
     rows = [route.row(states) for route in routes]
     if as_json:
-        tell_json({"checks": [check._asdict() for check in checks], "routes": [row._asdict() for row in rows]})
+        print_json({"checks": [check._asdict() for check in checks], "routes": [row._asdict() for row in rows]})
     else:
         for check in checks:
-            tell(f"{check.result:6} " + in_one_line(f"{check.subject}: {check.what}: {check.detail}"))
+            print_text(f"{check.result:6} " + in_one_line(f"{check.subject}: {check.what}: {check.detail}"))
         if target is not None:
-            _tell_table(rows)
+            _print_table(rows)
     return all(check.result != "failed" for check in checks)
 
 
-def _imported(target: str) -> ASGIApp:
+def _import_app(target: str) -> ASGIApp:
     """Return the app of ``module:attribute``."""
     module, _, attribute = target.partition(":")
     if not module or not attribute:
-        raise InvalidConfiguration(f"{target!r}: the app is named as for a server, such as shop.main:app")
+        raise InvalidConfiguration(f"the app must be MODULE:APP, such as shop.main:app, got {target!r}")
     sys.path.insert(0, str(Path.cwd()))  # as servers do
     try:
         found: Any = importlib.import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
     except (Exception, SystemExit) as error:
-        raise InvalidConfiguration(f"{target!r} can't be imported: {_told(error)}") from error
+        raise InvalidConfiguration(f"{target!r} can't be imported: {_describe_error(error)}") from error
     if root_of(found) is None:
-        raise InvalidConfiguration(f"{target!r} is no FastAPI or Starlette app, nor a middleware around one")
+        raise InvalidConfiguration(f"{target!r} must be a FastAPI or Starlette app, or a middleware around one")
     app: ASGIApp = found
     return app
 
 
-async def _looked_after(stores: Iterable[tuple[str, BaseStateBackend]]) -> tuple[list[Check], States]:
+async def _check_stores(stores: Iterable[tuple[str, BaseStateBackend]]) -> tuple[list[Check], States]:
     checks: list[Check] = []
     states: dict[int, MaintenanceState | None] = {}
     for switch, store in stores:
         subject, begin = f"{switch}, {place_of(store)}", time.perf_counter()
         try:
             state = await load(store)
-        except Exception as error:  # noqa: BLE001 - an app's own backend may raise anything
+        except Exception as error:  # noqa: BLE001 - a custom backend may raise anything
             states[id(store)] = None
-            checks.append(Check(subject, "readable", "failed", _told(error, store)))
+            checks.append(Check(subject, "readable", "failed", _describe_error(error, store)))
             continue
         states[id(store)] = state or MaintenanceState()
         took = f"{(time.perf_counter() - begin) * 1000:.0f} ms"
         if state is not None:
-            mode = WORDS[state.mode_at(datetime.now(UTC))]
-            checks.append(Check(subject, "readable", "ok", f"{mode}{at_version(state)}, in {took}"))
+            mode = state.mode_at(datetime.now(UTC)).label
+            checks.append(Check(subject, "readable", "ok", f"{mode}{version_suffix(state)}, in {took}"))
         elif is_file(store):
-            checks.append(Check(subject, "readable", "ok", f"{nothing_in(store)}, in {took}"))
+            checks.append(Check(subject, "readable", "ok", f"{describe_empty_store(store)}, in {took}"))
         else:
-            hint = hint_at_document(switch)
-            checks.append(Check(subject, "readable", "note", f"{nothing_in(store)}; {hint}; in {took}"))
-        checks += [Check(subject, *result) async for result in _writing_and_clock(store)]
+            hint = document_hint(switch)
+            checks.append(Check(subject, "readable", "note", f"{describe_empty_store(store)}; {hint}; in {took}"))
+        checks += [Check(subject, *result) async for result in _check_writing_and_clock(store)]
     return checks, states
 
 
-async def _writing_and_clock(store: BaseStateBackend) -> AsyncIterator[tuple[str, str, str]]:
+async def _check_writing_and_clock(store: BaseStateBackend) -> AsyncIterator[tuple[str, str, str]]:
     if not isinstance(store, StoreBackend):
         try:
             check_writable(store)
         except MaintenanceError as error:
             yield "writable", "note", str(error)
         else:
-            yield "writable", "note", "not tried: it is a store of the app's own"
+            yield "writable", "note", "not tried: it is a custom backend"
         return
     try:
         why_not = await io_thread.run(store.try_writing())
@@ -151,49 +151,50 @@ async def _writing_and_clock(store: BaseStateBackend) -> AsyncIterator[tuple[str
         clock = await io_thread.run(store.store_time())
         answered = datetime.now(UTC)
     except MaintenanceError as error:
-        yield "writable", "failed", explained(error, store)
+        yield "writable", "failed", message_of(error, store)
         return
     yield "writable", "note" if why_not else "ok", f"not tried: {why_not}" if why_not else "yes"
     if clock is None:
         yield "clock", "ok", "this host's"
         return
-    # It was read at some time between the question and the answer.
+    # The clock was read between the question and the answer.
     half = (answered - asked) / 2
     ahead = (clock - asked - half).total_seconds()
-    told = f"{abs(ahead):.3f} s {'ahead of' if ahead > 0 else 'behind'} this host's"
-    yield "clock", "note" if abs(ahead) > _FAR_SECONDS else "ok", f"{told}, give or take {half.total_seconds():.3f} s"
+    offset = f"{abs(ahead):.3f} s {'ahead of' if ahead > 0 else 'behind'} this host's"
+    result = "note" if abs(ahead) > _CLOCK_TOLERANCE_SECONDS else "ok"
+    yield "clock", result, f"{offset}, give or take {half.total_seconds():.3f} s"
 
 
-def _told(error: BaseException, store: BaseStateBackend | None = None) -> str:
+def _describe_error(error: BaseException, store: BaseStateBackend | None = None) -> str:
     if not isinstance(error, MaintenanceError):
         return f"{type(error).__name__}: {error}"
-    return str(error) if store is None else explained(error, store)
+    return str(error) if store is None else message_of(error, store)
 
 
-def _vain_exemptions(routes: list[_Judged]) -> Iterator[Check]:
-    """Yield a warning for each exempt path that no route has."""
+def _unused_exemptions(routes: list[_RouteReport]) -> Iterator[Check]:
+    """Yield a warning for each exempt path that matches no route."""
     declared = [route.path for route in routes]
-    uses: dict[int, list[tuple[_Judged, _Face]]] = {}
+    uses: dict[int, list[tuple[_RouteReport, _Blocker]]] = {}
     for route in routes:
-        for face in route.faces:
-            uses.setdefault(id(face.exemptions), []).append((route, face))
-    for of_one in uses.values():
-        for pattern in of_one[0][1].exemptions.paths:
-            asked = [*declared, *(face.path for _, face in of_one)]
-            if not _matches(pattern, asked) and not any(route.has_path(pattern, face) for route, face in of_one):
-                detail = "no route, so it opens nothing: it must be spelled as the app's routes are, without root_path"
+        for blocker in route.blockers:
+            uses.setdefault(id(blocker.exemptions), []).append((route, blocker))
+    for group in uses.values():
+        paths = [*declared, *(blocker.path for _, blocker in group)]
+        for pattern in group[0][1].exemptions.paths:
+            if not _matches_any(pattern, paths) and not any(route.has_path(pattern, one) for route, one in group):
+                detail = "no route, so it opens nothing: it must be spelled like the app's routes, without root_path"
                 yield Check(f"exempt path {pattern}", "matches", "warn", detail)
 
 
-def _matches(pattern: str, paths: Iterable[str]) -> bool:
-    """Return whether an exempt path is one of these paths, or stands for one."""
-    one = Exemptions((pattern,), docs=False, preflight=False)
-    return any(one.of_request({}, path, is_docs=False) for path in paths)
+def _matches_any(pattern: str, paths: Iterable[str]) -> bool:
+    """Return whether an exempt path matches one of these paths."""
+    exemptions = Exemptions((pattern,), docs=False, preflight=False)
+    return any(exemptions.of_request({}, path, is_docs=False) for path in paths)
 
 
-def _plain_refusals(routes: Iterable[_Judged]) -> Iterator[Check]:
-    """Yield a warning for each switch that has a guard whose refusal is JSON whatever the client prefers."""
-    for switch in dict.fromkeys(face.switch for route in routes for face in route.faces if face.is_plain):
+def _guards_answering_json(routes: Iterable[_RouteReport]) -> Iterator[Check]:
+    """Yield a warning for each switch with a guard that always answers in JSON."""
+    for switch in dict.fromkeys(blocker.switch for route in routes for blocker in route.blockers if blocker.is_plain):
         yield Check(
             f"guard of {switch}",
             "answers",
@@ -203,41 +204,41 @@ def _plain_refusals(routes: Iterable[_Judged]) -> Iterator[Check]:
         )
 
 
-def _is_answered(app: Starlette) -> bool:
-    """Return whether an app has a handler of its own for a guard's refusal, found as Starlette finds it."""
+def _has_refusal_handler(app: Starlette) -> bool:
+    """Return whether an app handles a guard's refusal itself, by the lookup of Starlette."""
     handlers = app.exception_handlers
     by_class = (handlers[cls] for cls in MaintenanceActive.__mro__ if cls in handlers)
     handler = handlers.get(HTTP_503_SERVICE_UNAVAILABLE) or next(by_class, http_exception_handler)
     return handler is not http_exception_handler
 
 
-class _Face(NamedTuple):
-    """Something that blocks by one switch: a middleware, or a guard."""
+class _Blocker(NamedTuple):
+    """A middleware or guard that blocks by one switch."""
 
     app: AppSwitch
     switch: str
     exemption: str | None
     exemptions: Exemptions
-    """Its own."""
+    """The blocker's own exemptions."""
     path: str
-    """That of the request, as the exemptions see it."""
+    """The request's path for the exemptions."""
     within: ASGIApp
-    """What leads to the routes whose paths can be exempt."""
+    """The app whose routes can be exempt."""
     is_plain: bool = False
-    """Whether its refusal is JSON whatever the client prefers."""
+    """Whether it always answers in JSON."""
 
     def backend(self) -> BaseStateBackend:
         return registry.of_app(self.app, self.switch)
 
     def decision(self, target: Target, method: str | None, state: MaintenanceState) -> Decision:
-        """Return what becomes of a request while the store has ``state``."""
+        """Return the decision on a request under ``state``."""
         facts = Facts(target.runs, target.mark, method, self.exemption)
         instead = self.app.instead_of(self.switch)
         return decide(facts, state, datetime.now(UTC), switch=self.switch, instead=instead)
 
 
-class _Judged:
-    """A route with one of its methods, what would run for it, and what can block it."""
+class _RouteReport:
+    """A route with one of its methods, its endpoint and its blockers."""
 
     def __init__(self, route: Declared, method: str | None, start: ASGIApp, around: Iterable[Any]) -> None:
         self._route = route
@@ -246,7 +247,7 @@ class _Judged:
         self._asked_method = _ANY if method == "*" else method
         self._target: Target | None = None
         self._scope: Scope = {}
-        self.faces: list[_Face] = []
+        self.blockers: list[_Blocker] = []
         if route.example is None:
             return
         scope: Scope = {**route.example, "type": "websocket"}
@@ -254,46 +255,46 @@ class _Judged:
             scope.update(type="http", method=self._asked_method)
         self._scope = scope
         self._target = resolve(start, scope, with_dependencies=True)
-        self.faces = list(_faces(route, scope, self._target, around, start))
+        self.blockers = list(_blockers_of(route, scope, self._target, around, start))
 
-    def has_path(self, pattern: str, face: _Face) -> bool:
-        """Return whether something runs for what an exempt path stands for, asked as this route is.
+    def has_path(self, pattern: str, blocker: _Blocker) -> bool:
+        """Return whether an endpoint runs for a path that the exempt path matches.
 
-        The path that was made up for ``/pages/{name}`` is not that of the exempt path ``/pages/welcome``.
+        The example path of ``/pages/{name}`` differs from the exempt path ``/pages/welcome``.
         """
         matched = (pattern.replace("/**", "/1" * count).replace("*", "1") or "/" for count in range(3))
-        return any(resolve(face.within, {**self._scope, "path": path}).runs for path in matched)
+        return any(resolve(blocker.within, {**self._scope, "path": path}).runs for path in matched)
 
     def row(self, states: States) -> Row:
-        """Return what becomes of the requests, now and when all its switches are on."""
+        """Return the outcome now, and while all switches are on."""
         mark = None if self._target is None else self._target.mark
         return Row(
             "WEBSOCKET" if self._method is None else self._method.replace("*", "ANY"),
             self.path,
             "" if mark is None else f"forced {mark}",
-            ", ".join(dict.fromkeys(face.switch for face in self.faces)),
-            self._told([(face, states.get(id(face.backend()))) for face in self.faces]),
-            self._told([(face, _ON) for face in self.faces]),
+            ", ".join(dict.fromkeys(blocker.switch for blocker in self.blockers)),
+            self._outcome([(blocker, states.get(id(blocker.backend()))) for blocker in self.blockers]),
+            self._outcome([(blocker, _ON) for blocker in self.blockers]),
         )
 
-    def _told(self, faces: list[tuple[_Face, MaintenanceState | None]]) -> str:
+    def _outcome(self, blockers: list[tuple[_Blocker, MaintenanceState | None]]) -> str:
         target = self._target
         if target is None:
-            return "unknown: no path could be made up"
+            return "unknown: no example path"
         if target.failure is not None:
-            return f"unknown: matching raises {_told(target.failure)}"
-        if not faces:
+            return f"unknown: matching raises {_describe_error(target.failure)}"
+        if not blockers:
             return "open: nothing guards it"
         by = "" if target.endpoint is self._route.endpoint or not target.runs else ", as another route before it"
-        why: set[str] = set()
-        for face, state in faces:
-            decision = face.decision(target, self._asked_method, state or _ON)
+        reasons: set[str] = set()
+        for blocker, state in blockers:
+            decision = blocker.decision(target, self._asked_method, state or _ON)
             if decision.blocked and state is None and decision.rule is Rule.MODE:
-                return f"unknown: {face.switch} can't be read"
+                return f"unknown: {blocker.switch} can't be read"
             if decision.blocked:
-                return f"503: {'forced on' if decision.rule is Rule.FORCED_ON else face.switch}{by}"
-            why.add(_WHY[decision.rule].format(decision.exemption))
-        return f"open{why.pop() if len(why) == 1 else ''}{by}"
+                return f"503: {'forced on' if decision.rule is Rule.FORCED_ON else blocker.switch}{by}"
+            reasons.add(_WHY[decision.rule].format(decision.exemption))
+        return f"open{reasons.pop() if len(reasons) == 1 else ''}{by}"
 
 
 _ON = MaintenanceState(mode=MaintenanceMode.ON)
@@ -305,25 +306,27 @@ _WHY = {
 }
 
 
-def _judged_routes(app: ASGIApp) -> list[_Judged]:
+def _reports_of(app: ASGIApp) -> list[_RouteReport]:
     check_fastapi()
     around = [step for step in steps_of(app) if isinstance(step, MaintenanceModeMiddleware)]
     return [
-        _Judged(route, method, app, around)
+        _RouteReport(route, method, app, around)
         for route in declared_in(app)
         for method in (route.methods if route.methods is not None else (None,))
     ]
 
 
-def _faces(route: Declared, scope: Scope, target: Target, around: Iterable[Any], within: ASGIApp) -> Iterator[_Face]:
-    """Yield what can block a route, outermost first."""
+def _blockers_of(
+    route: Declared, scope: Scope, target: Target, around: Iterable[Any], within: ASGIApp
+) -> Iterator[_Blocker]:
+    """Yield the blockers of a route, outermost first."""
     app, outer = AppSwitch(), Exemptions()
     is_around = False
     for middleware in around:
         is_around = True
-        app, outer = middleware.gate.app, middleware.gate.terms.exemptions
+        app, outer = middleware.gate.app, middleware.gate.options.exemptions
         exemption = outer.of_request(scope, scope["path"], is_docs=target.docs)
-        yield _Face(app, DEFAULT, exemption, outer, scope["path"], within)
+        yield _Blocker(app, DEFAULT, exemption, outer, scope["path"], within)
     root_paths = {id(entry.router): entry.root_path for entry in target.entries}
     path = scope["path"]
     for mounted in route.apps:
@@ -332,18 +335,18 @@ def _faces(route: Declared, scope: Scope, target: Target, around: Iterable[Any],
             app, within, is_around = switch_of(options), mounted, True
             outer = options.get("exemptions") or Exemptions()
             path = route_path(scope["path"], root_paths.get(id(mounted.router), ""))
-            yield _Face(app, DEFAULT, outer.of_request(scope, path, is_docs=target.docs), outer, path, within)
+            yield _Blocker(app, DEFAULT, outer.of_request(scope, path, is_docs=target.docs), outer, path, within)
     is_plain = not is_around and scope["type"] == "http"
     for guard in target.dependencies:
         if isinstance(guard, MaintenanceGuard):
-            exemption = guard.terms.exemptions.of_request(scope, path, is_docs=False)
+            exemption = guard.options.exemptions.of_request(scope, path, is_docs=False)
             exemption = exemption or outer.of_request(scope, path, is_docs=False)
             for switch in dict.fromkeys((guard.name, DEFAULT)):
-                plain = is_plain and switch == guard.name and not any(map(_is_answered, route.apps[-1:]))
-                yield _Face(app, switch, exemption, guard.terms.exemptions, path, within, plain)
+                plain = is_plain and switch == guard.name and not any(map(_has_refusal_handler, route.apps[-1:]))
+                yield _Blocker(app, switch, exemption, guard.options.exemptions, path, within, plain)
 
 
-def _tell_table(rows: list[Row]) -> None:
+def _print_table(rows: list[Row]) -> None:
     from rich.table import Table  # noqa: PLC0415 - an extra
     from rich.text import Text  # noqa: PLC0415
 
@@ -355,4 +358,4 @@ def _tell_table(rows: list[Row]) -> None:
         cells = zip(row, styles, strict=True)
         table.add_row(*(Text(in_one_line(cell), style=style) for cell, style in cells))
     console().print(table)
-    tell("An exempt_handler, networks and bypass tokens may let single requests pass.")
+    print_text("An exempt_handler, networks and bypass tokens may let single requests pass.")

@@ -1,30 +1,32 @@
-"""The program and the options that several commands share."""
+"""The Typer app, and the options that several commands share."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Annotated
 
+import rich  # noqa: F401 - so that a missing rich is reported before a command runs
 import typer
 
 from .. import __version__
 from ..switches.backend_urls import BACKEND_VARIABLE
 from .store import complete_names
-from .terminal import DONE, PROGRAM, USAGE, tell
+from .terminal import DONE, PROGRAM, USAGE, print_text
 from .values import SUNDAY
 
-SECRET_VARIABLE = "FASTAPI_MAINTENANCE_BYPASS_SECRET"  # noqa: S105 - where one is
+SECRET_VARIABLE = "FASTAPI_MAINTENANCE_BYPASS_SECRET"  # noqa: S105 - a variable's name
 
 app = typer.Typer(
     name=PROGRAM,
-    rich_markup_mode=None,  # plain help, which looks the same everywhere
+    rich_markup_mode=None,  # plain help looks the same everywhere
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 Names = Annotated[
     list[str] | None,
-    typer.Argument(metavar="NAME", help="The switches: default, if none.", autocompletion=complete_names),
+    typer.Argument(metavar="NAME", help="The switches; default if omitted.", autocompletion=complete_names),
 ]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The switch.", autocompletion=complete_names)]
 Backend = Annotated[
@@ -32,31 +34,27 @@ Backend = Annotated[
     typer.Option(
         metavar="URL",
         help=f"The store: file:///path, redis://..., postgresql+asyncpg://... By default ${BACKEND_VARIABLE}, where "
-        "a password is not shown to other users of the machine.",
+        "other users of the machine can't see a password.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but what goes wrong.")]
-New = Annotated[bool, typer.Option("--new", help="Set a named switch that was never set in this store.")]
-ReadOnly = Annotated[bool, typer.Option("--read-only", help="Let requests pass that only read.")]
-BreakHolds = Annotated[
-    bool, typer.Option("--break-holds", help="Take away the holds of code that runs under maintenance.")
-]
-Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="What to tell clients and colleagues.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors and warnings.")]
+New = Annotated[bool, typer.Option("--new", help="Set a named switch for the first time in this store.")]
+ReadOnly = Annotated[bool, typer.Option("--read-only", help="Let read requests pass.")]
+BreakHolds = Annotated[bool, typer.Option("--break-holds", help="Break the holds of running code.")]
+Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="The reason shown to clients and colleagues.")]
 
 
-def dated(command: Callable[..., None]) -> Callable[..., None]:
-    """Give the examples in a command's help a day to come."""
-    command.__doc__ = (command.__doc__ or "").format(sunday=SUNDAY)
-    return command
+def help_of(command: Callable[..., None]) -> str:
+    """Return the help text in a command's docstring: a backspace makes click keep line breaks."""
+    return inspect.cleandoc(command.__doc__ or "").replace(r"\b", "\b").replace("{sunday}", str(SUNDAY))
 
 
-@app.callback(invoke_without_command=True)
-def _program(
+def run_program(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
-    r"""Take a FastAPI service, or a part of it, out of service for a while, and back.
+    r"""Take a FastAPI service, or a part of it, out of service temporarily.
 
     \b
     fastapi-maintenance on --for 2h --reason 'migration 42'
@@ -67,8 +65,11 @@ def _program(
     Exit status: 0 done, 1 refused or failed, 2 wrong usage.
     """
     if version:
-        tell(f"{PROGRAM} {__version__}")
+        print_text(f"{PROGRAM} {__version__}")
         raise typer.Exit(DONE)
     if context.invoked_subcommand is None:
         typer.echo(context.get_help(), err=True)
         raise typer.Exit(USAGE)
+
+
+app.callback(invoke_without_command=True, help=help_of(run_program))(run_program)

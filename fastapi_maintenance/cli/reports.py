@@ -19,33 +19,34 @@ from ..model.text import in_one_line
 from ..switches.app_switch import DEFAULT
 from ..switches.backend_urls import BACKEND_VARIABLE
 from ..switches.control import list_switches
-from .changes import all_stores, among, finish
-from .commands import BLOCKED, UNKNOWN
-from .program import AsJson, Backend, Name, Names, Quiet, app
-from .store import all_of, explained, is_file, load, nothing_in, place_of, read, store_of, stores_of
+from .changes import all_stores_of, finish, prefix_of
+from .program import AsJson, Backend, Name, Names, Quiet
+from .store import describe_empty_store, is_file, load, message_of, place_of, read, siblings_of, store_of, stores_of
 from .terminal import (
     FAILED,
-    at_version,
-    brief,
-    complain,
+    brief_of,
     console,
-    details,
-    document,
-    faint,
-    hint_at_document,
-    moment,
-    note,
-    summary,
-    tell,
-    tell_json,
+    details_of,
+    dim,
+    document_hint,
+    document_of,
+    format_time,
+    print_json,
+    print_note,
+    print_text,
+    report_error,
+    summary_of,
+    version_suffix,
 )
-from .values import seconds
+from .values import parse_seconds
 
 if TYPE_CHECKING:
     from rich.text import Text
 
+_BLOCKED, _UNKNOWN = 1, 2
+"""Exit statuses of ``status --exit-code``."""
 
-@app.command()
+
 def status(
     names: Names = None,
     *,
@@ -54,15 +55,15 @@ def status(
         bool, typer.Option("--exit-code", help="Exit with 0 for off, 1 for on or read-only, 2 for unknown.")
     ] = False,
     var_name: Annotated[
-        str | None, typer.Option(metavar="VAR", help="With --backend env, as in 0.0.5: the same as env://VAR.")
+        str | None, typer.Option(metavar="VAR", help="With --backend env, as in 0.0.5: equals env://VAR.")
     ] = None,
     file_path: Annotated[
-        str | None, typer.Option(metavar="PATH", help="With --backend file, as in 0.0.5: the same as file:PATH.")
+        str | None, typer.Option(metavar="PATH", help="With --backend file, as in 0.0.5: equals file:PATH.")
     ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    r"""Show what switches do: without names the default one, then all others of the store. Nothing is written.
+    r"""Show switches: without names, all in the store, the default one first. Nothing is written.
 
     \b
     fastapi-maintenance status
@@ -72,30 +73,30 @@ def status(
     try:
         stores = stores_of(backend, names or (DEFAULT,), var_name=var_name, file_path=file_path)
     except MaintenanceError as error:
-        failure = complain(error)
-        raise typer.Exit(UNKNOWN if exit_code else failure) from None
-    said: list[dict[str, Any]] = []
+        failure = report_error(error)
+        raise typer.Exit(_UNKNOWN if exit_code else failure) from None
+    results: list[dict[str, Any]] = []
     failed: dict[str, int] = {}
     has_others = not (names or var_name or file_path)
-    for name, store in _with_others(stores, failed) if has_others else stores.items():
+    for name, store in _add_other_switches(stores, failed) if has_others else stores.items():
         try:
             state = asyncio.run(load(store))
         except MaintenanceError as error:
-            failed[name] = max(complain(error, among(stores, name)), UNKNOWN if exit_code else FAILED)
-            said.append({"switch": name, "mode": None, "error": explained(error, store), "store": place_of(store)})
+            failed[name] = max(report_error(error, prefix_of(stores, name)), _UNKNOWN if exit_code else FAILED)
+            results.append({"switch": name, "mode": None, "error": message_of(error, store), "store": place_of(store)})
             continue
-        said.append(document(name, state, datetime.now(UTC), place_of(store)))
+        results.append(document_of(name, state, datetime.now(UTC), place_of(store)))
         if not quiet and not as_json:
-            _show(name, store, state)
-    finish(said, failed, as_json=as_json)
-    if exit_code and any(one["blocked"] for one in said):
-        raise typer.Exit(BLOCKED)
+            _print_details(name, store, state)
+    finish(results, failed, as_json=as_json)
+    if exit_code and any(result["blocked"] for result in results):
+        raise typer.Exit(_BLOCKED)
 
 
-def _with_others(
+def _add_other_switches(
     stores: dict[str, BaseStateBackend], failed: dict[str, int]
 ) -> Iterator[tuple[str, BaseStateBackend]]:
-    """Yield the default switch, and then the others of its store, if that answers and can list them."""
+    """Yield the default switch, then the others in its store if it can list them."""
     default = stores[DEFAULT]
     yield DEFAULT, default
     if failed:
@@ -105,91 +106,85 @@ def _with_others(
     except UnsupportedByBackend:
         return
     except MaintenanceError as error:
-        note(f"warning: the other switches of the store can't be listed: {explained(error, default)}")
+        print_note(f"warning: the other switches of the store can't be listed: {message_of(error, default)}")
         return
-    stores |= all_of(default, names)
+    stores |= siblings_of(default, names)
     yield from ((name, store) for name, store in stores.items() if name != DEFAULT)
 
 
-@app.command("list")
 def list_all(*, backend: Backend = None, as_json: AsJson = False) -> None:
-    r"""List all switches of the store, one line each. Nothing is written.
+    r"""List all switches in the store, one line each. Nothing is written.
 
     \b
     fastapi-maintenance list
     fastapi-maintenance list --json
     """
-    said: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     failed: dict[str, int] = {}
-    stores = all_stores(store_of(backend))
+    stores = all_stores_of(store_of(backend))
     for name, store in stores.items():
         try:
             state = asyncio.run(read(store))
         except MaintenanceError as error:
-            failed[name] = complain(error, name)
-            said.append({"switch": name, "mode": None, "error": explained(error, store), "store": place_of(store)})
+            failed[name] = report_error(error, name)
+            results.append({"switch": name, "mode": None, "error": message_of(error, store), "store": place_of(store)})
             continue
         now = datetime.now(UTC)
-        said.append(document(name, state, now, place_of(store)))
+        results.append(document_of(name, state, now, place_of(store)))
         if not as_json:
-            tell(summary(name, state, now, more=brief(state, now)))
+            print_text(summary_of(name, state, now, more=brief_of(state, now)))
     if as_json:
-        tell_json(said)
+        print_json(results)
     if failed:
         raise typer.Exit(max(failed.values()))
 
 
-def _show(name: str, store: BaseStateBackend, state: MaintenanceState | None) -> None:
-    """Show all there is to say of a switch, in words."""
+def _print_details(name: str, store: BaseStateBackend, state: MaintenanceState | None) -> None:
+    """Print the state of a switch and its details."""
     now = datetime.now(UTC)
-    tell(summary(name, state, now, nothing=nothing_in(store)))
-    for key, value in details(state or MaintenanceState(), now, place_of(store)):
-        tell(f"  {key}: {value}")
+    print_text(summary_of(name, state, now, nothing=describe_empty_store(store)))
+    for key, value in details_of(state or MaintenanceState(), now, place_of(store)):
+        print_text(f"  {key}: {value}")
     if isinstance(store, EnvVarBackend):
-        tell(
-            faint(
-                f"  note: that is a variable of this shell, and not of the app; "
-                f"--backend URL or {BACKEND_VARIABLE} says where the app keeps its switch"
-            )
-        )
+        note = f"a variable of this shell, not of the app; --backend URL or {BACKEND_VARIABLE} selects the app's store"
+        print_text(dim(f"  note: {note}"))
     if state is None and not is_file(store):
-        tell(faint(f"  hint: {hint_at_document(name)}"))
+        print_text(dim(f"  hint: {document_hint(name)}"))
 
 
-@app.command()
 def watch(
     name: Name = DEFAULT,
     *,
     backend: Backend = None,
-    interval: Annotated[str, typer.Option(metavar="SECONDS", help="How often the store is read.")] = "1s",
+    interval: Annotated[str, typer.Option(metavar="SECONDS", help="The time between readings.")] = "1s",
     as_json: AsJson = False,
 ) -> None:
-    r"""Show what a switch does, live: a line for each change where there is no terminal. Ctrl-C ends it.
+    r"""Show a switch live, or print a line per change if there is no terminal. Ctrl-C ends it.
 
     \b
     fastapi-maintenance watch
     fastapi-maintenance watch billing --json --interval 5s
     """
-    store, pause = store_of(backend, name), seconds(interval, "--interval", least=1)
+    store, pause = store_of(backend, name), parse_seconds(interval, "--interval", least=1)
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(watch_switch(name, store, seconds=pause, as_json=as_json))
 
 
-class Seen(NamedTuple):
-    """What the store said at one time, or why it said nothing."""
+class Reading(NamedTuple):
+    """One reading of the store, or its error."""
 
     at: datetime
     state: MaintenanceState | None
     nothing: str
-    """What there is to say without a state."""
+    """The text to show without a state."""
     error: str = ""
 
-    def differs_from(self, former: Seen | None) -> bool:
-        """Return whether there is anything to tell."""
+    def differs_from(self, former: Reading | None) -> bool:
+        """Return whether this reading must be printed after the former one."""
         return former is None or self.facts() != former.facts()
 
     def facts(self) -> tuple[object, ...]:
-        """Return what is worth telling when it changes."""
+        """Return the values that are compared."""
         state = self.state
         if state is None:
             return (self.nothing,)
@@ -197,38 +192,40 @@ class Seen(NamedTuple):
 
 
 async def watch_switch(switch: str, backend: BaseStateBackend, *, seconds: float, as_json: bool) -> None:
-    """Tell what a switch does, until this is cancelled."""
+    """Print the state of a switch at each change until cancelled."""
     if sys.stdout.isatty() and not as_json:
         await _watch_live(switch, backend, seconds)
-    former: Seen | None = None
-    async for seen in _readings(backend, seconds):
-        if seen.differs_from(former):
-            _tell(switch, seen, place_of(backend), as_json=as_json)
-        former = seen
+    former: Reading | None = None
+    async for reading in _readings(backend, seconds):
+        if reading.differs_from(former):
+            _print_reading(switch, reading, place_of(backend), as_json=as_json)
+        former = reading
 
 
-async def _readings(backend: BaseStateBackend, seconds: float) -> AsyncIterator[Seen]:
+async def _readings(backend: BaseStateBackend, seconds: float) -> AsyncIterator[Reading]:
     while True:
         try:
             state = await load(backend)
-            yield Seen(datetime.now(UTC), state, nothing_in(backend))
+            yield Reading(datetime.now(UTC), state, describe_empty_store(backend))
         except MaintenanceError as error:
-            why = in_one_line(explained(error, backend))
-            yield Seen(datetime.now(UTC), None, f"unknown: {why}", why)
+            why = in_one_line(message_of(error, backend))
+            yield Reading(datetime.now(UTC), None, f"unknown: {why}", why)
         await asyncio.sleep(seconds)
 
 
-def _tell(switch: str, seen: Seen, store: str, *, as_json: bool) -> None:
+def _print_reading(switch: str, reading: Reading, store: str, *, as_json: bool) -> None:
     if as_json:
-        failure = {"switch": switch, "mode": None, "error": seen.error, "store": store}
-        said = failure if seen.error else document(switch, seen.state, seen.at, store)
-        tell_json({"at": seen.at, **said})
+        failure = {"switch": switch, "mode": None, "error": reading.error, "store": store}
+        result = failure if reading.error else document_of(switch, reading.state, reading.at, store)
+        print_json({"at": reading.at, **result})
     else:
-        tell(_line(switch, seen, before=f"{moment(seen.at)}  ", more=at_version(seen.state)))
+        print_text(
+            _line_of(switch, reading, before=f"{format_time(reading.at)}  ", more=version_suffix(reading.state))
+        )
 
 
-def _line(switch: str, seen: Seen, *, before: str = "", more: str = "") -> Text:
-    return summary(switch, seen.state, seen.at, nothing=seen.nothing, before=before, more=more)
+def _line_of(switch: str, reading: Reading, *, before: str = "", more: str = "") -> Text:
+    return summary_of(switch, reading.state, reading.at, nothing=reading.nothing, before=before, more=more)
 
 
 async def _watch_live(switch: str, backend: BaseStateBackend, seconds: float) -> None:
@@ -237,7 +234,7 @@ async def _watch_live(switch: str, backend: BaseStateBackend, seconds: float) ->
     from rich.text import Text  # noqa: PLC0415
 
     with Live(console=console(), auto_refresh=False) as live:
-        async for seen in _readings(backend, seconds):
-            rows = () if seen.state is None else details(seen.state, seen.at, place_of(backend))
-            lines = [_line(switch, seen), *(Text(f"  {name}: {value}") for name, value in rows)]
-            live.update(Group(*lines, Text(f"  read: {moment(seen.at)}; Ctrl-C ends this")), refresh=True)
+        async for reading in _readings(backend, seconds):
+            rows = () if reading.state is None else details_of(reading.state, reading.at, place_of(backend))
+            lines = [_line_of(switch, reading), *(Text(f"  {name}: {value}") for name, value in rows)]
+            live.update(Group(*lines, Text(f"  read: {format_time(reading.at)}; Ctrl-C ends this")), refresh=True)

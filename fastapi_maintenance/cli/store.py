@@ -1,4 +1,4 @@
-"""The store that a command means, and what it has now."""
+"""The store of a command, its switches and their states."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from ..switches.control import list_switches
 from ..switches.registry import registry
 
 _PATIENCE_SECONDS = 5.0
-"""How long a store may take: an operator waits, where a request can't."""
+"""The time-out of a store: an operator can wait longer than a request."""
 _SECONDS_TO_COMPLETE = 1.0
-"""How long a store may take while a shell completes a name."""
+"""The time-out of a store while a shell completes a name."""
 _POLLS_UNTIL_SEEN = 1.1
-"""How many polls it takes until all workers have seen a change: one, and what a reading takes itself. Pushes don't
-count, as the connection for them may be dead."""
+"""Polls until all workers have seen a change: one, plus the time of a reading. Pushes are ignored
+because their connection may be dead."""
 
 
 def store_of(url: str | None, name: str = DEFAULT) -> BaseStateBackend:
-    """Return the backend of a switch: in the store of a URL, or else in the configured one.
+    """Return the backend of a switch in the store of a URL, or in the configured store.
 
     Raises:
-        UnknownBackend, InvalidConfiguration, InvalidSwitchName, MissingExtra: It can't be one.
+        UnknownBackend, InvalidConfiguration, InvalidSwitchName, MissingExtra: The URL or name is invalid.
     """
     return stores_of(url, (name,))[name]
 
@@ -45,55 +45,55 @@ def store_of(url: str | None, name: str = DEFAULT) -> BaseStateBackend:
 def stores_of(
     url: str | None, names: Iterable[str], *, var_name: str | None = None, file_path: str | None = None
 ) -> dict[str, BaseStateBackend]:
-    """Return the backends of switches by their names, each once; they share their connections.
+    """Return the backends of switches by name; they share their connections.
 
-    Version 0.0.5 had ``var_name`` beside ``env`` and ``file_path`` beside ``file``, the place of one switch.
+    ``var_name`` (for ``env``) and ``file_path`` (for ``file``) are options of version 0.0.5, for one switch.
 
     Raises:
-        UnknownBackend, InvalidConfiguration, InvalidSwitchName, MissingExtra: One of them can't be one.
+        UnknownBackend, InvalidConfiguration, InvalidSwitchName, MissingExtra: The URL or a name is invalid.
     """
     names = tuple(map(checked_name, names))
     for option, value, kind in ("var_name", var_name, "env"), ("file_path", file_path, "file"):
         if value is not None:
-            return {_only(names, option): _made_as_formerly(names[0], url, option, value, kind)}
+            return {_only_name_of(names, option): _backend_of_former_options(names[0], url, option, value, kind)}
     default = registry.meant() if url is None else backend_from_url(url.strip())
     if isinstance(default, MemoryBackend):
         raise InvalidConfiguration(
-            "memory:// is the memory of one process, and this command is another one: "
-            "it needs the store of the app, such as file:///path or redis://host"
+            "memory:// is the memory of another process: --backend must be the store of the app, "
+            "such as file:///path or redis://host"
         )
-    if isinstance(default, StoreBackend):  # before it has siblings, which take over what it has
+    if isinstance(default, StoreBackend):  # before it has siblings, which copy its settings
         default.timeout_seconds = max(default.timeout_seconds, _PATIENCE_SECONDS)
     return {name: registry.meant(default, name) for name in names}
 
 
-def _only(names: tuple[str, ...], option: str) -> str:
+def _only_name_of(names: tuple[str, ...], option: str) -> str:
     if len(names) > 1:
         raise InvalidConfiguration(f"--{option.replace('_', '-')} must come with one switch, got {', '.join(names)}")
     return names[0]
 
 
-def _made_as_formerly(name: str, url: str | None, option: str, value: str, kind: str) -> BaseStateBackend:
-    """Return the backend of a type and its place, as version 0.0.5 took them."""
+def _backend_of_former_options(name: str, url: str | None, option: str, value: str, kind: str) -> BaseStateBackend:
+    """Return the backend for the options of version 0.0.5."""
     if url != kind:
         raise InvalidConfiguration(
-            f"--{option.replace('_', '-')} {value!r}: it must come with --backend {kind}; "
-            f"--backend {kind}:{'//' if kind == 'env' else ''}{value} says the same"
+            f"--{option.replace('_', '-')} {value!r} must come with --backend {kind}; "
+            f"--backend {kind}:{'//' if kind == 'env' else ''}{value} is equivalent"
         )
     return made_backend(name, kind, {option: value})
 
 
-def all_of(default: BaseStateBackend, names: Iterable[str]) -> dict[str, BaseStateBackend]:
-    """Return the backends of these switches beside the default one."""
+def siblings_of(default: BaseStateBackend, names: Iterable[str]) -> dict[str, BaseStateBackend]:
+    """Return the backends of these switches in the same store."""
     return {name: registry.meant(default, name) for name in names}
 
 
-async def names_in(default: BaseStateBackend) -> list[str]:
-    """Return the names of all switches of a store, the default one first, without forgotten ones.
+async def list_names(default: BaseStateBackend) -> list[str]:
+    """Return the names of all switches in a store, the default one first, without forgotten ones.
 
     Raises:
-        MaintenanceError: It can't list them, or none is stored.
-        BackendUnavailable: It did not answer.
+        MaintenanceError: The store can't list its switches, or is empty.
+        BackendUnavailable: The store did not answer.
     """
     try:
         names = await list_switches(default)
@@ -107,34 +107,32 @@ async def names_in(default: BaseStateBackend) -> list[str]:
 
 
 def complete_names(ctx: Any, incomplete: str) -> list[str]:
-    """Return the names that begin so, of the switches in the store; none if that fails, or takes longer than a second.
+    """Return the names of stored switches that begin with ``incomplete``; none after an error or a second.
 
-    Args:
-        ctx: The command as click has understood it so far.
-        incomplete: The beginning.
+    ``ctx`` is the click context of the incomplete command.
     """
     try:
         default = store_of(ctx.params.get("backend"))
         if isinstance(default, StoreBackend):
             default.timeout_seconds = _SECONDS_TO_COMPLETE
         names = io_thread.submit(default.switch_names()).result(2 * _SECONDS_TO_COMPLETE) or ()
-    except Exception:  # noqa: BLE001 - who presses a key asked for no error
+    except Exception:  # noqa: BLE001 - completion must not print errors
         return []
     return [name for name in names if name.startswith(incomplete)]
 
 
 async def load(backend: BaseStateBackend) -> MaintenanceState | None:
-    """Return what the store has now, or ``None`` if it has nothing; nothing is written or created.
+    """Return the stored state, or ``None`` if nothing is stored; writes nothing.
 
     Raises:
-        BackendUnavailable: It did not answer, or is a file without a directory.
-        CorruptState: It has something else.
+        BackendUnavailable: The store did not answer, or the file's directory doesn't exist.
+        CorruptState: The document is unreadable.
     """
     if isinstance(backend, StoreBackend):
         state = await io_thread.run(backend.load())
         if state is None and is_file(backend):
             try:
-                await io_thread.run(backend.store.names())  # raises where there is no directory either
+                await io_thread.run(backend.store.names())  # raises if the directory doesn't exist
             except BackendUnavailable as error:
                 raise BackendUnavailable(repr(backend), error.problem) from None
         return state
@@ -143,81 +141,81 @@ async def load(backend: BaseStateBackend) -> MaintenanceState | None:
 
 
 async def read(backend: BaseStateBackend) -> MaintenanceState:
-    """Return what ``load`` does, and a state that is off where the store has nothing."""
+    """Return the stored state, or a state that is off if nothing is stored."""
     return await load(backend) or MaintenanceState()
 
 
 def place_of(backend: BaseStateBackend) -> str:
-    """Return where a backend keeps its state, without credentials; of a user's own class, its name."""
+    """Return the location of a backend's state without credentials, or the name of a custom class."""
     place = str(backend)
     return type(backend).__qualname__ if place == object.__repr__(backend) else place
 
 
-def explained(error: MaintenanceError, backend: BaseStateBackend) -> str:
-    """Return what an error says, with the store named as ``place_of`` does."""
+def message_of(error: MaintenanceError, backend: BaseStateBackend) -> str:
+    """Return the message of an error, with the store named as in ``place_of``."""
     return str(error).replace(repr(backend), place_of(backend))
 
 
-def in_folder(backend: BaseStateBackend) -> str:
-    """Return what a line says of a file with a relative path: who is in another folder changes another file."""
+def folder_suffix(backend: BaseStateBackend) -> str:
+    """Return the absolute path for a line about a relative one, which depends on the working directory."""
     if isinstance(backend, StoreBackend) and isinstance(backend.store, FileStore) and not backend.store.is_absolute:
         return f", in {backend.store.path_of(backend.switch.key)}"
     return ""
 
 
 def is_file(backend: BaseStateBackend) -> bool:
-    """Return whether a backend keeps its state in a file: without one it is off, and nothing was lost."""
+    """Return whether the state is in a file; a missing file means off."""
     return isinstance(backend, StoreBackend) and backend.store.missing_is_off
 
 
 def seconds_until_seen(backend: BaseStateBackend) -> float:
-    """Return how long it takes until all workers have seen a change, if they read the store as often as by default."""
+    """Return the seconds until all workers have seen a change, for the default ``poll_seconds``."""
     reads_every = backend.poll_seconds if isinstance(backend, StoreBackend) else backend.cache_seconds
     return reads_every * _POLLS_UNTIL_SEEN
 
 
 class UnknownSwitch(MaintenanceError):
-    """The store has no state of a switch of that name, so no app may go by it."""
+    """The store has no state for this switch name, so it may be mistyped."""
 
     def __init__(self, name: str, backend: BaseStateBackend, *, hint: str) -> None:
         super().__init__(
             f"switch {name!r} has no state in {place_of(backend)}, nothing was changed: "
-            f"is that how the app calls it?{hint}"
+            f"check the name that the app uses.{hint}"
         )
 
 
-def nothing_in(backend: BaseStateBackend) -> str:
-    """Return what a switch does whose store has nothing: no file is off, but what is shared may have been lost."""
+def describe_empty_store(backend: BaseStateBackend) -> str:
+    """Return the effect of an empty store: a missing file means off, other stores may have lost their document."""
     if is_file(backend):
         return "OFF (there is no file)"
     return "no document: off, unless running workers keep an earlier state"
 
 
 def check_known(name: str, backend: BaseStateBackend, state: MaintenanceState | None, *, new: bool | None) -> None:
-    """Make sure that a switch of that name is known in its store, where a mistyped one would be set in vain.
+    """Raise an error if a named switch has no state: its name may be mistyped.
 
     Args:
         name: The switch.
         backend: Its backend.
-        state: What the store has.
-        new: Whether it is set for the first time; ``None`` where it can't be.
+        state: The stored state.
+        new: Whether ``--new`` was given; ``None`` if the command doesn't have it.
 
     Raises:
-        UnknownSwitch: It is not, and not said to be new.
+        UnknownSwitch: The store has no such switch, and ``--new`` was not given.
     """
     if not new and name != DEFAULT and (state is None or state.forgotten):
         raise UnknownSwitch(name, backend, hint="" if new is None else " --new sets it for the first time")
 
 
 def check_writable(backend: BaseStateBackend) -> None:
-    """Make sure that what is changed here is seen by others.
+    """Raise an error if the app can't see changes made by this process.
 
     Raises:
-        ReadOnlyBackend: It is not.
+        ReadOnlyBackend: The state is in the environment.
     """
     if isinstance(backend, EnvVarBackend):
         raise ReadOnlyBackend(
             f"environment variable {backend.var_name}",
-            "set it where the app is started and restart the app, or keep the state in a store that both can reach: "
+            "set it in the app's environment and restart the app, or use a store that both can reach: "
             f"--backend URL, or {BACKEND_VARIABLE}",
         )

@@ -1,4 +1,4 @@
-"""What the terminal is told: lines that nothing stored can forge, and exit statuses."""
+"""Output to the terminal, in lines that stored text can't forge, and exit statuses."""
 
 from __future__ import annotations
 
@@ -34,54 +34,54 @@ if TYPE_CHECKING:
 PROGRAM = "fastapi-maintenance"
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-"""Exit statuses. That of ``run`` is its command's, that of ``status --exit-code`` says what the switch does."""
+"""Exit statuses, except those of ``run`` and ``status --exit-code``."""
 
-_MISTYPED = (InvalidConfiguration, InvalidSwitchName, UnknownBackend)
+_USAGE_ERRORS = (InvalidConfiguration, InvalidSwitchName, UnknownBackend)
 
-WORDS = {MaintenanceMode.OFF: "OFF", MaintenanceMode.ON: "ON", MaintenanceMode.READ_ONLY: "READ-ONLY"}
-_FIRST_TIME = 10**14
-"""Microseconds in 1973: no store counts so far by ones."""
-_STYLES = {MaintenanceMode.OFF: "green", MaintenanceMode.ON: "bold red", MaintenanceMode.READ_ONLY: "bold yellow"}
+_FIRST_TIME_VERSION = 10**14
+"""Microseconds in 1973. Larger versions are times of changes, smaller ones are numbers of changes."""
+_STYLES = {MaintenanceMode.OFF: "green", MaintenanceMode.ON: "bold red"}
+_OTHER_STYLE = "bold yellow"
 
 
-def escape_what_cannot_be_shown() -> None:
-    """Have what the terminal's encoding lacks told all the same; standard error does so by itself."""
+def escape_unprintable() -> None:
+    """Escape characters that the terminal can't encode; standard error already does so."""
     cast("io.TextIOWrapper", sys.stdout).reconfigure(errors="backslashreplace")
 
 
-def hint_at_document(switch: str) -> str:
-    """Return how the store of a switch gets a document."""
+def document_hint(switch: str) -> str:
+    """Return a hint about how to store a document."""
     named = "" if switch == DEFAULT else f" {switch} --new"
     return f"'{PROGRAM} on{named}' and '{PROGRAM} off{named}' store one, which all workers follow"
 
 
-def complain(error: MaintenanceError, switch: str = "") -> int:
-    """Tell what went wrong in one line on standard error, of one switch of several, and return the exit status."""
+def report_error(error: MaintenanceError, switch: str = "") -> int:
+    """Print an error in one line on standard error, with a switch if given, and return the exit status."""
     hint = ""
     if isinstance(error, SwitchIsHeld):
         hint = "; --break-holds breaks them"
     elif isinstance(error, CorruptState) and error.revision is not None:
         hint = f"; '{PROGRAM} forget' replaces it"
-    note(f"error: {switch and f'{switch}: '}{error}{hint}")
-    return USAGE if isinstance(error, _MISTYPED) else FAILED
+    print_note(f"error: {switch and f'{switch}: '}{error}{hint}")
+    return USAGE if isinstance(error, _USAGE_ERRORS) else FAILED
 
 
-def complain_of_usage(error: Any) -> int:
-    """Tell what is wrong with the arguments, as click knows it, and return the exit status."""
+def report_usage_error(error: Any) -> int:
+    """Print a usage error of click, and return the exit status."""
     command = PROGRAM if error.ctx is None else error.ctx.command_path
-    hint = f" The command must stand after '--': {command} -- COMMAND." if command == f"{PROGRAM} run" else ""
-    note(f"error: {error.format_message()}{hint} See '{command} --help'.")
+    hint = f" The command must come after '--': {command} -- COMMAND." if command == f"{PROGRAM} run" else ""
+    print_note(f"error: {error.format_message()}{hint} See '{command} --help'.")
     return USAGE
 
 
-def note(text: str) -> None:
-    """Tell something on standard error, in one line."""
+def print_note(text: str) -> None:
+    """Print a text on standard error, in one line."""
     print(in_one_line(text), file=sys.stderr, flush=True)  # noqa: T201
 
 
 @contextmanager
-def logging_in_one_line() -> Iterator[None]:
-    """Have the package's warnings told in one line each."""
+def log_in_one_line() -> Iterator[None]:
+    """Print each of the package's warnings in one line."""
     logger, handler = logging.getLogger("fastapi_maintenance"), _Handler(logging.WARNING)
     propagates, logger.propagate = logger.propagate, False
     logger.addHandler(handler)
@@ -95,50 +95,50 @@ def logging_in_one_line() -> Iterator[None]:
 class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         reason = record.exc_info and record.exc_info[1]
-        note(f"{record.levelname.lower()}: {record.getMessage()}" + (f": {reason}" if reason else ""))
+        print_note(f"{record.levelname.lower()}: {record.getMessage()}" + (f": {reason}" if reason else ""))
 
 
 def console() -> Console:
-    """Return standard output: with colours on a terminal, unless ``NO_COLOR`` is set; elsewhere no line is broken."""
+    """Return standard output: coloured on a terminal unless ``NO_COLOR`` is set, elsewhere without line breaks."""
     from rich.console import Console  # noqa: PLC0415 - an extra
 
-    # Markup, emoji codes and highlighting are for authors of programs: what is told here was written by others.
+    # No markup, emoji codes or highlighting, because the text may come from others.
     options: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
     return Console(**options) if sys.stdout.isatty() else Console(**options, width=10_000)
 
 
-def tell(text: str | Text) -> None:
-    """Tell a line, or several, on standard output."""
+def print_text(text: str | Text) -> None:
+    """Print one or more lines on standard output."""
     console().print(text, soft_wrap=True)
 
 
-def faint(text: str) -> Text:
-    """Return a line that stands back behind the others, on a terminal."""
+def dim(text: str) -> Text:
+    """Return a dimmed line."""
     from rich.text import Text  # noqa: PLC0415 - an extra
 
     return Text(text, style="dim")
 
 
-def tell_json(document: object) -> None:
-    """Tell a document on standard output, in one line of ASCII; times in UTC and to the second."""
-    print(json.dumps(document, default=_plain), flush=True)  # noqa: T201
+def print_json(document: object) -> None:
+    """Print a document on standard output as JSON in one line of ASCII, with times in UTC to the second."""
+    print(json.dumps(document, default=_format_json_time), flush=True)  # noqa: T201
 
 
-def _plain(at: datetime) -> str:
+def _format_json_time(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def moment(at: datetime) -> str:
-    """Return a time as people read it, in UTC and to the second."""
+def format_time(at: datetime) -> str:
+    """Return a readable time in UTC to the second."""
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def at_version(state: MaintenanceState | None) -> str:
-    """Return what a line says of the version: nothing of the time that a file has for one after a bare word."""
-    return f", version {state.version}" if state is not None and state.version < _FIRST_TIME else ""
+def version_suffix(state: MaintenanceState | None) -> str:
+    """Return the version for a line; empty if it is a time, as in a file that held a bare word."""
+    return f", version {state.version}" if state is not None and state.version < _FIRST_TIME_VERSION else ""
 
 
-def summary(
+def summary_of(
     switch: str,
     state: MaintenanceState | None,
     now: datetime,
@@ -147,9 +147,9 @@ def summary(
     before: str = "",
     more: str = "",
 ) -> Text:
-    """Return in one line what a switch does to requests; ``more`` stands before what others wrote.
+    """Return one line about a switch: ``before``, name, mode, ``more``, reason.
 
-    Without a state, ``nothing`` is what it does.
+    Without a state, ``nothing`` replaces the mode.
     """
     from rich.text import Text  # noqa: PLC0415 - an extra
 
@@ -157,71 +157,72 @@ def summary(
         return Text(f"{before}{switch}: {nothing}{more}")
     mode = state.mode_at(now)
     reason, until, _ = state.explanation_at(now)
-    text = Text(f"{before}{switch}: ").append(WORDS[mode], style=_STYLES[mode])
+    text = Text(f"{before}{switch}: ").append(mode.label, style=_STYLES.get(mode, _OTHER_STYLE))
     if mode is not MaintenanceMode.OFF and until is not None:
-        text.append(f" until {moment(until)}")
+        text.append(f" until {format_time(until)}")
     text.append(more)
     if mode is not MaintenanceMode.OFF and reason:
         text.append(f": {in_one_line(reason)}")
     return text
 
 
-def details(state: MaintenanceState, now: datetime, store: str) -> list[tuple[str, str]]:
-    """Return what else there is to say of a switch: names, and what goes with them."""
+def details_of(state: MaintenanceState, now: datetime, store: str) -> list[tuple[str, str]]:
+    """Return the details of a switch as pairs of a label and a text."""
     explained = state.explanation_at(now)
     live = state.holds_at(now)
     rows: list[tuple[str, str]] = []
     if live or state.mode_at(now) is not state.mode:
-        rows.append(("stored mode", _stored(state, now)))
+        rows.append(("stored mode", _stored_mode_of(state, now)))
     if state.since is not None:
-        rows.append(("since", moment(state.since)))
+        rows.append(("since", format_time(state.since)))
     if explained.retry_after is not None:
         rows.append(("retry after", f"{explained.retry_after} s"))
-    rows += [("hold", _of_hold(hold)) for hold in live.values()]
-    rows += [("window", described(window)) for window in state.windows_left(now)]
+    rows += [("hold", _describe_hold(hold)) for hold in live.values()]
+    rows += [("window", describe_window(window)) for window in state.windows_left(now)]
     following = state.next_change_at(now)
     if following is not None:
-        rows.append(("next change", f"{WORDS[state.mode_at(following)]} from {moment(following)}"))
+        rows.append(("next change", f"{state.mode_at(following).label} from {format_time(following)}"))
     if state.updated_at is not None:
-        rows.append(("changed", moment(state.updated_at) + (f" by {state.updated_by}" if state.updated_by else "")))
-    if at_version(state):
+        by = f" by {state.updated_by}" if state.updated_by else ""
+        rows.append(("changed", f"{format_time(state.updated_at)}{by}"))
+    if version_suffix(state):
         rows.append(("version", str(state.version)))
     rows.append(("store", store))
     return [(name, in_one_line(value)) for name, value in rows]
 
 
-def brief(state: MaintenanceState, now: datetime) -> str:
-    """Return in a few words, for a line, who holds a switch and when its mode changes next."""
+def brief_of(state: MaintenanceState, now: datetime) -> str:
+    """Return the holds of a switch and its next change for a line."""
     words = [
         f"held {hold.kind}" + (f" by {hold.owner}" if hold.owner else "") for hold in state.holds_at(now).values()
     ]
     following = state.next_change_at(now)
     if following is not None and following != state.explanation_at(now).until:
-        words.append(f"{WORDS[state.mode_at(following)]} from {moment(following)}")
+        words.append(f"{state.mode_at(following).label} from {format_time(following)}")
     return f" ({in_one_line('; '.join(words))})" if words else ""
 
 
-def _stored(state: MaintenanceState, now: datetime) -> str:
+def _stored_mode_of(state: MaintenanceState, now: datetime) -> str:
     if state.until is None or state.mode is MaintenanceMode.OFF:
         return state.mode
-    return f"{state.mode}, {'ended' if now >= state.until else 'until'} {moment(state.until)}"
+    return f"{state.mode}, {'ended' if now >= state.until else 'until'} {format_time(state.until)}"
 
 
-def _of_hold(hold: Hold) -> str:
+def _describe_hold(hold: Hold) -> str:
     parts = [hold.kind, f"by {hold.owner}" if hold.owner else "", f"({hold.reason})" if hold.reason else ""]
-    end = f", or at {moment(hold.expires_at)} if its process has died" if hold.expires_at else ""
+    end = f", or at {format_time(hold.expires_at)} if its process has died" if hold.expires_at else ""
     return " ".join(filter(None, parts)) + f", until it is given back{end}"
 
 
-def described(window: Window) -> str:
-    """Return what there is to say of a planned maintenance."""
+def describe_window(window: Window) -> str:
+    """Return a planned maintenance as text."""
     recurs = "" if window.rrule is None else f", again by {window.rrule} in {window.zone}"
     reason = f" ({window.reason})" if window.reason else ""
-    return f"{window.id}: {window.mode} from {moment(window.start)} to {moment(window.end)}{recurs}{reason}"
+    return f"{window.id}: {window.mode} from {format_time(window.start)} to {format_time(window.end)}{recurs}{reason}"
 
 
-def document(switch: str, stored: MaintenanceState | None, now: datetime, store: str) -> dict[str, Any]:
-    """Return all there is to say of a switch, for ``tell_json``."""
+def document_of(switch: str, stored: MaintenanceState | None, now: datetime, store: str) -> dict[str, Any]:
+    """Return the JSON document of a switch."""
     state = stored or MaintenanceState()
     mode, explained = state.mode_at(now), state.explanation_at(now)
     return {

@@ -17,7 +17,7 @@ _SECONDS_IDLE = 10.0
 
 
 class _Threads:
-    """Runs each job on an idle thread, or else on a new one. The end of the process waits for none of them."""
+    """Runs each job on an idle thread or on a new one. The process does not wait for them when it ends."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -38,16 +38,16 @@ class _Threads:
             job()
             with self._lock:
                 self._idle += 1
-            job = self._next()
+            job = self._next_job()
 
-    def _next(self) -> Callable[[], None] | None:
+    def _next_job(self) -> Callable[[], None] | None:
         with contextlib.suppress(queue.Empty):
             return self._jobs.get(timeout=_SECONDS_IDLE)
         with self._lock:
             if self._idle:
                 self._idle -= 1
                 return None
-        return self._jobs.get()  # all idle threads have been given a job just now
+        return self._jobs.get()  # `submit` has just queued a job for this thread
 
 
 _threads = _Threads()
@@ -55,12 +55,12 @@ _threads = _Threads()
 
 @io_thread.call_after_fork
 def _forget_threads() -> None:
-    global _threads  # noqa: PLW0603 - the threads are in the parent
+    global _threads  # noqa: PLW0603 - a forked child has none of its parent's threads
     _threads = _Threads()
 
 
 async def run_in_thread(function: Callable[[], T]) -> T:
-    """Return a function's result. A cancelled caller leaves the function running; its result is dropped."""
+    """Return the result of a function on a daemon thread; if the caller is cancelled, the function runs on."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
@@ -76,7 +76,7 @@ async def run_in_thread(function: Callable[[], T]) -> T:
         result, failure = None, None
         try:
             result = function()
-        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+        except BaseException as error:  # noqa: BLE001 - raised in the caller
             failure = error
         with contextlib.suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(finish, result, failure)

@@ -1,10 +1,10 @@
-"""The one background thread: a private event loop for everything that talks to a store.
+"""The one background thread: a private event loop for all I/O of the stores.
 
-Stores are read and written on this loop only. So their connections work whatever the server, however many event
-loops the app has, and under trio; and a heartbeat beats while the app's own code blocks.
+Stores are read and written on this loop only. So their connections work with any server, with several event loops,
+and under trio; and heartbeats continue while the app's own code blocks.
 
-Everything on it runs in an empty context: a copy of the caller's would keep a request's scope, with its headers, for
-as long as the task runs.
+Everything on it runs in an empty context: a copy of the caller's would keep a request's scope, with its headers,
+alive as long as the task runs.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ T = TypeVar("T")
 
 _SECONDS_TO_STOP = 3.0
 _SECONDS_BETWEEN_CANCELS = 1.0
-"""Long enough for what is closed on the way: a second cancellation would break that off."""
+"""Long enough for cancelled tasks to close connections: a second cancellation would interrupt that."""
 
 
-class _Background:
+class _IoThread:
     """A daemon thread that runs an event loop until it is stopped."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class _Background:
         self._thread.start()
 
     def _run(self) -> None:
-        _here.background = self
+        _local.io_thread = self
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
 
@@ -48,7 +48,7 @@ class _Background:
         self._loop.call_soon_threadsafe(function, context=contextvars.Context())
 
     def stop(self) -> None:
-        """Cancel what is running, and end the thread."""
+        """Cancel the running tasks and end the thread."""
         with contextlib.suppress(concurrent.futures.TimeoutError):
             asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result(_SECONDS_TO_STOP)
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -60,44 +60,44 @@ class _Background:
         me = asyncio.current_task()
         await cancelled(asyncio.all_tasks() - {me})
         if closing := asyncio.all_tasks() - {me}:
-            # A driver's, begun by what was cancelled: they end by themselves, and break off nothing if they may.
+            # Cancelled tasks started these, inside a driver: they end by themselves if they have time.
             await asyncio.wait(closing, timeout=_SECONDS_BETWEEN_CANCELS)
             await cancelled(asyncio.all_tasks() - {me})
 
 
-_running: _Background | None = None
-_here = threading.local()
-"""What runs in the current thread, if anything does."""
+_running: _IoThread | None = None
+_local = threading.local()
+"""Holds the ``_IoThread`` that runs in the current thread, if any."""
 _lock = threading.Lock()
-_forgotten: list[object] = []
-"""What a forked child has of its parent's thread: kept, because closing it would close what the parent uses."""
+_inherited: list[object] = []
+"""The parent's threads in a forked child: closing them would close connections that the parent uses."""
 _after_fork: list[Callable[[], None]] = []
 
 
 def submit(coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-    """Run a coroutine on the private loop; the thread is started by the first one."""
+    """Run a coroutine on the private loop; the first call starts the thread."""
     global _running  # noqa: PLW0603 - there is one thread per process
     with _lock:
         if _running is None:
-            _running = _Background()
+            _running = _IoThread()
         return _running.submit(coroutine)
 
 
 def call_soon(function: Callable[[], None]) -> None:
-    """Call a function on the private loop, after those that were given before; it must not block nor raise."""
+    """Call a function on the private loop, in the order of calls; it must not block or raise."""
     global _running  # noqa: PLW0603 - there is one thread per process
-    here: _Background | None = getattr(_here, "background", None)
-    if here is not None:  # which may be about to end: then no other one is started for it
-        here.call_soon(function)
+    own_thread: _IoThread | None = getattr(_local, "io_thread", None)
+    if own_thread is not None:  # it may be about to end: do not start another one
+        own_thread.call_soon(function)
         return
     with _lock:
         if _running is None:
-            _running = _Background()
+            _running = _IoThread()
         _running.call_soon(function)
 
 
 def call_later(seconds: float, method: Callable[[], None]) -> asyncio.TimerHandle:
-    """Call a method on this private loop after some time, unless its object is gone: this does not keep it."""
+    """Call a method on the private loop after ``seconds``, unless its object was garbage-collected by then."""
     reference = weakref.WeakMethod(method)
 
     def call() -> None:
@@ -109,7 +109,7 @@ def call_later(seconds: float, method: Callable[[], None]) -> asyncio.TimerHandl
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
-    """Return the event loop that is running here, or ``None`` if it is not asyncio's."""
+    """Return the running event loop of asyncio, or ``None`` if there is none, as under trio."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
@@ -117,7 +117,7 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 async def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on the private loop and wait for its result in the caller's, asyncio or trio.
+    """Return the result of a coroutine on the private loop; the caller's loop is asyncio's or trio's.
 
     If the caller is cancelled, so is the coroutine.
     """
@@ -125,14 +125,14 @@ async def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 async def result_of(future: concurrent.futures.Future[T]) -> T:
-    """Wait for a future in the caller's event loop, asyncio or trio; a cancelled caller cancels it."""
+    """Return a future's result in the caller's event loop, asyncio or trio; a cancelled caller cancels the future."""
     if running_loop() is None:
         return await _result_under_trio(future)
     return await asyncio.wrap_future(future)
 
 
 async def done(future: concurrent.futures.Future[T]) -> None:
-    """Wait in the caller's event loop until a future is done; a cancelled caller leaves it alone."""
+    """Wait in the caller's event loop until a future is done; a cancelled caller does not cancel it."""
     waiting: concurrent.futures.Future[None] = concurrent.futures.Future()
 
     def finish(_: object) -> None:
@@ -144,7 +144,7 @@ async def done(future: concurrent.futures.Future[T]) -> None:
 
 
 async def bounded(coroutine: Coroutine[Any, Any, T], seconds: float) -> T:
-    """Return a coroutine's result on the private loop; one that takes longer is cancelled until it ends.
+    """Return a coroutine's result on the private loop; after ``seconds``, cancel it and wait until it ends.
 
     Raises:
         TimeoutError: It took longer.
@@ -161,16 +161,16 @@ async def bounded(coroutine: Coroutine[Any, Any, T], seconds: float) -> T:
 
 
 async def cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel tasks of the private loop until they have ended."""
+    """Cancel tasks of the private loop and wait until they have ended."""
     while pending := [task for task in tasks if not task.done()]:
-        # Again and again: on Python 3.11 a cancellation can get lost inside of redis-py.
+        # Repeatedly: on Python 3.11 a cancellation can get lost inside redis-py.
         for task in pending:
             task.cancel()
         await asyncio.wait(pending, timeout=_SECONDS_BETWEEN_CANCELS)
 
 
 async def _result_under_trio(future: concurrent.futures.Future[T]) -> T:
-    import trio  # noqa: PLC0415 - whoever calls this runs under it
+    import trio  # noqa: PLC0415 - the caller runs under trio
 
     token, done = trio.lowlevel.current_trio_token(), trio.Event()
 
@@ -187,15 +187,15 @@ async def _result_under_trio(future: concurrent.futures.Future[T]) -> T:
 
 
 def starter_in_this_loop() -> Callable[[Callable[[], Coroutine[Any, Any, None]]], None]:
-    """Return what starts an async function in the current event loop, asyncio or trio, from any thread.
+    """Return a function that starts an async function in the current loop, asyncio or trio, from any thread.
 
-    The function must not raise. Once the loop has ended, nothing is started.
+    The async function must not raise. Once the loop has ended, nothing is started.
     """
     call_there = caller_in_this_loop()
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        import trio  # noqa: PLC0415 - whoever calls this runs under it
+        import trio  # noqa: PLC0415 - the caller runs under trio
 
         def start_system_task(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
             trio.lowlevel.spawn_system_task(function)
@@ -211,18 +211,18 @@ def starter_in_this_loop() -> Callable[[Callable[[], Coroutine[Any, Any, None]]]
 
 
 _started: set[asyncio.Task[None]] = set()
-"""Tasks of the app's loops, of which those have weak references only."""
+"""Running tasks: their event loops keep only weak references to them."""
 
 
 def caller_in_this_loop() -> Callable[[Callable[[], None]], None]:
-    """Return what has a function called in the current event loop, asyncio or trio, from any thread.
+    """Return a function that calls another in the current loop, asyncio or trio, from any thread.
 
     Once the loop has ended, it does nothing.
     """
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
-        import trio  # noqa: PLC0415 - whoever calls this runs under it
+        import trio  # noqa: PLC0415 - the caller runs under trio
 
         call: Callable[..., object] = trio.lowlevel.current_trio_token().run_sync_soon
         ended: type[Exception] = trio.RunFinishedError
@@ -231,28 +231,28 @@ def caller_in_this_loop() -> Callable[[Callable[[], None]], None]:
 
     def call_there(function: Callable[[], None]) -> None:
         with contextlib.suppress(ended):
-            # In an empty context: a task that waits for hours must not keep the caller's.
+            # In an empty context: a task that waits for hours must not keep the caller's alive.
             contextvars.Context().run(call, function)
 
     return call_there
 
 
 def jittered(seconds: float) -> float:
-    """Return some time between the half and the whole of ``seconds``, so that not all workers come at once."""
+    """Return a random time between half of ``seconds`` and ``seconds``, so that workers do not act all at once."""
     return _random.uniform(seconds / 2, seconds)
 
 
-_random = random.Random()  # noqa: S311 - no secret; its own, as this thread runs beside code that seeds the global one
+_random = random.Random()  # noqa: S311 - no secret; a private generator, as the app may seed the global one
 
 
 def call_after_fork(reset: Callable[[], None]) -> Callable[[], None]:
-    """Have ``reset`` called in each forked child, for what a child must not take over."""
+    """Register a function to be called in each forked child, to drop objects of the parent."""
     _after_fork.append(reset)
     return reset
 
 
 def stop() -> None:
-    """End the thread and what runs on it; the next ``submit`` starts another."""
+    """End the thread and its tasks; the next ``submit`` starts another thread."""
     global _running
     with _lock:
         running, _running = _running, None
@@ -262,7 +262,7 @@ def stop() -> None:
 
 def _reset_in_child() -> None:
     global _running, _lock
-    _forgotten.append(_running)
+    _inherited.append(_running)
     _running, _lock = None, threading.Lock()
     for reset in _after_fork:
         reset()

@@ -1,1 +1,1 @@
-"""The operator's desk: the admin's API and page."""
+"""The operator's desk: a page and a JSON API to control switches."""

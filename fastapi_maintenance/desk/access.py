@@ -1,4 +1,4 @@
-"""Which switches the desk shows, and who uses it."""
+"""The switches that the desk shows, the current user, and the page's files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..guard import MaintenanceGuard
 from ..inspection.routes import operations_of
 from ..switches.app_switch import DEFAULT
 from ..switches.registry import registry
-from .refusals import refusal
+from .refusals import refusal_of
 
 logger = logging.getLogger("fastapi_maintenance")
 
@@ -26,51 +26,52 @@ User = Callable[[Request], str | Awaitable[str]]
 
 
 class Page:
-    """What the routes of one admin share."""
+    """State that all routes of one admin share."""
 
-    def __init__(self, *, known: list[str] | None, user: User) -> None:
+    def __init__(self, *, names: list[str] | None, user: User) -> None:
         self._user = user
-        self._known = known
+        self._names = names
         self.template = load_template()
 
     def names(self, request: Request) -> list[str]:
-        """Return the switches, the default one first."""
-        if self._known is not None:
-            return self._known
+        """Return the names of all switches, the default one first."""
+        if self._names is not None:
+            return self._names
         found = [DEFAULT, *(name for name, _ in registry.in_use())]
         if isinstance(request.app, FastAPI):
             calls = (call for operation in operations_of(request.app) for call in operation.dependencies)
             found += [call.name for call in calls if isinstance(call, MaintenanceGuard)]
         return [DEFAULT, *sorted(set(found) - {DEFAULT})]
 
-    def checked(self, request: Request, name: str) -> str:
-        """Return a switch's name, or raise 404."""
+    def check_name(self, request: Request, name: str) -> str:
+        """Return the name if such a switch exists; otherwise raise 404."""
         if name not in self.names(request):
-            raise refusal(HTTP_404_NOT_FOUND, f"there is no switch {name!r}")
+            raise refusal_of(HTTP_404_NOT_FOUND, f"there is no switch {name!r}")
         return name
 
     async def user(self, request: Request) -> str | None:
-        """Return who makes a change, or ``None`` if the app's function fails to tell."""
+        """Return who makes a change, or ``None`` if the app's ``user`` function fails."""
         try:
             user = await call(self._user, request)
-        except HTTPException:  # an answer of its own, as that of a dependency
+        except HTTPException:  # a response chosen by the app, as in a dependency
             raise
         except Exception:
-            logger.exception("user failed: it isn't known who makes this change")
+            logger.exception("user failed, so this change is stored without a name")
             return None
         if not isinstance(user, str):
-            logger.error("user returned %r, which is no string: it isn't known who makes this change", user)
+            logger.error("user must return a string, got %r: this change is stored without a name", user)
             return None
         return user
 
 
 @functools.cache
-def file(name: str) -> str:
+def read_page_file(name: str) -> str:
+    """Return the text of a file in ``pages``."""
     return importlib.resources.files("fastapi_maintenance").joinpath("pages", name).read_text("utf-8")
 
 
 def _import_form_parser() -> None:
-    """Import what Starlette reads forms with, by its new name or by its old one."""
+    """Import the form parser of Starlette, by its new or old name."""
     try:
         importlib.import_module("python_multipart")
     except ImportError:
@@ -78,6 +79,11 @@ def _import_form_parser() -> None:
 
 
 def load_template() -> Any:
+    """Return the page's template.
+
+    Raises:
+        MissingExtra: Jinja2 or python-multipart isn't installed.
+    """
     try:
         import jinja2  # noqa: PLC0415 - an extra
 
@@ -86,4 +92,4 @@ def load_template() -> Any:
         raise MissingExtra("maintenance_admin", "admin") from None
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["moment"] = lambda moment: f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-    return environment.from_string(file("admin.html"))
+    return environment.from_string(read_page_file("admin.html"))

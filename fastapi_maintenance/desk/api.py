@@ -1,4 +1,4 @@
-"""The admin's API."""
+"""The JSON API of the admin."""
 
 from __future__ import annotations
 
@@ -24,46 +24,48 @@ from ..switches.control import (
 )
 from .access import Page
 from .models import HoldModel, IfMatch, ModeChange, SwitchModel, SwitchName, WindowModel, WindowPlan
-from .refusals import REFUSALS, refusals
-from .requests import json_only
+from .refusals import REFUSALS, convert_errors
+from .requests import require_json
 
-SHOWN_IN_FLIGHT = 20
+MAX_IN_FLIGHT_SHOWN = 20
 _MOST_ETAGS = 32
-"""How many of ``If-Match`` are compared."""
+"""The maximum number of ETags in ``If-Match`` that are compared."""
 
 
 def add_api(router: APIRouter, page: Page) -> None:
+    """Add the routes of the API to the router."""
+
     @router.get("/api/switches", responses=REFUSALS)
     @force_maintenance_mode_off
     async def list_switches(request: Request) -> list[SwitchModel]:
         """Return all switches."""
-        with refusals():
+        with convert_errors():
             return [await describe_switch(name) for name in page.names(request)]
 
     @router.get("/api/switches/{name}", responses=REFUSALS)
     @force_maintenance_mode_off
     async def get_switch(name: SwitchName, request: Request, response: Response) -> SwitchModel:
         """Return one switch, with its ETag."""
-        with refusals():
-            described = await describe_switch(page.checked(request, name))
+        with convert_errors():
+            described = await describe_switch(page.check_name(request, name))
         response.headers["ETag"] = described.etag
         return described
 
-    @router.put("/api/switches/{name}/mode", responses=REFUSALS, dependencies=[Depends(json_only)])
+    @router.put("/api/switches/{name}/mode", responses=REFUSALS, dependencies=[Depends(require_json)])
     @force_maintenance_mode_off
     async def set_mode(
         name: SwitchName, change: ModeChange, request: Request, response: Response, if_match: IfMatch = None
     ) -> SwitchModel:
-        """Store a mode; ``off`` is refused while code holds the switch on, unless that is to be broken."""
-        with refusals():
+        """Store a mode; ``off`` is refused while code holds the switch on, unless ``break_holds`` is set."""
+        with convert_errors():
             await change_mode(
                 change.mode,
-                name=page.checked(request, name),
+                name=page.check_name(request, name),
                 reason=change.reason,
                 until=change.until,
                 retry_after=change.retry_after,
                 by=await page.user(request),
-                expected_version=await expected(name, if_match),
+                expected_version=await required_version(name, if_match),
                 refuse_while_held=change.mode is MaintenanceMode.OFF and not change.break_holds,
                 break_holds=change.break_holds,
             )
@@ -75,40 +77,41 @@ def add_api(router: APIRouter, page: Page) -> None:
         "/api/switches/{name}/windows",
         responses=REFUSALS,
         status_code=HTTP_201_CREATED,
-        dependencies=[Depends(json_only)],
+        dependencies=[Depends(require_json)],
     )
     @force_maintenance_mode_off
     async def plan_window(name: SwitchName, plan: WindowPlan, request: Request) -> WindowModel:
         """Plan a maintenance."""
-        with refusals():
+        with convert_errors():
             window = await schedule_maintenance(
                 plan.start,
                 plan.end,
-                name=page.checked(request, name),
+                name=page.check_name(request, name),
                 mode=plan.mode,
                 reason=plan.reason,
                 rrule=plan.rrule,
                 zone=plan.zone,
                 by=await page.user(request),
             )
-        return _of_window(window)
+        return _window_model_of(window)
 
     @router.delete("/api/switches/{name}/windows/{window_id}", responses=REFUSALS, status_code=HTTP_204_NO_CONTENT)
     @force_maintenance_mode_off
     async def cancel_window(name: SwitchName, window_id: str, request: Request) -> None:
         """Cancel a planned maintenance."""
-        with refusals():
-            await cancel_maintenance(window_id, name=page.checked(request, name), by=await page.user(request))
+        with convert_errors():
+            await cancel_maintenance(window_id, name=page.check_name(request, name), by=await page.user(request))
 
     @router.delete("/api/switches/{name}/holds/{hold_id}", responses=REFUSALS, status_code=HTTP_204_NO_CONTENT)
     @force_maintenance_mode_off
     async def break_one_hold(name: SwitchName, hold_id: str, request: Request) -> None:
-        """Take a hold away from the code that has it."""
-        with refusals():
-            await break_hold(hold_id, name=page.checked(request, name), by=await page.user(request))
+        """Break a hold of running code."""
+        with convert_errors():
+            await break_hold(hold_id, name=page.check_name(request, name), by=await page.user(request))
 
 
 async def describe_switch(name: str) -> SwitchModel:
+    """Return the current state of a switch."""
     state, status, now = await get_maintenance_state(name=name), get_maintenance_status(name=name), datetime.now(UTC)
     reason, until, retry_after = state.explanation_at(now)
     return SwitchModel(
@@ -119,7 +122,7 @@ async def describe_switch(name: str) -> SwitchModel:
         until=until,
         retry_after=retry_after,
         version=state.version,
-        etag=_etag(state),
+        etag=_etag_of(state),
         updated_by=state.updated_by,
         updated_at=state.updated_at,
         next_change_at=state.next_change_at(now),
@@ -127,33 +130,33 @@ async def describe_switch(name: str) -> SwitchModel:
             HoldModel(id=id_, kind=hold.kind, owner=hold.owner, reason=hold.reason, expires_at=hold.expires_at)
             for id_, hold in state.holds_at(now).items()
         ],
-        windows=[_of_window(window) for window in state.windows_left(now)],
+        windows=[_window_model_of(window) for window in state.windows_left(now)],
         knowledge=status.knowledge,
         last_error=status.last_error,
         in_flight=len(others_in_flight(name=name)),
     )
 
 
-def _of_window(window: Window) -> WindowModel:
+def _window_model_of(window: Window) -> WindowModel:
     return WindowModel.model_validate(window.model_dump(include=set(WindowModel.model_fields)))
 
 
-def _etag(state: MaintenanceState) -> str:
-    """Return what tells a state from those before and after it (RFC 9110, section 8.8.3)."""
+def _etag_of(state: MaintenanceState) -> str:
+    """Return the ETag of a state (RFC 9110, section 8.8.3)."""
     life = hashlib.sha256(state.epoch.encode()).hexdigest()[:12]
-    # With the mode, as a store that keeps on or off only has no versions.
+    # Includes the mode because a store of bare on or off values has no versions.
     return f'"{life}-{state.version}-{state.mode}"'
 
 
-async def expected(name: str, if_match: str | None) -> int | None:
-    """Return the version that a change is based on, or ``None`` if it is not to matter.
+async def required_version(name: str, if_match: str | None) -> int | None:
+    """Return the version that a change requires, or ``None`` for any version.
 
     Raises:
-        VersionConflict: It is not the one that there is.
+        VersionConflict: The state has another version.
     """
     if if_match is None or if_match.strip() == "*":
         return None
     state = await get_maintenance_state(name=name)
-    if _etag(state) not in [tag.strip() for tag in if_match.split(",", _MOST_ETAGS)[:_MOST_ETAGS]]:
+    if _etag_of(state) not in [tag.strip() for tag in if_match.split(",", _MOST_ETAGS)[:_MOST_ETAGS]]:
         raise VersionConflict(-1, state.version)
     return state.version

@@ -1,4 +1,4 @@
-"""The API's models."""
+"""Pydantic models of the API's requests and responses."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from fastapi import Header, Path
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from ..model.limits import MAX_REASON, MAX_RETRY_AFTER
-from ..model.modes import MaintenanceMode
+from ..model.modes import MaintenanceMode, PlannedModeName
 
 _LONGEST_TEXT = 500
 SwitchName = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=100)]
 
 
 class HoldModel(BaseModel):
-    """A hold: code that keeps a switch on or off for as long as it runs."""
+    """A hold: code that keeps a switch on or off while it runs."""
 
     id: str
     kind: Literal["on", "off"]
@@ -31,18 +31,18 @@ class WindowModel(BaseModel):
     id: str
     start: datetime
     end: datetime
-    mode: Literal["on", "read_only"]
+    mode: PlannedModeName
     reason: str | None
     rrule: str | None
     zone: str | None
 
 
 class SwitchModel(BaseModel):
-    """All there is to know of a switch."""
+    """The state of a switch."""
 
     name: str
     mode: MaintenanceMode
-    """The mode that counts now."""
+    """The effective mode."""
     stored_mode: MaintenanceMode
     reason: str | None
     until: datetime | None
@@ -55,14 +55,14 @@ class SwitchModel(BaseModel):
     holds: list[HoldModel]
     windows: list[WindowModel]
     knowledge: str
-    """How well this process knows it: ``ready``, ``stale``, ``error`` or ``not_ready``."""
+    """The condition of this process's copy: ``ready``, ``stale``, ``error`` or ``not_ready``."""
     last_error: str | None
     in_flight: int
-    """How many requests that it governs this process is answering, the one that asks apart."""
+    """The number of requests under this switch in this process, except the current one."""
 
 
 class ModeChange(BaseModel):
-    """What to store."""
+    """A mode to store."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -80,14 +80,14 @@ class WindowPlan(BaseModel):
 
     start: AwareDatetime
     end: AwareDatetime
-    mode: Literal["on", "read_only"] = "on"
+    mode: PlannedModeName = "on"
     reason: str | None = Field(default=None, max_length=MAX_REASON)
     rrule: str | None = Field(default=None, max_length=_LONGEST_TEXT)
     zone: str | None = Field(default=None, max_length=100)
 
 
 class Problem(BaseModel):
-    """Why something was refused."""
+    """The reason for a refusal."""
 
     detail: str
 

@@ -1,4 +1,4 @@
-"""The admin's page."""
+"""The HTML page of the admin."""
 
 from __future__ import annotations
 
@@ -15,65 +15,64 @@ from starlette.status import HTTP_303_SEE_OTHER, HTTP_403_FORBIDDEN, HTTP_409_CO
 
 from ..exceptions import InvalidConfiguration, MaintenanceError, VersionConflict
 from ..holds.in_flight import others_in_flight
-from ..model.modes import MaintenanceMode
+from ..model.modes import MaintenanceMode, as_mode
 from ..model.state import Explanation, MaintenanceState
 from ..routing.marks import force_maintenance_mode_off
 from ..switches.app_switch import DEFAULT
 from ..switches.control import break_hold, cancel_maintenance, change_mode, get_maintenance_state, schedule_maintenance
-from .access import Page, file
-from .api import SHOWN_IN_FLIGHT, describe_switch, expected
-from .refusals import refusal
+from .access import Page, read_page_file
+from .api import MAX_IN_FLIGHT_SHOWN, describe_switch, required_version
+from .refusals import refusal_of
 
 _COOKIE = "maintenance_admin"
 
 
-# The page
-
-
 def add_page(router: APIRouter, page: Page) -> None:
+    """Add the routes of the page to the router."""
+
     @router.get("/", include_in_schema=False, name="maintenance_admin")
     @force_maintenance_mode_off
     async def show(request: Request) -> Response:
         """Show all switches."""
-        return await _shown(page, request)
+        return await _render(page, request)
 
     @router.post("/", include_in_schema=False)
     @force_maintenance_mode_off
     async def act(request: Request) -> Response:
-        """Do what a form asks for, and show the page again."""
+        """Perform the action of a form, and show the page again."""
         form = {name: value for name, value in (await request.form()).items() if isinstance(value, str)}
         token = request.cookies.get(_COOKIE, "")
         if not token or not secrets.compare_digest(token.encode(), form.get("token", "").encode()):
-            raise refusal(HTTP_403_FORBIDDEN, "this form is too old, or from another site: load the page again")
-        name = page.checked(request, form.get("name", DEFAULT))
+            raise refusal_of(HTTP_403_FORBIDDEN, "this form is too old or comes from another site: reload the page")
+        name = page.check_name(request, form.get("name", DEFAULT))
         try:
-            await _carried_out(form, name, await page.user(request))
+            await _perform(form, name, await page.user(request))
         except VersionConflict:
-            return await _shown(page, request, _changed_meanwhile(name), HTTP_412_PRECONDITION_FAILED, refused=form)
+            return await _render(page, request, _conflict_message(name), HTTP_412_PRECONDITION_FAILED, refused=form)
         except (MaintenanceError, ValueError) as error:
-            return await _shown(page, request, f"{name}: {error}", HTTP_409_CONFLICT, refused=form)
+            return await _render(page, request, f"{name}: {error}", HTTP_409_CONFLICT, refused=form)
         return RedirectResponse(_HERE, HTTP_303_SEE_OTHER)
 
 
 _HERE = "./"
-"""The page, as a reference from itself: a URL made of the request follows ``Host`` on old Starlette."""
+"""A relative reference to the page: old versions of Starlette build absolute URLs from ``Host``."""
 
 
-def _changed_meanwhile(name: str) -> str:
+def _conflict_message(name: str) -> str:
     return (
-        f"Nothing was done: somebody else changed {name!r} since you loaded the page. Below is what it says now, with "
-        "what you had entered: look again and decide."
+        f"Nothing was done: somebody else changed {name!r} since you loaded the page. Review the current state below "
+        "(your input is kept) and decide again."
     )
 
 
-async def _carried_out(form: dict[str, str], name: str, by: str | None) -> None:
-    """Do what a form asks for.
+async def _perform(form: dict[str, str], name: str, by: str | None) -> None:
+    """Perform the action of a form.
 
     Raises:
-        MaintenanceError, ValueError: It could not be done.
+        MaintenanceError, ValueError: The action failed.
     """
-    # What the operator saw must still be so; the change itself requires the version, so nothing slips in between.
-    version = await expected(name, form.get("etag", ""))
+    # The state must still be the one that the operator saw; the change requires its version, so there is no race.
+    version = await required_version(name, form.get("etag", ""))
     reason = form.get("reason", "").strip() or None
     match form.get("action"):
         case "set":
@@ -84,18 +83,18 @@ async def _carried_out(form: dict[str, str], name: str, by: str | None) -> None:
                 mode,
                 name=name,
                 reason=None if is_off else reason,
-                until=None if is_off else await _entered_end(form.get("until", ""), name),
-                retry_after=None if is_off else _seconds(form.get("retry_after", "")),
+                until=None if is_off else await _parse_end(form.get("until", ""), name),
+                retry_after=None if is_off else _parse_seconds(form.get("retry_after", "")),
                 by=by,
                 expected_version=version,
                 refuse_while_held=is_off and not broken,
                 break_holds=broken,
             )
         case "plan":
-            start, end = _moment(form.get("start")), _moment(form.get("end"))
+            start, end = _parse_time(form.get("start")), _parse_time(form.get("end"))
             if start is None or end is None:
-                raise InvalidConfiguration("a start and an end are needed")
-            planned = MaintenanceMode.READ_ONLY if form.get("mode") == "read_only" else MaintenanceMode.ON
+                raise InvalidConfiguration("start and end must be given")
+            planned = as_mode(form.get("mode") or True)
             rrule = form.get("rrule", "").strip() or None
             await schedule_maintenance(
                 start, end, name=name, mode=planned, reason=reason, rrule=rrule, zone="UTC" if rrule else None, by=by
@@ -105,64 +104,64 @@ async def _carried_out(form: dict[str, str], name: str, by: str | None) -> None:
         case "break":
             await break_hold(form.get("hold", ""), name=name, by=by)
         case action:
-            raise InvalidConfiguration(f"action {action!r}: accepted are set, plan, cancel, break")
+            raise InvalidConfiguration(f"action must be set, plan, cancel or break, got {action!r}")
 
 
-def _stored(state: MaintenanceState, now: datetime) -> tuple[MaintenanceMode, Explanation]:
-    """Return what a form that changes a switch begins with: the stored mode, or what else is going on."""
+def _stored_or_current(state: MaintenanceState, now: datetime) -> tuple[MaintenanceMode, Explanation]:
+    """Return the initial values of a form: the stored mode, or the effective one if the stored one is off."""
     if state.stored_mode_at(now) is not MaintenanceMode.OFF:
         return state.mode, Explanation(state.reason, state.until, state.retry_after)
     mode = state.mode_at(now)
     return mode, Explanation() if mode is MaintenanceMode.OFF else state.explanation_at(now)
 
 
-async def _filled_in(name: str) -> dict[str, str]:
-    """Return the fields of a form that changes a switch, as text, and what it does."""
+async def _form_fields_of(name: str) -> dict[str, str]:
+    """Return the fields of the form that changes a switch as text, with a key for its label."""
     state, now = await get_maintenance_state(name=name), datetime.now(UTC)
-    mode, (reason, until, retry_after) = _stored(state, now)
+    mode, (reason, until, retry_after) = _stored_or_current(state, now)
     is_held = bool(state.holds_at(now)) and state.stored_mode_at(now) is MaintenanceMode.OFF
     return {
         "does": "switch on" if mode is MaintenanceMode.OFF else "keep on" if is_held else "change",
         "mode": mode.value,
         "reason": reason or "",
-        "until": "" if until is None else _entered(until),
+        "until": "" if until is None else _format_time(until),
         "retry_after": "" if retry_after is None else str(retry_after),
     }
 
 
-async def _entered_end(text: str, name: str) -> datetime | None:
-    """Return the end that was entered; one that was left as it was keeps its seconds, which the field doesn't have."""
-    until = _stored(await get_maintenance_state(name=name), datetime.now(UTC))[1].until
-    return until if until is not None and text == _entered(until) else _moment(text)
+async def _parse_end(text: str, name: str) -> datetime | None:
+    """Return the entered end; an unchanged one keeps its seconds, which the field doesn't show."""
+    until = _stored_or_current(await get_maintenance_state(name=name), datetime.now(UTC))[1].until
+    return until if until is not None and text == _format_time(until) else _parse_time(text)
 
 
-def _entered(moment: datetime) -> str:
-    """Return a time as a browser's field has it."""
+def _format_time(moment: datetime) -> str:
+    """Return a time in the format of a browser's field."""
     return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M}"
 
 
-def _seconds(text: str) -> int | None:
-    """Return a number of seconds that was entered."""
+def _parse_seconds(text: str) -> int | None:
+    """Return the entered seconds, or ``None`` for an empty field."""
     if not text.strip():
         return None
     try:
         return int(text)
     except ValueError:
-        raise InvalidConfiguration(f"Retry-After {text!r}: whole seconds are needed, such as 600") from None
+        raise InvalidConfiguration(f"Retry-After must be whole seconds, such as 600, got {text!r}") from None
 
 
-def _moment(text: str | None) -> datetime | None:
-    """Return a time that was entered; the page says that times are in UTC."""
+def _parse_time(text: str | None) -> datetime | None:
+    """Return the entered time, in UTC unless it has a zone, or ``None`` for an empty field."""
     if not text:
         return None
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise InvalidConfiguration(f"{text!r} is no time: one such as 2030-01-31T22:00 is needed") from None
+        raise InvalidConfiguration(f"time must have the format 2030-01-31T22:00, got {text!r}") from None
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
-async def _shown(
+async def _render(
     page: Page,
     request: Request,
     problem: str | None = None,
@@ -172,39 +171,39 @@ async def _shown(
 ) -> Response:
     token = request.cookies.get(_COOKIE) or secrets.token_urlsafe(24)
     html = page.template.render(
-        switches=[(await describe_switch(name), await _filled_in(name)) for name in page.names(request)],
-        # Fields that a form did not have are empty.
+        switches=[(await describe_switch(name), await _form_fields_of(name)) for name in page.names(request)],
+        # Fields that the form lacks are empty.
         refused=defaultdict(str, refused or {}),
-        fresh=defaultdict(str, start=_entered(datetime.now(UTC) + timedelta(hours=1))),
-        in_flight=[tuple(one) for one in others_in_flight()[:SHOWN_IN_FLIGHT]],
+        fresh=defaultdict(str, start=_format_time(datetime.now(UTC) + timedelta(hours=1))),
+        in_flight=[tuple(one) for one in others_in_flight()[:MAX_IN_FLIGHT_SHOWN]],
         now=datetime.now(UTC),
         problem=problem,
         token=token,
-        style=file("admin.css"),
-        script=file("admin.js"),
+        style=read_page_file("admin.css"),
+        script=read_page_file("admin.js"),
         here=_HERE,
     )
-    response = HTMLResponse(html, status, _headers())
-    # Without a path it is for the page's directory, as the browser knows it (RFC 6265, section 5.1.4).
+    response = HTMLResponse(html, status, _security_headers())
+    # Without a path, the cookie applies to the page's directory (RFC 6265, section 5.1.4).
     is_secure = request.scope.get("scheme") == "https"
     response.set_cookie(_COOKIE, token, path=None, httponly=True, samesite="strict", secure=is_secure)
     return response
 
 
 @functools.cache
-def _headers() -> dict[str, str]:
+def _security_headers() -> dict[str, str]:
     return {
         "Cache-Control": "no-store",
         "Content-Security-Policy": (
-            f"default-src 'none'; style-src '{_hash('admin.css')}'; script-src '{_hash('admin.js')}'; "
+            f"default-src 'none'; style-src '{_csp_hash_of('admin.css')}'; script-src '{_csp_hash_of('admin.js')}'; "
             "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
         ),
-        "Referrer-Policy": "same-origin",  # with "no-referrer" browsers hide the origin of forms from us as well
+        "Referrer-Policy": "same-origin",  # with "no-referrer", browsers also omit the origin of forms
         "X-Content-Type-Options": "nosniff",
         "X-Frame-Options": "DENY",
     }
 
 
-def _hash(name: str) -> str:
-    """Return how a Content-Security-Policy names what stands in the page itself."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(file(name).encode()).digest()).decode()
+def _csp_hash_of(name: str) -> str:
+    """Return the Content-Security-Policy source of an inline file."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(read_page_file(name).encode()).digest()).decode()

@@ -1,4 +1,4 @@
-"""The errors of the API."""
+"""The error responses of the desk."""
 
 from __future__ import annotations
 
@@ -32,18 +32,16 @@ from ..exceptions import (
 )
 from .models import Problem
 
-# The API
-
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": description}
     for status, description in {
         HTTP_400_BAD_REQUEST: "The body can't be read",
-        HTTP_403_FORBIDDEN: "A request from another site, or from another machine where that may not ask",
+        HTTP_403_FORBIDDEN: "The request comes from another site, or from a machine that may not connect",
         HTTP_404_NOT_FOUND: "No such switch, window or hold",
-        HTTP_409_CONFLICT: "Code holds the switch, or its store can't keep that",
-        HTTP_412_PRECONDITION_FAILED: "Somebody else changed it meanwhile",
-        HTTP_415_UNSUPPORTED_MEDIA_TYPE: "The body is no JSON",
-        HTTP_501_NOT_IMPLEMENTED: "An optional dependency is missing here",
+        HTTP_409_CONFLICT: "Code holds the switch, or its store can't store this change",
+        HTTP_412_PRECONDITION_FAILED: "Somebody else has changed the switch",
+        HTTP_415_UNSUPPORTED_MEDIA_TYPE: "The body is not JSON",
+        HTTP_501_NOT_IMPLEMENTED: "An optional dependency is not installed",
         HTTP_503_SERVICE_UNAVAILABLE: "The store does not answer",
     }.items()
 }
@@ -62,8 +60,8 @@ _STATUSES: tuple[tuple[type[MaintenanceError], int], ...] = (
 
 
 @contextlib.contextmanager
-def refusals() -> Iterator[None]:
-    """Turn our errors into answers."""
+def convert_errors() -> Iterator[None]:
+    """Convert the package's errors into HTTP errors."""
     try:
         yield
     except InvalidConfiguration as error:
@@ -72,13 +70,15 @@ def refusals() -> Iterator[None]:
     except MaintenanceError as error:
         status = next(status for kind, status in _STATUSES if isinstance(error, kind))
         if isinstance(error, VersionConflict):
-            raise refusal(status, "somebody else changed the switch meanwhile; look again and decide") from None
-        raise refusal(status, str(error)) from None
+            raise refusal_of(
+                status, "somebody else has changed the switch: review its state and decide again"
+            ) from None
+        raise refusal_of(status, str(error)) from None
 
 
-def refusal(status: int, detail: str) -> HTTPException:
-    """Return an answer that no cache keeps: some would keep a 404 or a 501."""
-    return HTTPException(status, detail, NOT_KEPT)
+def refusal_of(status: int, detail: str) -> HTTPException:
+    """Return an uncacheable error: caches may otherwise store a 404 or a 501."""
+    return HTTPException(status, detail, NO_STORE)
 
 
-NOT_KEPT = {"Cache-Control": "no-store"}
+NO_STORE = {"Cache-Control": "no-store"}

@@ -1,4 +1,4 @@
-"""The operator's page and its JSON API, as a router: ``app.include_router(maintenance_admin(dependencies=[...]))``."""
+"""The admin as a router: ``app.include_router(maintenance_admin(dependencies=[...]))``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..switches.backend_urls import checked_name
 from .access import Page, User
 from .api import add_api
 from .page import add_page
-from .requests import keep_out_of_caches, own_machine, same_site
+from .requests import forbid_caching, require_own_machine, require_same_site
 
 logger = logging.getLogger("fastapi_maintenance")
 
@@ -29,53 +29,57 @@ def maintenance_admin(
 ) -> APIRouter:
     """Return a router with the operator's page at its root and a JSON API below ``/api``.
 
-    It stays open whatever the switches say, and changes nothing by GET. Needs the extra ``admin``.
+    It stays open during maintenance, and GET changes nothing. Requires the extra ``admin``.
 
     Args:
-        dependencies: What lets operators in, and nobody else: ``[Depends(only_operators)]``.
-        names: The switches to show; by default all that this process knows, and those of the app's guards.
-        user: Takes the request and returns who makes a change, for colleagues; sync or async. If it fails, that is
-            logged, and nobody is named.
-        insecure: Whether to do without ``dependencies``, on a developer's own machine: only clients with a loopback
-            address that ask for ``localhost`` or such an address are answered, and Starlette's ``TestClient``. What
-            comes through a proxy or a unix socket is refused, since anybody may have sent it.
+        dependencies: Dependencies that admit only operators: ``[Depends(only_operators)]``.
+        names: The switches to show; by default those of this process and of the app's guards.
+        user: A sync or async function that takes the request and returns who makes a change. If it fails, the error
+            is logged and the change is stored without a name.
+        insecure: Whether to allow no ``dependencies``, on a developer's own machine. Only clients with a loopback
+            address that request ``localhost`` or such an address are accepted, and Starlette's ``TestClient``.
+            Requests through a proxy or a unix socket are refused, since anybody may have sent them.
 
     Raises:
-        InvalidConfiguration: Nothing would keep strangers out, or an option has a value that can't work.
+        InvalidConfiguration: The admin would be open to everybody, or an option is invalid.
         MissingExtra: Jinja2 or python-multipart isn't installed.
     """
-    keeping_out = _dependencies(dependencies)
-    if not keeping_out and not insecure:
+    protection = _check_dependencies(dependencies)
+    if not protection and not insecure:
         raise InvalidConfiguration(
             "maintenance_admin() without dependencies would let everybody switch the service off: pass "
-            "dependencies=[Depends(...)] with what lets operators in, or insecure=True on your own machine"
+            "dependencies=[Depends(...)] that admit only operators, or insecure=True on your own machine"
         )
     if user is not None and not callable(user):
         raise InvalidConfiguration(
-            f"user={user!r}: a function is needed that takes the request and returns who makes a change, "
-            "such as lambda request: request.user.display_name"
+            "user must be a function of the request that returns who makes a change, "
+            f"such as lambda request: request.user.display_name, got {user!r}"
         )
-    if not keeping_out:
+    if not protection:
         logger.warning("maintenance_admin(insecure=True): everybody on this machine can switch the service off")
-        keeping_out = [Depends(own_machine)]
+        protection = [Depends(require_own_machine)]
     page = Page(
-        known=None if names is None else [checked_name(name) for name in items_of("names", names)],
+        names=None if names is None else [checked_name(name) for name in items_of("names", names)],
         user=user if user is not None else lambda _: "admin",
     )
     router = APIRouter(
-        dependencies=[*keeping_out, Depends(same_site), Depends(keep_out_of_caches)], tags=["maintenance"]
+        dependencies=[*protection, Depends(require_same_site), Depends(forbid_caching)], tags=["maintenance"]
     )
     add_api(router, page)
     add_page(router, page)
     return router
 
 
-def _dependencies(value: object) -> list[Any]:
-    """Return what keeps strangers out, as FastAPI takes it."""
+def _check_dependencies(value: object) -> list[Any]:
+    """Return the dependencies as a list.
+
+    Raises:
+        InvalidConfiguration: The value is not an iterable of ``Depends``.
+    """
     dependencies = list(value) if isinstance(value, Iterable) else [value] if value is not None else []
     if isinstance(value, Dependency) or not all(isinstance(one, Dependency) for one in dependencies):
         raise InvalidConfiguration(
-            f"dependencies={value!r}: a list is needed, with each in Depends; write dependencies=[Depends(...)] "
-            "with what lets operators in"
+            f"dependencies must be a list of Depends that admit only operators, got {value!r}; "
+            "write dependencies=[Depends(...)]"
         )
     return dependencies

@@ -1,1 +1,1 @@
-"""Deciding about a request."""
+"""The decision about one request: its gate, its options, its exemptions."""

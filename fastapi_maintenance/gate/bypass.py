@@ -1,6 +1,6 @@
-"""Bypass tokens: testers get in during maintenance by a link, a cookie or a header.
+"""Bypass tokens: testers pass during maintenance with a link, a cookie or a header.
 
-A token is signed, expires, and is bound to its switches and to the maintenance that they are under.
+A token is signed, expires, and is bound to its switches and their current maintenance.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ MAX_LIFETIME = timedelta(days=30)
 
 _LEAST_SECRET_BYTES = 16
 _MOST_TOKEN_CHARACTERS = 2048
-"""What fits into a cookie, with room for others."""
+"""A cookie can hold this, with room for other cookies."""
 _MAX_TOKENS = 32
-"""How many tokens of one request are verified for one switch."""
+"""The most tokens of one request that are verified for one switch."""
 _MAX_COOKIE_BYTES = 65_536
-"""How much of the cookies is read: servers and proxies with limits accept no more."""
+"""The most bytes of cookies that are read; servers and proxies with limits accept no more."""
 
 _HOST_PREFIX = "__Host-"
-"""Makes browsers refuse the cookie from anybody but this very host, by https (RFC 6265bis)."""
+"""Browsers accept a cookie with this prefix only from this host, over https (RFC 6265bis)."""
 
 _URL_ATTRIBUTES = ("url.query", "url.full", "http.url", "http.target")
-"""The attributes of a span that have the query, by both semantic conventions of OpenTelemetry."""
+"""The span attributes that contain the query, in both semantic conventions of OpenTelemetry."""
 
 _SCOPE_KEY = "fastapi_maintenance.bypass"
-"""Where the scope of a request keeps what was taken out of its query."""
+"""The key of the link's tokens in the scope of a request."""
 
 _FORM = r"[A-Za-z0-9_-]+\.([A-Za-z0-9_-]{43})"
 _TOKEN = re.compile(_FORM)
@@ -61,36 +61,36 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 _NO_TIME = "since "
-"""What identifies a maintenance of which nobody knows when it began."""
+"""Identifies a maintenance with an unknown start."""
 
 
 def maintenance_ids(state: MaintenanceState, now: datetime) -> list[str]:
-    """Return what tells the maintenance that a switch is under from those before and after it.
+    """Return the identities of a switch's current maintenance.
 
-    It is the time at which the stored mode began to block, the starts of the windows that go on, and the blocks that
-    hold the switch on; a new token is bound to the first of these, and good for as long as that one is there. So one
-    for tonight does not open next week's occurrence of the same window, and a corrected maintenance, which keeps its
-    ``since``, keeps its tokens. A store of on or off only (an environment variable, a backend of two methods) knows no
-    time: there it is always the same.
+    They are the time at which the stored mode began to block, the starts of the active windows, and the blocks that
+    hold the switch on. A new token is bound to the first identity and valid while that exists. So a token for tonight
+    does not open next week's occurrence of the same window, and a corrected maintenance, which keeps its ``since``,
+    keeps its tokens. A store of on or off only (an environment variable, a two-method backend) has no times, so its
+    identity is always the same.
     """
     if state.version == 0:
         return [_NO_TIME]
     began = [] if state.stored_mode_at(now) is MaintenanceMode.OFF else [state.since]
     if state.windows:
-        began += [going_on.start for going_on in state.timetable.all_at(now)]
+        began += [occurrence.start for occurrence in state.timetable.all_at(now)]
     since = [_NO_TIME if at is None else f"since {at.astimezone(UTC).isoformat()}" for at in began]
     held = [f"held {id_}" for id_, hold in state.holds_at(now).items() if hold.kind == "on"]
     return [*since, *held] or [_NO_TIME]
 
 
-def _digests(switch: str, state: MaintenanceState, now: datetime) -> list[str]:
-    """Return the identities of a switch's maintenance as tokens have them."""
+def _maintenance_digests(switch: str, state: MaintenanceState, now: datetime) -> list[str]:
+    """Return the identities of a switch's maintenance as tokens contain them."""
     ids = maintenance_ids(state, now)
     return [hashlib.sha256(f"{switch} {id_}".encode()).hexdigest()[:16] for id_ in ids]
 
 
 class Claims(BaseModel):
-    """What a token says."""
+    """The content of a token."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -98,11 +98,11 @@ class Claims(BaseModel):
     expires: int
     """Seconds since 1970."""
     opens: dict[str, str]
-    """The switches, and of each the maintenance."""
+    """The digest of the maintenance for each switch."""
 
     def admit(self, switch: str, state: MaintenanceState, now: datetime) -> bool:
-        """Return whether a holder of this passes while ``switch`` is in ``state``."""
-        return self.opens.get(switch) in _digests(switch, state, now)
+        """Return whether the holder passes while ``switch`` is in ``state``."""
+        return self.opens.get(switch) in _maintenance_digests(switch, state, now)
 
 
 Revoked = Callable[[str], bool | Awaitable[bool]]
@@ -112,23 +112,23 @@ Revoked = Callable[[str], bool | Awaitable[bool]]
 class Bypass:
     """Lets holders of a token pass, as ``Exemptions(bypass=Bypass(secret))``. Needs the extra ``bypass``.
 
-    A token comes by a link, ``?maintenance_bypass=<token>`` on any URL, which is answered with a cookie and a
-    redirect to the same URL without it; or in the header ``X-Maintenance-Bypass``. It opens the switches that it was
-    made for, until it expires, the maintenance is over, it is revoked, or the secret is changed. It never opens an
+    A client sends the token by a link, ``?maintenance_bypass=<token>`` on any URL, which is answered with a cookie and
+    a redirect to the same URL without the token; or in the header ``X-Maintenance-Bypass``. The token opens its
+    switches until it expires, the maintenance is over, it is revoked, or the secret is changed. It never opens an
     endpoint under ``@force_maintenance_mode_on``.
 
     Args:
         secret: At least 16 random bytes, as text or bytes: ``python -c "import secrets;
-            print(secrets.token_urlsafe(32))"``. The same for all workers, another for each service. Of several, the
-            first one signs, and tokens of the others are still good: so a secret is replaced.
+            print(secrets.token_urlsafe(32))"``. The same for all workers, another for each service. Of several
+            secrets the first signs, and tokens of the others remain valid; this is how to replace a secret.
         parameter: The link's query parameter.
         header: The header for API clients.
-        cookie: What the cookie's name begins with.
-        revoked: Called with the ``holder`` of a valid token; a true answer refuses it. Sync (run off the event loop)
-            or async, such as ``{"alice"}.__contains__``. One that raises refuses everybody.
+        cookie: The start of the cookie's name.
+        revoked: Called with the ``holder`` of a valid token; a true result refuses the token. Sync (run off the event
+            loop) or async, such as ``{"alice"}.__contains__``. If it raises, the token is refused.
 
     Raises:
-        InvalidConfiguration: The secret is too short, or another option can't work.
+        InvalidConfiguration: The secret is too short, or another option is invalid.
         MissingExtra: ``itsdangerous`` isn't installed.
     """
 
@@ -146,24 +146,24 @@ class Bypass:
         for option in ("parameter", "header", "cookie"):
             value = getattr(self, option)
             if not isinstance(value, str) or not _NAME.fullmatch(value):
-                raise InvalidConfiguration(f"{option}={value!r}: letters, digits, '_' and '-' are needed")
+                raise InvalidConfiguration(f"{option} must be letters, digits, '_' and '-', got {value!r}")
         if self.revoked is not None and not callable(self.revoked):
             raise InvalidConfiguration(
-                f"revoked={self.revoked!r}: a function is needed, such as {{'alice'}}.__contains__"
+                f"revoked must be a function, such as {{'alice'}}.__contains__, got {self.revoked!r}"
             )
-        secrets = _secrets(secret)
+        secrets = _check_secrets(secret)
         try:
             from itsdangerous import Signer  # noqa: PLC0415 - an optional dependency
         except ImportError:
             raise MissingExtra("Bypass", "bypass") from None
         signer = Signer(
-            secrets[::-1],  # the last one signs
+            secrets[::-1],  # itsdangerous signs with the last one
             salt=b"fastapi_maintenance.bypass",
             key_derivation="hmac",
             digest_method=hashlib.sha256,
         )
         object.__setattr__(self, "_signer", signer)
-        # One search, as it is done for every request that has a query: each letter as it is, or encoded.
+        # A single search, because every request with a query is searched: each letter is plain or encoded.
         letters = "".join(f"(?:{letter}|(?i:%{ord(letter):02x}))" for letter in self.parameter)
         object.__setattr__(self, "_in_query", re.compile(rf"(?:^|&){letters}(?:=([^&]*+))?(?=&|\Z)".encode()))
         cookie = rf"(?:^|;)[ \t]*+({_HOST_PREFIX})?{self.cookie}\.([^;=]++)=({_FORM})[ \t]*+(?=;|\Z)"
@@ -176,33 +176,33 @@ class Bypass:
         holder: str = "",
         backend: BaseStateBackend | None = None,
     ) -> str:
-        """Return a token for the maintenance that switches are under now.
+        """Return a token for the current maintenance of switches.
 
         Args:
-            switches: Their names; none means the default one. A guard of ``"billing"`` blocks by the default switch
-                as well: a token that is to pass both is made for both.
+            switches: Their names; none means the default switch. A guard of ``"billing"`` blocks by the default switch
+                as well: name both for a token that passes both.
             lifetime: Seconds or a ``timedelta``, 30 days at most.
-            holder: Whom it is for, to be revoked by. Whoever has the token can read it.
+            holder: Who the token is for; lets you revoke it. Anyone with the token can read it.
             backend: As for ``get_maintenance_state``.
 
         Raises:
-            NotUnderMaintenance: A switch is off, so there is no maintenance that a token could be bound to. Where
-                the store has on or off only, a token can be made beforehand.
-            InvalidConfiguration: An option can't work.
-            InvalidSwitchName: A name can't be a switch's.
+            NotUnderMaintenance: A switch is off, so it has no maintenance to bind the token to. If the store has on or
+                off only, a token can be made beforehand.
+            InvalidConfiguration: An option is invalid.
+            InvalidSwitchName: A name is invalid.
             AmbiguousSwitch: As for ``get_maintenance_state``.
         """
         now = datetime.now(UTC)
         seconds = lifetime.total_seconds() if isinstance(lifetime, timedelta) else lifetime
         if not 0 < seconds <= MAX_LIFETIME.total_seconds():
-            raise InvalidConfiguration(f"lifetime={lifetime!r}: more than 0 seconds and at most 30 days are needed")
+            raise InvalidConfiguration(f"lifetime must be more than 0 seconds and at most 30 days, got {lifetime!r}")
         opens = {}
         for switch in switches or (DEFAULT,):
-            opens[switch] = _digests(switch, await _state_under_maintenance(switch, backend, now), now)[0]
+            opens[switch] = _maintenance_digests(switch, await _state_under_maintenance(switch, backend, now), now)[0]
         token = self.sign(Claims(holder=holder, expires=math.ceil(now.timestamp() + seconds), opens=opens))
         if len(token) > _MOST_TOKEN_CHARACTERS:
             raise InvalidConfiguration(
-                f"a token of {len(token)} characters can't be a cookie, at most {_MOST_TOKEN_CHARACTERS} can: "
+                f"a token must be at most {_MOST_TOKEN_CHARACTERS} characters to fit into a cookie, got {len(token)}: "
                 "name fewer switches or a shorter holder"
             )
         return token
@@ -215,64 +215,64 @@ class Bypass:
         holder: str = "",
         backend: BaseStateBackend | None = None,
     ) -> str:
-        """Return ``url`` with a new token in its query; takes and raises what ``token`` does.
+        """Return ``url`` with a new token in its query; arguments and errors as for ``token``.
 
-        ``url`` begins with ``https://``, ``http://`` or ``/``. A token that it has is replaced.
+        ``url`` begins with ``https://``, ``http://`` or ``/``. A token in it is replaced.
         """
         parts = urlsplit(url)
         if not (parts.scheme in ("http", "https") and parts.netloc) and not (url[:1] == "/" and not parts.netloc):
-            raise InvalidConfiguration(f"url={url!r}: one that begins with 'https://', 'http://' or '/' is needed")
+            raise InvalidConfiguration(f"url must begin with 'https://', 'http://' or '/', got {url!r}")
         token = await self.token(*switches, lifetime=lifetime, holder=holder, backend=backend)
-        kept, _ = self._parted(parts.query.encode())
+        kept, _ = self._split_query(parts.query.encode())
         query = "&".join([*filter(None, [kept.decode()]), f"{self.parameter}={token}"])
         return parts._replace(query=query).geturl()
 
     def sign(self, claims: Claims) -> str:
-        """Return the token that says ``claims``."""
+        """Return a signed token with ``claims``."""
         from itsdangerous import base64_encode  # noqa: PLC0415 - an optional dependency
 
         return self._signer.sign(base64_encode(claims.model_dump_json())).decode()
 
     def claims_of(self, token: str, now: datetime) -> Claims | None:
-        """Return what a token says, or ``None`` unless it is one of ours, letter by letter, and not expired."""
+        """Return a token's content, or ``None`` if it is expired or not exactly as we signed it."""
         from itsdangerous import BadData, base64_decode, base64_encode  # noqa: PLC0415 - an optional dependency
 
         form = _TOKEN.fullmatch(token) if len(token) <= _MOST_TOKEN_CHARACTERS else None
-        # The last letter of a signature has two bits to spare, which decoding ignores.
+        # Decoding ignores two spare bits in the last letter of a signature.
         if form is None or base64_encode(base64_decode(form[1])).decode() != form[1]:
             return None
         try:
-            said = base64_decode(self._signer.unsign(token))  # compares in constant time
-            claims = Claims.model_validate_json(said)
-        except (BadData, ValueError):  # not ours, or what another version of this package said
+            payload = base64_decode(self._signer.unsign(token))  # compares in constant time
+            claims = Claims.model_validate_json(payload)
+        except (BadData, ValueError):  # not ours, or of another version of this package
             return None
         return claims if now.timestamp() < claims.expires else None
 
     async def admits(self, scope: Scope, switch: str, state: MaintenanceState, now: datetime) -> bool:
         """Return whether a request has a token that opens ``switch`` while it is in ``state``."""
-        for token in islice(self._presented(scope, switch), _MAX_TOKENS):
+        for token in islice(self._tokens_for(scope, switch), _MAX_TOKENS):
             claims = self.claims_of(token, now)
             if claims is not None and claims.admit(switch, state, now) and not await self._is_revoked(claims):
                 return True
         return False
 
     def take(self, scope: Scope) -> bool:
-        """Take the token out of a request's query, so that nobody after us sees it; return whether there was one.
+        """Return whether a request's query had a token; move it out of the query, so that nobody after us sees it.
 
-        The scope is changed in place: what logs the request at its end, as servers do, sees the query without it.
+        The scope is changed in place, so that the server's access log has the query without the token.
         """
         query = scope.get("query_string", b"")
         if query and self._in_query.search(query):
-            kept, token = self._parted(query)
+            kept, token = self._split_query(query)
             scope["query_string"] = kept
-            scope.setdefault(_SCOPE_KEY, _Taken()).tokens.setdefault(self.parameter, token)
+            scope.setdefault(_SCOPE_KEY, _LinkTokens()).tokens.setdefault(self.parameter, token)
             self._redact_spans(scope)
-        return self._taken(scope) is not None
+        return self._token_of_link(scope) is not None
 
     def _redact_spans(self, scope: Scope) -> None:
-        """Take the token out of the spans of a request that were begun before us.
+        """Remove the token from the spans of a request that began before us.
 
-        FastAPI's own span is outside of every middleware, and another one may be the current one by now.
+        FastAPI's own span is outside of every middleware, and another span may be current by now.
         """
         trace: Any = sys.modules.get("opentelemetry.trace")
         if trace is None:
@@ -290,22 +290,22 @@ class Bypass:
     def _redact(self, url: str, *, is_query: bool) -> str:
         """Return a URL or a query without our parameter."""
         place, mark, query = ("", "", url) if is_query else url.partition("?")
-        kept = self._parted(query.encode(errors="surrogatepass"))[0].decode(errors="surrogatepass")
+        kept = self._split_query(query.encode(errors="surrogatepass"))[0].decode(errors="surrogatepass")
         return f"{place}{mark}{kept}" if kept else place
 
     async def answer_to_link(
         self, scope: Scope, blocking: Callable[[str], Awaitable[MaintenanceState | None]], now: datetime
     ) -> Mapping[str, str] | None:
-        """Return the headers of the redirect that gives the holder of a link its cookie, or ``None``.
+        """Return the headers of the redirect that sets the cookie for a valid link, or ``None``.
 
-        Only requests that read are redirected: another one would lose its body, and is let pass by its token.
+        Only GET and HEAD are redirected: any other request would lose its body, and passes by its token.
 
         Args:
-            scope: What ``take`` took a token from.
-            blocking: Returns the state of a switch that blocks anything now, else ``None``.
+            scope: A scope after ``take``.
+            blocking: Returns the state of a switch if it blocks anything now, else ``None``.
             now: An aware time.
         """
-        token = self._taken(scope)
+        token = self._token_of_link(scope)
         if token is None or scope.get("method") not in ("GET", "HEAD"):
             return None
         claims = self.claims_of(token, now)
@@ -321,14 +321,14 @@ class Bypass:
             return None
         logger.info("bypass: the link of %r was opened, for %s", claims.holder, ", ".join(claims.opens))
         return {
-            "Location": _same_place(scope),
+            "Location": _relative_location(scope),
             "Set-Cookie": self._cookie(scope, token, claims, now),
             "Cache-Control": "no-store",
             "Referrer-Policy": "no-referrer",
         }
 
     def _cookie(self, scope: Scope, token: str, claims: Claims, now: datetime) -> str:
-        # One for each set of switches, so that a link for another part of the service takes nothing away.
+        # One cookie for each set of switches, so that a link for another part of the service replaces none.
         name = ".".join((self.cookie, *sorted(claims.opens)))
         is_secure = scope.get("scheme") == "https"
         return (
@@ -345,21 +345,21 @@ class Bypass:
             logger.exception("bypass: revoked() failed, so the token of %r is refused", claims.holder)
             return True
 
-    def _parted(self, query: bytes) -> tuple[bytes, str]:
+    def _split_query(self, query: bytes) -> tuple[bytes, str]:
         """Return a query without our parameter, and the parameter's first value."""
         query = b"&" + query
         first = self._in_query.search(query)
-        # A longer value is no token, even if all of its characters are encoded, and its beginning is too long for one.
+        # A longer value is no token, even fully encoded; cut off, it is still too long to be a token.
         value = first[1][: 4 * _MOST_TOKEN_CHARACTERS] if first and first[1] else b""
         return self._in_query.sub(b"", query)[1:], unquote(value.decode("latin-1"))
 
-    def _taken(self, scope: Scope) -> str | None:
-        taken: _Taken | None = scope.get(_SCOPE_KEY)
+    def _token_of_link(self, scope: Scope) -> str | None:
+        taken: _LinkTokens | None = scope.get(_SCOPE_KEY)
         return None if taken is None else taken.tokens.get(self.parameter)
 
-    def _presented(self, scope: Scope, switch: str) -> Iterator[str]:
-        """Yield the tokens for a switch that a request came with, those first that nobody else can have put there."""
-        token = self._taken(scope)
+    def _tokens_for(self, scope: Scope, switch: str) -> Iterator[str]:
+        """Yield the tokens of a request for a switch; those that no other host can have set come first."""
+        token = self._token_of_link(scope)
         if token is not None:
             yield token
         header, cookies = self.header.lower().encode(), []
@@ -369,20 +369,20 @@ class Bypass:
             elif name.lower() == b"cookie":
                 cookies.append(value)
         found = self._in_cookies.findall(b";".join(cookies)[:_MAX_COOKIE_BYTES].decode("latin-1"))
-        # Neighbouring hosts can set cookies for this one, except those with the prefix.
+        # Sibling hosts can set cookies for this host, except cookies with the prefix.
         for _, switches, token, _ in sorted(found, key=lambda cookie: not cookie[0]):
             if switch in switches.split("."):
                 yield token
 
 
 def hand_over(scope: Scope, inner: Scope) -> None:
-    """Give the tokens that were taken out of a request's query to a request that is made within it."""
+    """Pass the link's tokens of a request on to a request that is made within it."""
     if _SCOPE_KEY in scope:
         inner.setdefault(_SCOPE_KEY, scope[_SCOPE_KEY])
 
 
-class _Taken:
-    """What was taken out of a request's query: parameter to token. Not to be shown, so it has no ``repr``."""
+class _LinkTokens:
+    """The tokens out of a request's query, by parameter. Secret, so it has no ``repr``."""
 
     __slots__ = ("tokens",)
 
@@ -390,31 +390,31 @@ class _Taken:
         self.tokens: dict[str, str] = {}
 
 
-def _secrets(secret: object) -> list[bytes]:
-    """Return the secrets as bytes; an error tells their length and never what they are."""
+def _check_secrets(secret: object) -> list[bytes]:
+    """Return the secrets as bytes; an error has their length and never their content."""
     given = [secret] if isinstance(secret, (str, bytes)) else secret if isinstance(secret, Iterable) else ()
     secrets: list[bytes] = []
     for one in given:
         if not isinstance(one, (str, bytes)):
             secrets = []
             break
-        # What is no UTF-8 in a variable comes as surrogates.
+        # Bytes of a variable that are no UTF-8 come as surrogates.
         secrets.append(one if isinstance(one, bytes) else one.encode(errors="surrogatepass"))
     if not secrets:
         raise InvalidConfiguration(
-            f"secret: text, bytes, or several of these are needed, not {type(secret).__name__}; is the variable set?"
+            f"secret must be text, bytes, or several of these, not {type(secret).__name__}; is the variable set?"
         )
     shortest = min(map(len, secrets))
     if shortest < _LEAST_SECRET_BYTES:
         raise InvalidConfiguration(
-            f"secret: {shortest} bytes can be guessed, at least {_LEAST_SECRET_BYTES} random ones are needed: "
+            f"secret must be at least {_LEAST_SECRET_BYTES} random bytes, got {shortest} bytes: "
             'python -c "import secrets; print(secrets.token_urlsafe(32))"'
         )
     return secrets
 
 
 async def _state_under_maintenance(switch: str, backend: BaseStateBackend | None, now: datetime) -> MaintenanceState:
-    """Return the state of a switch for a token that is made from outside or inside a request."""
+    """Return a switch's state for a new token; raise ``NotUnderMaintenance`` if it is off in a store with times."""
     meant = registry.meant(backend, switch)
     view = view_of(meant)
     state = view.peek() or await view.read()
@@ -424,12 +424,12 @@ async def _state_under_maintenance(switch: str, backend: BaseStateBackend | None
     return state
 
 
-def _same_place(scope: Scope) -> str:
-    """Return a reference from a request's URL to the same URL with the query that the request has now.
+def _relative_location(scope: Scope) -> str:
+    """Return a relative reference from a request's URL to the same URL with the request's current query.
 
-    It is relative (RFC 3986, section 4.2) and begins with ``?`` or ``./``: with no host, scheme or leading slash in
-    it, nobody can read it as another host's, and a prefix that a proxy took away stays. ``?`` alone would keep the
-    query for some clients, such as those on ``urllib.parse.urljoin``.
+    It begins with ``?`` or ``./`` (RFC 3986, section 4.2): without host, scheme or leading slash it can't lead to
+    another host, and a prefix that a proxy removed remains. ``?`` alone would keep the query in some clients, such as
+    users of ``urllib.parse.urljoin``.
     """
     query = scope["query_string"]
     if query:

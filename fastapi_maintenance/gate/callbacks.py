@@ -1,4 +1,4 @@
-"""The functions that an app hands over: how they are called, and with what."""
+"""Calls the functions that an app passes in, sync or async."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if sys.version_info >= (3, 14):  # pragma: no cover - not on each Python
 
 
 async def call(handler: Callable[..., Any], *arguments: object) -> Any:
-    """Return what a handler returns: a sync one is called in a thread, off the event loop."""
+    """Return the result of a handler; a sync handler runs in a thread, off the event loop."""
     function = handler
     while isinstance(function, functools.partial):
         function = function.func
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
         return await handler(*arguments)
-    # In a tuple, as trio takes no awaitable out of a thread.
+    # In a tuple, because trio returns no awaitable from a thread.
     (result,) = await run_in_threadpool(lambda: (handler(*arguments),))
     return await result if inspect.isawaitable(result) else result
 
@@ -29,12 +29,12 @@ async def call(handler: Callable[..., Any], *arguments: object) -> Any:
 def takes_decision(handler: Callable[..., Any]) -> bool:
     """Return whether a ``response_handler`` gets the decision behind the request.
 
-    It does if its second positional parameter must be filled or is called ``decision``. All others stay as they are:
-    parameters with a default, ``*args`` and keyword-only ones are the handler's own.
+    It does if its second positional parameter has no default or is called ``decision``. Any other parameter belongs
+    to the handler: one with a default, ``*args``, or keyword-only.
     """
     try:
         parameters = list(_signature(handler).parameters.values())
-    except (TypeError, ValueError):  # a callable from C that doesn't tell
+    except (TypeError, ValueError):  # a callable from C without a signature
         return False
     second = parameters[1:2]
     return any(
@@ -44,8 +44,8 @@ def takes_decision(handler: Callable[..., Any]) -> bool:
     )
 
 
-if sys.version_info >= (3, 14):  # pragma: no cover - the same
-    # Annotations may name what exists for type checkers only.
+if sys.version_info >= (3, 14):  # pragma: no cover - not on each Python
+    # Annotations may use names that only exist for type checkers.
     _signature = functools.partial(inspect.signature, annotation_format=annotationlib.Format.FORWARDREF)
-else:  # pragma: no cover - the other one
+else:  # pragma: no cover - not on each Python
     _signature = inspect.signature

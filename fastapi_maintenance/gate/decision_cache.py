@@ -1,4 +1,4 @@
-"""The decisions that go for many requests, and the answers that were made for them."""
+"""Caches decisions, and their answers, for requests that are alike."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from ..answers.answer import Answer, preferred_by
-from ..model.decision import SAFE_METHODS, Decision, Facts, Mark, Rule
-from ..model.modes import MaintenanceMode
+from ..answers.answer import Answer, preferred_type_of
+from ..model.decision import Decision, Facts, Mark, Rule
+from ..model.modes import SAFE_METHODS, MaintenanceMode
 from ..model.policy import decide
 from ..model.state import MaintenanceState
 from ..routing.walk import Target
 from ..switches.app_switch import DEFAULT
 from .exemptions import PREFLIGHT
 
-# Looking a member of an enum up takes its time in Python 3.11.
+# Access to an enum's member is slow in Python 3.11.
 _FORCED_ON, _FORCED_OFF = Mark.ON, Mark.OFF
 
 
-class Verdict:
-    """A decision that goes for many requests, with the answers that were made for it."""
+class CachedDecision:
+    """A decision that applies to many requests, with its answers."""
 
     __slots__ = ("_answers", "blocked", "blocked_by_mode", "decision", "is_counted", "is_preflight")
 
@@ -37,46 +37,48 @@ class Verdict:
         self._answers: dict[tuple[str, str], Response] = {}
 
     def answer_to(self, scope: Scope, answer: Answer) -> Response | None:
-        """Return the default answer, which must not be changed, or ``None`` if that is another one each time."""
+        """Return the shared default answer, which must not be changed, or ``None`` if it differs each time."""
         if answer.varies(self.decision) or scope["type"] != "http":
             return None
         method = scope["method"]
-        key = preferred_by(scope), method if method in ("GET", "HEAD") else ""
+        key = preferred_type_of(scope), method if method in ("GET", "HEAD") else ""
         response = self._answers.get(key)
         if response is None:
             now = datetime.now(UTC)
-            response = self._answers[key] = answer.response(answer.told(self.decision, now), Request(scope), now)
+            decision = answer.with_retry_after(self.decision, now)
+            response = self._answers[key] = answer.response(decision, Request(scope), now)
         return response
 
 
-class Verdicts:
-    """The decisions by one state, until time changes what it says: a few, that are taken again and again."""
+class DecisionCache:
+    """Caches the decisions for one state until its meaning changes with time."""
 
-    def __init__(self, state: MaintenanceState, instead: bool | None) -> None:
+    def __init__(self, state: MaintenanceState, override: bool | None) -> None:
         now = datetime.now(UTC)
         end = state.same_until(now)
         self.state = state
-        self.instead = instead
+        self.override = override
         self._begin = now.timestamp()
-        """Before that, by a clock that was put back, the state may say something else."""
+        """Before this time the state may mean something else; a clock can be set back."""
         self._end = math.inf if end is None else end.timestamp()
-        self._taken: dict[tuple[bool, bool, bool, bool, str | None], Verdict] = {}
+        self._decisions: dict[tuple[bool, bool, bool, bool, str | None], CachedDecision] = {}
 
-    def are_still(self, state: MaintenanceState, instead: bool | None) -> bool:
-        """Return whether they go for requests of now."""
-        return state is self.state and instead is self.instead and self._begin <= time.time() < self._end
+    def is_valid(self, state: MaintenanceState, override: bool | None) -> bool:
+        """Return whether the cache is still valid."""
+        return state is self.state and override is self.override and self._begin <= time.time() < self._end
 
-    def of(self, target: Target, method: str | None, exemption: str | None = None) -> Verdict:
+    def of(self, target: Target, method: str | None, exemption: str | None = None) -> CachedDecision:
         """Return the decision about a request."""
-        # All safe methods are alike, and there is no end of the others.
+        # Only the safety of the method matters, and clients can make up methods without end.
         mark = target.mark
         key = target.runs, mark is _FORCED_ON, mark is _FORCED_OFF, method in SAFE_METHODS, exemption
-        verdict = self._taken.get(key)
-        if verdict is None:
+        cached = self._decisions.get(key)
+        if cached is None:
             facts = Facts(target.runs, mark, method, exemption)
-            verdict = self._taken[key] = Verdict(decide(facts, self.state, datetime.now(UTC), instead=self.instead))
-        return verdict
+            decision = decide(facts, self.state, datetime.now(UTC), instead=self.override)
+            cached = self._decisions[key] = CachedDecision(decision)
+        return cached
 
 
-PASSED_AT_ONCE = Verdict(Decision(False, Rule.MODE, DEFAULT, MaintenanceMode.OFF))
-"""That of requests which pass whatever they are."""
+PASSED_AT_ONCE = CachedDecision(Decision(False, Rule.MODE, DEFAULT, MaintenanceMode.OFF))
+"""The decision for any request while the switch is off and nothing is forced on."""

@@ -1,7 +1,6 @@
-"""Metrics and span attributes by OpenTelemetry, where ``opentelemetry-api`` is installed.
+"""OpenTelemetry metrics and span attributes, if ``opentelemetry-api`` is installed.
 
-Without an SDK the API does nothing; without the API neither do we. Requests that simply pass are not counted, so they
-pay nothing for this.
+Without an SDK the API does nothing. Requests that simply pass are not counted and cost nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from ..switches.view import Knowledge, View
 from ..switches.views import view_of
 
 _METER = "fastapi_maintenance"
-_STRENGTH = {MaintenanceMode.OFF: 0, MaintenanceMode.READ_ONLY: 1, MaintenanceMode.ON: 2}
 
 
 class _Instruments(NamedTuple):
@@ -29,7 +27,7 @@ class _Instruments(NamedTuple):
 
 @functools.cache
 def _instruments() -> _Instruments | None:
-    """Return the counters, or ``None`` where the API isn't installed; the gauges are made with them."""
+    """Return the counters, or ``None`` if the API isn't installed; the first call registers the gauges."""
     try:
         from opentelemetry import metrics, trace  # noqa: PLC0415 - an optional dependency
     except ImportError:
@@ -38,16 +36,21 @@ def _instruments() -> _Instruments | None:
 
     def gauge(name: str, unit: str, description: str, value: Callable[[View], float | None]) -> None:
         def observe(_: object) -> Iterable[metrics.Observation]:
-            for switch, view in _views():
+            for switch, view in _views_in_use():
                 now = value(view)
                 if now is not None:
                     yield metrics.Observation(now, {"maintenance.switch": switch})
 
         meter.create_observable_gauge(f"{_METER}.{name}", [observe], unit, description)
 
-    gauge("mode", "1", "The mode that counts: 0 off, 1 read_only, 2 on", _mode)
+    gauge(
+        "mode",
+        "1",
+        f"The effective mode: {', '.join(f'{mode.strength} {mode}' for mode in MaintenanceMode)}",
+        _mode_of,
+    )
     gauge("state.age", "s", "How long ago the store last answered", lambda view: view.status().age_seconds)
-    gauge("store.healthy", "1", "Whether the store answers: 1 or 0", _healthy)
+    gauge("store.healthy", "1", "Whether the store answers: 1 or 0", _is_healthy)
     return _Instruments(
         meter.create_counter(f"{_METER}.requests.blocked", "{request}", "Requests that were refused"),
         meter.create_counter(
@@ -59,13 +62,13 @@ def _instruments() -> _Instruments | None:
     )
 
 
-def observe() -> None:
-    """Have the gauges observed, from now on."""
+def register_gauges() -> None:
+    """Register the gauges, once."""
     _instruments()
 
 
 def count(decision: Decision, route: str | None) -> None:
-    """Count a request that was blocked or exempt; ``route`` is the path as it was declared."""
+    """Count a request that was blocked or exempt; ``route`` is the declared path."""
     if not decision.blocked and decision.rule is not Rule.EXEMPT:
         return
     instruments = _instruments()
@@ -85,13 +88,13 @@ def count(decision: Decision, route: str | None) -> None:
             span.set_attribute("maintenance.reason", decision.rule.value)
 
 
-def _views() -> list[tuple[str, View]]:
+def _views_in_use() -> list[tuple[str, View]]:
     return [(switch, view_of(backend)) for switch, backend in registry.in_use()]
 
 
-def _mode(view: View) -> float:
-    return _STRENGTH[view.latest().mode_at(datetime.now(UTC))]
+def _mode_of(view: View) -> float:
+    return view.latest().mode_at(datetime.now(UTC)).strength
 
 
-def _healthy(view: View) -> float:
+def _is_healthy(view: View) -> float:
     return view.status().knowledge in (Knowledge.READY, Knowledge.NOT_READY)

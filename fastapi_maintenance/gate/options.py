@@ -1,4 +1,4 @@
-"""The terms of a gate: who is exempt, and what the others get. The middleware and a guard can be given them."""
+"""The options that the middleware and a guard share: who is exempt, and how all others are answered."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ ResponseHandler = (
 )
 
 BYPASS = "bypass"
-"""Why the holder of a token is exempt."""
+"""The reason for which the holder of a token is exempt."""
 
 
-class Terms:
-    """What middleware and guard can be given alike: who is exempt, and what the others get."""
+class Options:
+    """The exemptions and the answer of a middleware or a guard."""
 
     def __init__(
         self,
@@ -41,42 +41,42 @@ class Terms:
         answer: Answer | None = None,
     ) -> None:
         if answer is not None and not isinstance(answer, Answer):
-            raise InvalidConfiguration(f"answer={answer!r}: an Answer(...) is needed")
+            raise InvalidConfiguration(f"answer must be an Answer(...), got {answer!r}")
         if exemptions is not None and not isinstance(exemptions, Exemptions):
-            raise InvalidConfiguration(f"exemptions={exemptions!r}: an Exemptions(...) is needed")
+            raise InvalidConfiguration(f"exemptions must be an Exemptions(...), got {exemptions!r}")
         for name, handler in (("exempt_handler", exempt_handler), ("response_handler", response_handler)):
             if handler is not None and not callable(handler):
-                raise InvalidConfiguration(f"{name}={handler!r}: a function that takes the request is needed")
+                raise InvalidConfiguration(f"{name} must be a function that takes the request, got {handler!r}")
         self.exemptions = exemptions if exemptions is not None else Exemptions()
         self.exempt_handler = exempt_handler
         self.response_handler = response_handler
         self.answer = answer
-        self.ask_further = exempt_handler is not None or self.exemptions.bypass is not None
-        """Whether more than the request decides about who is exempt."""
+        self.has_further_exemptions = exempt_handler is not None or self.exemptions.bypass is not None
+        """Whether a bypass or a handler can exempt a request as well."""
         self._handler_takes_decision = response_handler is not None and takes_decision(response_handler)
 
-    def within(self, outer: Terms | None) -> Terms:
-        """Return the terms to answer by where these stand within others: these, and ``outer`` where they are silent.
+    def within(self, outer: Options | None) -> Options:
+        """Return these options, with the answer and the handler taken from ``outer`` if unset.
 
-        An answer of theirs stands above an ``outer`` handler.
+        An answer of these options overrides the handler of ``outer``.
         """
         if outer is None or self.answer is not None:
             return self
         if self.response_handler is None:
             return outer
-        terms = copy(self)
-        terms.answer = outer.answer
-        return terms
+        options = copy(self)
+        options.answer = outer.answer
+        return options
 
-    def told(self, decision: Decision, now: datetime) -> tuple[Answer, Decision]:
-        """Return the answer that refused clients get by default, and the decision with the seconds they are told."""
+    def answer_to(self, decision: Decision, now: datetime) -> tuple[Answer, Decision]:
+        """Return the default answer, and the decision with its ``retry_after``."""
         answer = self.answer or DEFAULT_ANSWER
-        return answer, answer.told(decision, now)
+        return answer, answer.with_retry_after(decision, now)
 
     async def exemption(
         self, request: Request, path: str, switch: str, state: MaintenanceState, now: datetime, *, is_docs: bool
     ) -> str | None:
-        """Return why a request is exempt that is no preflight, or ``None``; a handler that raises exempts nobody."""
+        """Return why a request is exempt, or ``None``; a preflight is not, nor is a request whose handler raises."""
         reason = self.exemptions.of_request(request.scope, path, is_docs=is_docs, preflight=False)
         if reason is not None:
             return reason
@@ -91,27 +91,27 @@ class Terms:
             logger.exception("exempt_handler failed: %s %s is not exempt", request.method, in_one_line(path))
             return None
 
-    def default(self, decision: Decision, request: Request) -> Response:
-        """Return the default answer for a blocked request, in the form that its client prefers."""
+    def default_response(self, decision: Decision, request: Request) -> Response:
+        """Return the default answer to a blocked request, in the media type that its client prefers."""
         now = datetime.now(UTC)
-        answer, decision = self.told(decision, now)
+        answer, decision = self.answer_to(decision, now)
         return answer.response(decision, request, now)
 
     async def refusal(self, decision: Decision, request: Request) -> Refusal:
-        """Return the answer for a blocked request, over HTTP or a websocket, which can't fail."""
-        _, decision = self.told(decision, datetime.now(UTC))
-        default = self.default(decision, request)
-        own = await self._own(decision, request)
+        """Return the answer to a blocked request, over HTTP or a websocket; sending it can't fail."""
+        _, decision = self.answer_to(decision, datetime.now(UTC))
+        default = self.default_response(decision, request)
+        own = await self._custom_response(decision, request)
         return Refusal(default if own is None else own, default)
 
     async def response(self, decision: Decision, request: Request) -> Response:
-        """Return the response for a blocked request; a handler that fails leaves the default one."""
-        _, decision = self.told(decision, datetime.now(UTC))
-        own = await self._own(decision, request)
-        return self.default(decision, request) if own is None else own
+        """Return the response to a blocked request: the default response if the handler fails."""
+        _, decision = self.answer_to(decision, datetime.now(UTC))
+        own = await self._custom_response(decision, request)
+        return self.default_response(decision, request) if own is None else own
 
-    async def _own(self, decision: Decision, request: Request) -> Response | None:
-        """Return the response of the app's own handler, or ``None`` if there is none or it failed."""
+    async def _custom_response(self, decision: Decision, request: Request) -> Response | None:
+        """Return the response of ``response_handler``, or ``None`` if there is none or it failed."""
         handler = self.response_handler
         if handler is None:
             return None

@@ -1,4 +1,4 @@
-"""How each gate judged a request, kept with the request."""
+"""How each gate judged a request, stored in the scope of the request."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 SCOPE_KEY = "fastapi_maintenance"
-"""Where the scope of a request keeps its visit to the innermost gate."""
+"""The key of the visit to the innermost gate in the scope of a request."""
 
 
 class Visit:
@@ -54,25 +54,25 @@ class Visit:
     ) -> None:
         self.gate = gate
         self.outer = outer
-        """The visit to the gate around this one, such as that of the app that this one is mounted in."""
+        """The visit to the next outer gate, such as the gate of the app that mounts this app."""
         self.state = state
-        """The switch's state when the request was judged, which applies to its end; before, ``None``."""
+        """The switch's state when the request was judged, used until the request ends; ``None`` before."""
         self.target = target
-        """What would run; ``None`` where nobody had to find out, as the switch is off and nothing is forced on."""
+        """The resolved target; ``None`` while the switch is off and nothing is forced on."""
         self.is_preflight = is_preflight
-        """Whether it passes only for as long as a ``CORSMiddleware`` may still answer it."""
+        """Whether it passes only because a ``CORSMiddleware`` may still answer it."""
         self.refused: Decision | None = None
-        """Why a user's ``dispatch`` was told to refuse it."""
+        """The decision by which a user's ``dispatch`` had to refuse it."""
         self.root_path: str = scope.get("root_path", "")
         self._path = scope.get("path")
         self._method: str | None = scope.get("method")
         self._facts: object = None
-        """A copy of all that the target was found by; ``None`` where that is type, path and method alone."""
+        """A copy of the routing facts behind the target; ``None`` if type, path and method were enough."""
         self._beyond = False
-        """Whether the request is behind the last router that was expected, so within its target."""
+        """Whether the request has passed the last expected router and is within its target."""
 
     def __deepcopy__(self, memo: object) -> Visit:
-        """Return the same: a copy of the request's scope is of the same request."""
+        """Return this visit: a copy of the scope belongs to the same request."""
         return self
 
     def with_outer(self, outer: Visit | None) -> Visit:
@@ -82,15 +82,15 @@ class Visit:
         return twin
 
     def note(self, target: Target, scope: Scope) -> None:
-        """Keep what would run, and all that it was found by."""
+        """Store the target and the routing facts behind it."""
         self.target, self._beyond, self._facts = target, False, _routing_facts(scope)
 
     def invalidate(self, target: Target | None) -> None:
-        """Have each router judge the request again; the entries of ``target`` say which marks are around a router."""
+        """Make each router judge the request again; ``target`` still provides the marks around each router."""
         self.target, self._facts = target or UNKNOWN, _NO_FACTS
 
     def covers(self, entrance: Entrance, scope: Scope) -> bool:
-        """Return whether the request comes to an entrance unchanged, so that it needn't be judged again."""
+        """Return whether the request reaches an entrance unchanged and needs no second judgement."""
         if self.target is None:
             return True  # off, and nothing is forced on: it passes, changed or not
         entry = self.entry_of(entrance.router)
@@ -105,7 +105,7 @@ class Visit:
         return not self.is_preflight or entrance.may_meet_cors(self.target)
 
     def with_original_method(self, scope: Scope) -> Scope:
-        """Return a scope with the method that the client sent, which decides whether an answer has a body."""
+        """Return a scope with the client's method, which decides whether an answer has a body."""
         return scope if scope.get("method") == self._method else {**scope, "method": self._method}
 
     def mark_outside(self, router: Router, scope: Scope) -> Mark | None:
@@ -121,12 +121,12 @@ class Visit:
         return mark_of(app) if isinstance(app, Starlette) and router_of(app) is router else None
 
     def is_at_root(self, router: Router) -> bool:
-        """Return whether a router is the first on the way."""
+        """Return whether a router is the first on the request's way."""
         entries = () if self.target is None else self.target.entries
         return entries[0].router is router if entries else self.gate.root is router
 
     def entry_of(self, router: Router) -> Entry | None:
-        """Return how the request was expected to come to a router, or ``None`` if it was not."""
+        """Return the expected entry of the request into a router, or ``None``."""
         for entry in () if self.target is None else self.target.entries:
             if entry.router is router:
                 return entry
@@ -135,30 +135,30 @@ class Visit:
 
 UNKNOWN = Target(runs=True)
 _NO_FACTS = object()
-"""Differ from the facts of every request."""
+"""Differs from the facts of every request."""
 
 
 def _routing_facts(scope: Scope) -> object:
-    """Return a copy of all in a scope that routing depends on, except the root path."""
+    """Return a copy of the parts of a scope that routing depends on, except the root path."""
     return scope["path"], scope.get("method"), scope.get("query_string"), tuple(map(tuple, scope.get("headers", ())))
 
 
 def visit_of(scope: Scope) -> Visit | None:
-    """Return the visit of a request to the innermost gate that it came through."""
+    """Return the visit of a request to the innermost gate that it passed."""
     visit: Visit | None = scope.get(SCOPE_KEY)
     return visit
 
 
 def visit_at_endpoint(scope: Scope) -> Visit | None:
-    """Return the same at an endpoint, also where an inner middleware built the scope without our key."""
+    """Return ``visit_of`` at an endpoint, even if an inner middleware built the scope without our key."""
     visit = visit_of(scope)
     if visit is None and "router" in scope:
-        visit = linked(visits_around(scope, scope["router"]))
+        visit = link(visits_around(scope, scope["router"]))
     return visit
 
 
 def visits_of(visit: Visit | None) -> list[Visit]:
-    """Return the visits of a request to all gates that it came through, outermost first."""
+    """Return the visits of a request to all gates that it passed, outermost first."""
     visits = []
     while visit is not None:
         visits.append(visit)
@@ -167,7 +167,7 @@ def visits_of(visit: Visit | None) -> list[Visit]:
 
 
 judged_again: ContextVar[tuple[object, Visit] | None] = ContextVar("fastapi_maintenance_judged_again", default=None)
-"""The innermost visit of the request that was last judged again at a router, with ``answering`` of that moment."""
+"""The innermost visit of the request last judged again at a router, with the ``answering`` of that time."""
 
 
 def visits_judged_again() -> list[Visit]:
@@ -177,10 +177,10 @@ def visits_judged_again() -> list[Visit]:
 
 
 def visits_around(scope: Scope, router: Router, inner: Gate | None = None) -> list[Visit]:
-    """Return new visits of a request whose scope was built anew, within the request that came through the gates.
+    """Return new visits of a request whose scope was built anew, within a request that passed the gates.
 
-    It is judged as another request, since a middleware may make many out of one. Only gates that lead to the router
-    judge it, since an app may also call another one that it does not contain. ``inner`` is left out.
+    It is judged as a request of its own, because a middleware may make many requests out of one. Only gates that lead
+    to the router judge it, because an app may also call an app that it does not contain. ``inner`` is left out.
     """
     visits: dict[Gate, Visit] = {}
     around, newest = answering.get(), visits_judged_again()
@@ -192,8 +192,8 @@ def visits_around(scope: Scope, router: Router, inner: Gate | None = None) -> li
     return list(visits.values())[::-1]
 
 
-def linked(visits: list[Visit]) -> Visit | None:
-    """Make each of these new visits, outermost first, the outer one of the next; return the innermost one."""
+def link(visits: list[Visit]) -> Visit | None:
+    """Link new visits, outermost first, each as ``outer`` of the next; return the innermost visit."""
     outer = None
     for visit in visits:
         visit.outer = outer

@@ -1,7 +1,7 @@
-"""Blocks of code that hold a switch on or off, and the leases by which they do it.
+"""Blocks of code that hold a switch on or off.
 
-A hold in a file, Redis or a database is a lease: it is renewed for as long as its block runs, and expires when its
-process has died. One in this process's memory ends with the process anyway.
+A hold in a file, Redis or a database is a lease: it is renewed while its block runs, and expires after its process
+has died. A hold in memory ends with its process.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from ..switches.control import check_reason
 from ..switches.registry import checked_backend, registry
 from ..switches.view import View
 from ..switches.views import view_of
-from .in_flight import checked_seconds, drained
-from .lease import Lease, left_to_expire, release_all_quietly, to_its_end
+from .in_flight import checked_seconds, wait_until_drained
+from .lease import Lease, await_to_end, leave_to_expire, release_all_quietly
 
 logger = logging.getLogger("fastapi_maintenance")
 
@@ -46,7 +46,7 @@ DEFAULT_TTL = 60.0
 _SHORTEST_TTL, _LONGEST_TTL = timedelta(seconds=1), timedelta(days=366)
 
 _enclosing: ContextVar[tuple[tuple[View, str], ...]] = ContextVar("fastapi_maintenance_enclosing", default=())
-"""The on-holds whose blocks this code is in, outermost first."""
+"""The on-holds of the blocks around the current code, outermost first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,18 +64,18 @@ class _Options:
     close_websockets: bool
     owner: str | None
     code: str
-    """The name of the code that holds, for people."""
+    """The name of the holding code, for operators."""
 
 
 class MaintenanceBlock:
-    """A block of code that holds switches: an async context manager, and a decorator for async functions.
+    """Holds switches: an async context manager, and a decorator for async functions.
 
-    ``maintenance_mode_on`` and ``maintenance_mode_off`` make one.
+    ``maintenance_mode_on`` and ``maintenance_mode_off`` create it.
     """
 
     def __init__(self, options: _Options) -> None:
         self.lost = threading.Event()
-        """Set once a hold of this block is gone before its end: an operator broke it, or it expired."""
+        """Set once a hold of this block is lost: an operator broke it, or it expired."""
         self._options = options
         self._leases: list[Lease] = []
         self._scope: CancelScope | None = None
@@ -85,31 +85,31 @@ class MaintenanceBlock:
         return f"<maintenance_mode_{self._options.kind} of {', '.join(self._options.names)}>"
 
     async def __aenter__(self) -> Self:
-        """Hold the switches: all, or none if one of them fails."""
+        """Hold all switches, or none if one fails."""
         if self._leases:
-            msg = "this block is entered already; make a new maintenance_mode_on/off(...) for each"
+            msg = "this block is entered already; make a new maintenance_mode_on/off(...) for each use"
             raise RuntimeError(msg)
         self.lost = threading.Event()
-        self._leases = [self._lease(name) for name in self._options.names]
+        self._leases = [self._make_lease(name) for name in self._options.names]
         try:
             for lease in self._leases:
                 await lease.take()
             if self._options.drain is not None:
-                await drained(
+                await wait_until_drained(
                     [lease.view for lease in self._leases],
                     self._options.drain,
                     close_websockets=self._options.close_websockets,
                 )
         except DrainTimeout as error:
             leases, self._leases = self._leases, []
-            error.release = left_to_expire(leases, self._options.ttl)
+            error.release = leave_to_expire(leases, self._options.ttl)
             raise
         except BaseException:
             leases, self._leases = self._leases, []
-            await to_its_end(release_all_quietly(leases))
+            await await_to_end(release_all_quietly(leases))
             raise
         if self._options.kind == "on":
-            _enclosing.set((*_enclosing.get(), *self._held()))
+            _enclosing.set((*_enclosing.get(), *self._hold_keys()))
         if self._options.cancel_when_lost:
             self._call_in_loop = io_thread.caller_in_this_loop()
             self._scope = CancelScope().__enter__()
@@ -120,30 +120,30 @@ class MaintenanceBlock:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Give the switches back, whatever happened.
+        """Release the holds, whatever the outcome of the block.
 
         Raises:
-            HoldLost: The block was cancelled because a hold of it was lost.
-            BackendUnavailable: The store failed, and the hold would stay for ever.
+            HoldLost: The block was cancelled because one of its holds was lost.
+            BackendUnavailable: The store failed, and the hold would never expire.
         """
         if not self._leases:
             msg = "this block was never entered"
             raise RuntimeError(msg)
-        held = self._held()
+        held = self._hold_keys()
         _enclosing.set(tuple(enclosing for enclosing in _enclosing.get() if enclosing not in held))
         leases, self._leases = self._leases, []
         scope, self._scope = self._scope, None
         try:
-            await to_its_end(self._give_back(leases, exc))
+            await await_to_end(self._give_back(leases, exc))
         finally:
             swallows = scope is not None and scope.__exit__(exc_type, exc, traceback)
         if swallows and exc is not None:
             raise HoldLost([lease.id for lease in leases])
 
     def __call__(self, function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
-        """Hold the switches whenever ``function`` runs."""
+        """Return ``function`` wrapped to hold the switches during each call."""
         if not inspect.iscoroutinefunction(function):
-            msg = f"{function!r} is not an async function; inside a sync one there is no loop to hold a switch from"
+            msg = f"{function!r} is not an async function; a sync function has no event loop to hold a switch from"
             raise TypeError(msg)
         options = replace(self._options, code=f"{function.__module__}.{function.__qualname__}")
 
@@ -154,43 +154,42 @@ class MaintenanceBlock:
 
         return held
 
-    def _lease(self, name: str) -> Lease:
+    def _make_lease(self, name: str) -> Lease:
         options = self._options
         view = view_of(registry.meant(options.backend, name))
         if options.keep_on_error and view.backend.read_only:
             raise ReadOnlyBackend(repr(view.backend), "keep_on_error needs a backend that can be set from here")
         is_on = options.kind == "on"
-        masks = frozenset(id_ for whose, id_ in _enclosing.get() if whose is view and not is_on)
+        masks = frozenset(id_ for holder, id_ in _enclosing.get() if holder is view and not is_on)
         owner = options.owner or f"{options.code} in process {os.getpid()} on {socket.gethostname()}"[:MAX_OWNER]
-        return Lease(
-            view, Hold(kind=options.kind, owner=owner, reason=options.reason, masks=masks), options.ttl, self._lose
-        )
+        hold = Hold(kind=options.kind, owner=owner, reason=options.reason, masks=masks)
+        return Lease(view, hold, options.ttl, self._mark_lost)
 
-    def _held(self) -> tuple[tuple[View, str], ...]:
+    def _hold_keys(self) -> tuple[tuple[View, str], ...]:
         return tuple((lease.view, lease.id) for lease in self._leases)
 
-    def _lose(self) -> None:
+    def _mark_lost(self) -> None:
         self.lost.set()
         scope = self._scope
         if scope is not None and self._call_in_loop is not None:
             self._call_in_loop(scope.cancel)
 
     async def _give_back(self, leases: list[Lease], error: BaseException | None) -> None:
-        """Give all holds back; of what goes wrong, the first is raised."""
+        """Release all holds, then raise the first failure; log the others."""
         failures: list[Exception] = []
         for lease in leases:
-            fields = self._kept(lease.view) if self._options.keep_on_error and error is not None else None
+            fields = self._fields_to_keep(lease.view) if self._options.keep_on_error and error is not None else None
             try:
                 await lease.give_back(fields)
-            except Exception as failure:  # noqa: BLE001 - one switch must not keep the others
+            except Exception as failure:  # noqa: BLE001 - the other holds must be released as well
                 failures.append(failure)
         for unraised in failures[1:]:
-            logger.error("a hold could not be given back, so it stays", exc_info=unraised)
+            logger.error("a hold could not be released, so it stays", exc_info=unraised)
         if failures:
             raise failures[0]
 
-    def _kept(self, view: View) -> Mapping[str, Any]:
-        """Return the fields of the mode that outlives a block that failed."""
+    def _fields_to_keep(self, view: View) -> Mapping[str, Any]:
+        """Return the change of fields that stores the block's mode after a failure."""
         mode = MaintenanceMode.ON if self._options.kind == "on" else MaintenanceMode.OFF
         reason = self._options.reason if view.stores_reasons else None
         return set_mode(mode, now=datetime.now(UTC), reason=reason).fields
@@ -210,33 +209,32 @@ def maintenance_mode_on(
 ) -> MaintenanceBlock:
     """Hold a switch on for the duration of a block, or of each call of a decorated async function.
 
-    Blocks overlap in any order: the switch stays on until the last one leaves, and what an operator stores meanwhile
-    counts after it. A block excludes nobody else's: it is not a lock.
+    Blocks may overlap: the switch stays on until the last block ends, and a mode that an operator stores meanwhile
+    takes effect after it. Blocks do not exclude each other: they are not locks.
 
     Args:
-        backend: Whose switch; ``None``: the one that is meant where the block is entered.
+        backend: The switch's backend; ``None``: the default where the block is entered.
         name: The switch, or several, which are held all or not at all.
-        reason: What to tell clients and colleagues.
-        ttl: After how many seconds a hold is gone whose process has died; it is renewed every third of that, also
-            while the block runs blocking code. ``None``: never, until an operator breaks it.
-        drain: For how many seconds at most to wait, before the block begins, until the requests are done that this
-            process has begun to answer; the one that the block is in does not count.
-        keep_on_error: Whether to store the mode for good when the block raises.
-        cancel_when_lost: Whether to cancel the block when its hold is lost, as by an operator who breaks it. It then
-            raises ``HoldLost``. Either way the block's ``lost``, a ``threading.Event``, is set.
-        close_websockets: Whether draining closes websockets, with code 1012; else they have to end by themselves.
-        owner: Whose the hold is, for people; by default code, process and host.
+        reason: The reason that clients and operators see.
+        ttl: The seconds or ``timedelta`` until a hold expires after its process has died. It is renewed every third
+            of that, even while the block runs blocking code. ``None``: it never expires; an operator can break it.
+        drain: The maximum seconds or ``timedelta`` to wait before the block begins, until this process has finished
+            its earlier requests; the block's own request is ignored.
+        keep_on_error: Whether to store the mode permanently when the block raises.
+        cancel_when_lost: Whether to cancel the block when its hold is lost, for example broken by an operator. The
+            block then raises ``HoldLost``. Its ``lost``, a ``threading.Event``, is set in any case.
+        close_websockets: Whether draining closes websockets with code 1012; otherwise it waits for them to end.
+        owner: The owner of the hold, for operators; by default code, process and host.
 
     Raises:
-        InvalidConfiguration: An argument can't work.
-        InvalidSwitchName: A name can't be a switch's.
+        InvalidConfiguration: An argument is invalid.
+        InvalidSwitchName: A name is not valid for a switch.
 
-    Entering raises what ``set_maintenance_mode`` raises, and ``DrainTimeout`` where requests are still running after
-    ``drain`` seconds: maintenance then stays on for ``ttl``, or until ``await error.release()``. Where the store fails
-    when the block ends, a hold without ``ttl`` would stay for ever: that raises ``BackendUnavailable``; another one
-    expires.
+    Entering raises the errors of ``set_maintenance_mode``, and ``DrainTimeout`` if requests are still running after
+    ``drain`` seconds: maintenance then stays on for ``ttl``, or until ``await error.release()``. If the store fails
+    when the block ends, a hold with ``ttl`` expires; a hold without it stays, and ``BackendUnavailable`` is raised.
     """
-    return _block(
+    return _make_block(
         "on",
         backend,
         name,
@@ -262,15 +260,15 @@ def maintenance_mode_off(
 ) -> MaintenanceBlock:
     """Hold a switch off for the duration of a block, or of each call of a decorated async function.
 
-    It opens what an operator stored, and the ``maintenance_mode_on`` blocks that it is in itself; those of other code
-    stay closed. Takes what ``maintenance_mode_on`` takes, but for draining.
+    It overrides the stored mode and the enclosing ``maintenance_mode_on`` blocks, but not the blocks of other code.
+    It takes the arguments of ``maintenance_mode_on``, except those for draining.
     """
-    return _block(
+    return _make_block(
         "off", backend, name, reason, ttl, owner, keep_on_error=keep_on_error, cancel_when_lost=cancel_when_lost
     )
 
 
-def _block(  # noqa: PLR0917
+def _make_block(  # noqa: PLR0917
     kind: Literal["on", "off"],
     backend: object,
     name: str | Iterable[str],
@@ -284,17 +282,17 @@ def _block(  # noqa: PLR0917
         raise InvalidConfiguration(f"maintenance_mode_{kind} decorates with parentheses: @maintenance_mode_{kind}()")
     names = (name,) if isinstance(name, str) else tuple(dict.fromkeys(name))
     if not names:
-        raise InvalidConfiguration(f"name={name!r}: at least one switch is needed")
+        raise InvalidConfiguration(f"name must contain at least one switch, got {name!r}")
     check_reason(reason)
     if owner is not None and not isinstance(owner, str):
-        raise InvalidConfiguration(f"owner={owner!r}: a text is needed")
+        raise InvalidConfiguration(f"owner must be a string, got {owner!r}")
     if owner is not None and len(owner) > MAX_OWNER:
-        raise InvalidConfiguration(f"owner={owner[:20]!r}... must have at most {MAX_OWNER} characters")
+        raise InvalidConfiguration(f"owner must have at most {MAX_OWNER} characters, got {len(owner)}")
     if flags.get("close_websockets") and drain is None:
-        raise InvalidConfiguration("close_websockets=True goes with drain=..., which closes them")
+        raise InvalidConfiguration("close_websockets=True must be given with drain=..., which closes them")
     for flag, value in flags.items():
         if not isinstance(value, bool):
-            raise InvalidConfiguration(f"{flag}={value!r}: True or False is needed")
+            raise InvalidConfiguration(f"{flag} must be True or False, got {value!r}")
     options = _Options(
         kind=kind,
         backend=None if backend is None else checked_backend(backend),
@@ -302,7 +300,7 @@ def _block(  # noqa: PLR0917
         reason=reason,
         ttl=_checked_ttl(ttl),
         owner=owner,
-        code=_caller(),
+        code=_name_of_caller(),
         drain=None if drain is None else checked_seconds(drain),
         **{"close_websockets": False, **flags},
     )
@@ -320,12 +318,12 @@ def _checked_ttl(ttl: float | timedelta | None) -> timedelta | None:
     except (TypeError, ValueError, OverflowError):
         pass
     raise InvalidConfiguration(
-        f"ttl={ttl!r}: seconds or a timedelta are needed, from 1 s to 366 days; None for a hold that never expires"
+        f"ttl must be seconds or a timedelta from 1 s to 366 days, or None to never expire, got {ttl!r}"
     )
 
 
-def _caller() -> str:
-    """Return the name of the code that makes a block."""
+def _name_of_caller() -> str:
+    """Return the name of the code that creates a block."""
     frame = inspect.currentframe()
     while frame is not None and frame.f_globals.get("__name__") == __name__:
         frame = frame.f_back

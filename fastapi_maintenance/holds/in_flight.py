@@ -1,8 +1,8 @@
-"""Requests in flight in this process, and waiting until those that began before a change are done.
+"""The requests in flight in this process, and draining: waiting until requests from before a change have ended.
 
-A request counts from before its switch is asked until its ASGI call ends: with the body that it streams and its
-background tasks. So whoever changes a switch and then looks what is in flight misses nothing: a request that is not
-there yet will see the change.
+A request is in flight from before its switch is read until its ASGI call ends, including its streamed body and
+background tasks. So code that changes a switch and then lists the requests in flight misses none: any later request
+sees the change.
 """
 
 from __future__ import annotations
@@ -32,80 +32,74 @@ from ..switches.views import view_of
 logger = logging.getLogger("fastapi_maintenance")
 
 _COUNTED = "fastapi_maintenance.counted"
-"""Where the scope of a request keeps the switches for which a guard has counted it."""
+"""The scope key for the switches for which a guard has counted the request."""
 _SOCKET = "fastapi_maintenance.websocket"
-"""Where the scope of a websocket keeps what can close it."""
+"""The scope key for the websocket's ``Socket``."""
 
 SERVICE_RESTART = 1012
-"""The close code for clients that are to come back (registered with IANA for RFC 6455)."""
+"""The close code that invites clients to reconnect (registered with IANA for RFC 6455)."""
 
 
 class InFlight(NamedTuple):
-    """One request that is running in this process."""
+    """A request that is running in this process."""
 
     method: str
     """The HTTP method, or ``websocket``."""
     route: str
-    """The route's path as it was declared, where the router has come to it; else the request's path, in one line."""
+    """The route's declared path, if it was routed already; otherwise the request's path, in one line."""
 
 
 def in_flight(backend: BaseStateBackend | None = None, *, name: str = DEFAULT) -> list[InFlight]:
-    """Return the requests in flight in this process that a switch governs, the one that asks included.
+    """Return the requests in flight in this process that a switch applies to, including the caller's own.
 
-    Those of the default switch are all that came through ``MaintenanceModeMiddleware``; those of another one are
-    those of them that came to its guard.
+    The default switch applies to all requests that pass ``MaintenanceModeMiddleware``; another switch applies to those
+    that also reach its guard.
 
     Raises:
         AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
         InvalidSwitchName: The name can't be a switch's.
     """
-    return [_described(scope) for scope in dict(view_of(registry.meant(backend, name)).in_flight).values()]
+    return [_describe(scope) for scope in dict(view_of(registry.meant(backend, name)).in_flight).values()]
 
 
 def others_in_flight(*, name: str = DEFAULT) -> list[InFlight]:
-    """Return what ``in_flight`` does, without the requests that the caller is part of."""
-    return [_described(scope) for scope in _of_others([view_of(registry.meant(name=name))]).values()]
+    """Return the requests in flight like ``in_flight``, without the caller's own."""
+    return [_describe(scope) for scope in _requests_of_others([view_of(registry.meant(name=name))]).values()]
 
 
-def _described(scope: Scope) -> InFlight:
+def _describe(scope: Scope) -> InFlight:
     method = "websocket" if scope["type"] == "websocket" else scope["method"]
     return InFlight(method, declared_path(scope) or in_one_line(scope["path"]))
 
 
-# Counting
-
-
 def count_guarded(view: View) -> None:
-    """Count the current request for the switch of a guard as well, before that is asked; ``leave`` takes it out again.
+    """Count the current request for a guard's switch, before the switch is read; ``leave`` removes it.
 
-    Without the middleware nobody would take it out.
+    A request without the middleware can't be counted, since its end is not observed.
     """
     current = answering.get()
     if current is None:
         view.has_uncounted_requests = True
         return
-    # The scope as the middleware knows it: others may have passed on a copy.
+    # The middleware's scope: the guard may have received a copy.
     _, scope, _ = current
     view.in_flight[id(scope)] = scope
     scope.setdefault(_COUNTED, []).append(view.in_flight)
 
 
 def leave(counts: MutableMapping[int, Scope], scope: Scope) -> None:
-    """Count a request no longer, and tell those who wait for it."""
+    """Remove a request from the count, and notify its waiters."""
     key = id(scope)
     del counts[key]
     for guarded in scope.pop(_COUNTED, ()):
         guarded.pop(key, None)
-    if _waiting:
-        for waiting in tuple(_waiting):
-            waiting.left(key)
+    if _waiters:
+        for waiter in tuple(_waiters):
+            waiter.remove(key)
 
 
-# Waiting
-
-
-class _Waiting:
-    """Somebody who waits until some requests are done."""
+class _Waiter:
+    """Waits until a set of requests has ended."""
 
     def __init__(self) -> None:
         self.done: concurrent.futures.Future[None] = concurrent.futures.Future()
@@ -113,84 +107,84 @@ class _Waiting:
         self._lock = threading.Lock()
 
     def wait_for(self, requests: Callable[[], Mapping[int, Scope]]) -> Mapping[int, Scope]:
-        """Wait for the requests that there are now; return them, which also keeps their keys theirs."""
+        """Wait for the current requests; return them, which also keeps their keys unique."""
         with self._lock:
             found = requests()
             self._keys = set(found)
-            self._look()
+            self._finish_if_empty()
         return found
 
-    def left(self, key: int) -> None:
-        """Take note of a request that is done."""
+    def remove(self, key: int) -> None:
+        """Record the end of a request."""
         with self._lock:
             if self._keys is not None:
                 self._keys.discard(key)
-                self._look()
+                self._finish_if_empty()
 
-    def still_there(self) -> set[int]:
-        """Return the keys of those that are not done."""
+    def remaining(self) -> set[int]:
+        """Return the keys of the requests that have not ended."""
         with self._lock:
             return set(self._keys or ())
 
-    def _look(self) -> None:
+    def _finish_if_empty(self) -> None:
         if not self._keys and not self.done.done():
             self.done.set_result(None)
 
 
-_waiting: list[_Waiting] = []
-"""Everybody who waits: almost always nobody."""
+_waiters: list[_Waiter] = []
+"""The current waiters; almost always empty."""
 
 
 @contextlib.contextmanager
-def _one_who_waits() -> Iterator[_Waiting]:
-    waiting = _Waiting()
-    _waiting.append(waiting)
+def _registered_waiter() -> Iterator[_Waiter]:
+    waiter = _Waiter()
+    _waiters.append(waiter)
     try:
-        yield waiting
+        yield waiter
     finally:
-        _waiting.remove(waiting)
+        _waiters.remove(waiter)
 
 
-async def drained(views: Iterable[View], seconds: float, *, close_websockets: bool) -> None:
-    """Wait until the requests of this process that began before this call are done, the caller's own apart.
+async def wait_until_drained(views: Iterable[View], seconds: float, *, close_websockets: bool) -> None:
+    """Wait until all earlier requests of this process have ended, except the caller's own.
 
     Raises:
-        DrainTimeout: Some are still running after so many seconds.
+        DrainTimeout: Some are still running after ``seconds``.
         InvalidConfiguration: There are requests that can't be counted.
     """
     views = list(views)
     if any(view.has_uncounted_requests for view in views):
         raise InvalidConfiguration(
-            "drain=...: requests come to a MaintenanceGuard without MaintenanceModeMiddleware around it, and a guard "
+            "drain=...: requests reach a MaintenanceGuard without MaintenanceModeMiddleware around it, and a guard "
             "does not see when a request ends; add the middleware to the app"
         )
     if not registry.had_app:
         logger.warning(
-            "drain=...: no app with MaintenanceModeMiddleware runs in this process, so nothing is waited for; "
-            "`fastapi-maintenance run --drain 30s` waits for the others"
+            "drain=...: no app with MaintenanceModeMiddleware runs in this process, so the drain does not wait; "
+            "`fastapi-maintenance run --drain 30s` waits for other processes"
         )
-    with _one_who_waits() as waiting:
-        # It is among those who are told before it looks: a request that ends now is not found, or tells it.
-        found = waiting.wait_for(lambda: _of_others(views))
+    with _registered_waiter() as waiter:
+        # Registered before it lists the requests, so that it misses no request that ends meanwhile.
+        found = waiter.wait_for(lambda: _requests_of_others(views))
         if close_websockets:
             for scope in found.values():
                 if _SOCKET in scope:
                     scope[_SOCKET].close_soon()
         with anyio.move_on_after(seconds) as limit:
-            await io_thread.done(waiting.done)
-        if limit.cancelled_caught and (left := waiting.still_there()):
-            raise DrainTimeout(seconds, [_described(found[key]) for key in left])
+            await io_thread.done(waiter.done)
+        if limit.cancelled_caught and (left := waiter.remaining()):
+            raise DrainTimeout(seconds, [_describe(found[key]) for key in left])
 
 
-def _of_others(views: Iterable[View]) -> dict[int, Scope]:
-    """Return the requests in flight that the caller is not part of, by their keys."""
+def _requests_of_others(views: Iterable[View]) -> dict[int, Scope]:
+    """Return the requests in flight by key, without the caller's own."""
     own = _own_requests()
     found = {key: scope for view in views for key, scope in dict(view.in_flight).items()}
     return {key: scope for key, scope in found.items() if key not in own}
 
 
 def _own_requests() -> set[int]:
-    """Return the keys of the requests that the caller is part of: its own, at each gate that it came through."""
+    """Return the keys of the caller's own request, one for each gate that it passed."""
     keys = set()
     inside = answering.get()
     while inside is not None:
@@ -200,41 +194,38 @@ def _own_requests() -> set[int]:
 
 
 def checked_seconds(drain: float | timedelta) -> float:
-    """Return the seconds to wait at most, or raise ``InvalidConfiguration``."""
+    """Return the maximum seconds to wait, or raise ``InvalidConfiguration``."""
     try:
         seconds = drain.total_seconds() if isinstance(drain, timedelta) else drain
         if not isinstance(seconds, bool) and 0 < seconds < math.inf:
             return seconds
     except TypeError:
         pass
-    raise InvalidConfiguration(f"drain={drain!r}: seconds or a timedelta above 0 are needed")
-
-
-# Websockets
+    raise InvalidConfiguration(f"drain must be seconds or a timedelta above 0, got {drain!r}")
 
 
 class Socket:
-    """One websocket connection, between the app and the server, that can be closed from outside."""
+    """A websocket connection that can be closed from outside the app."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self._send = send
         self._start = io_thread.starter_in_this_loop()
         self._sending = 0
-        """How many messages of the app are just being sent."""
+        """The number of messages that the app is sending now."""
         self._is_accepted = False
         self._is_to_close = False
         self._is_closed = False
         scope[_SOCKET] = self
 
     def __deepcopy__(self, memo: object) -> Socket:
-        """Return the same: a copy of the scope is of the same connection."""
+        """Return this socket: a copy of the scope has the same connection."""
         return self
 
     async def send(self, message: Message) -> None:
-        """Send for the app. What passes is sent as it comes: a server may mind even a moment in between.
+        """Send a message of the app at once: some servers are sensitive to any delay.
 
         Raises:
-            OSError: The connection was closed from outside (which ASGI has for a client that is gone).
+            OSError: The connection was closed from outside (ASGI's error for a disconnected client).
         """
         kind = message["type"]
         if self._is_closed:
@@ -255,13 +246,13 @@ class Socket:
             await self._close()
 
     def close_soon(self) -> None:
-        """Close the connection with 1012, from any thread: at once, or as soon as the app has accepted it."""
+        """Close the connection with 1012, at once or as soon as the app has accepted it; callable from any thread."""
         self._is_to_close = True
         self._start(self._close)
 
     async def _close(self) -> None:
         if self._is_closed or self._sending or not self._is_accepted:
-            return  # or the app's own send will do it
+            return  # or ``send`` closes it
         self._is_closed = True
-        with contextlib.suppress(Exception):  # the client may be gone
+        with contextlib.suppress(Exception):  # the client may have disconnected
             await self._send({"type": "websocket.close", "code": SERVICE_RESTART, "reason": "maintenance"})

@@ -23,13 +23,13 @@ from ..switches.view import View
 
 logger = logging.getLogger("fastapi_maintenance")
 _SECONDS_BETWEEN_LOOKS = 20.0
-"""How often a hold that does not expire is looked after: whether an operator has broken it."""
+"""Seconds between checks whether an operator has broken a hold that does not expire."""
 _LONGEST_PAUSE = 1.0
 """Seconds between attempts while the store fails."""
 
 
 class Lease:
-    """One hold on one switch: taken, renewed until it is given back, and known to be lost if it is."""
+    """One hold on one switch: renews it until its release, and reports its loss."""
 
     def __init__(self, view: View, hold: Hold, ttl: timedelta | None, on_loss: Callable[[], None]) -> None:
         self.view = view
@@ -38,57 +38,57 @@ class Lease:
         self._ttl = ttl if view.has_leases else None
         self._on_loss = on_loss
         self._heartbeat: concurrent.futures.Future[None] | None = None
-        self._look_now = asyncio.Event()
+        self._check_requested = asyncio.Event()
         self._is_leaving = False
         self._is_lost = False
-        """Whether the block was told that its hold was gone, be it for a moment."""
+        """Whether a loss was reported to the block, even a temporary one."""
         self._is_gone = False
-        """Whether the store does not have the hold."""
+        """Whether the hold is missing in the store."""
 
     async def take(self) -> None:
-        """Hold the switch, and look after the hold from now on."""
-        # Before, so that the state after the change is known here, whatever becomes of the store.
+        """Hold the switch, and renew the hold from now on."""
+        # Followed before the change, so that its new state is known even if the store fails later.
         self.view.start(self)
         try:
             await self.view.apply(self._change(put_holds={self.id: self._hold}))
         except MaintenanceError as error:
-            # Then the store has said that nothing was changed, so there is nothing to give back.
+            # The store has confirmed that it changed nothing, so no release is due.
             self._is_gone = self.view.has_leases and not isinstance(error, OutcomeUnknown)
             raise
         if self.view.has_leases:
             self._heartbeat = io_thread.submit(self._beat())
-            self.view.watch(self.id, self._look)
+            self.view.watch(self.id, self._check_now)
         else:
             self.view.watch(self.id, self._lose_for_good)
-            if self.id not in self.view.latest().holds:  # broken before it was watched
+            if self.id not in self.view.latest().holds:  # an operator broke it before it was watched
                 self._lose_for_good()
 
     async def renew(self, *, has_expired: bool = False) -> None:
-        """Let the hold live for another time to live.
+        """Extend the hold by its time to live.
 
         Args:
-            has_expired: Take it again if it has expired, so that the rest of its block is protected.
+            has_expired: Take the hold again if it has expired, to protect the rest of its block.
 
         Raises:
-            HoldLost: It is not there any more, or has expired.
+            HoldLost: The hold was broken or has expired.
         """
-        mine = frozenset({self.id})  # one that has expired is still there, one that an operator broke is not
+        mine = frozenset({self.id})  # an expired hold is still stored, a broken one is not
         await self.view.apply(
             self._change(put_holds={self.id: self._hold}, required_holds=mine, is_renewal=not has_expired)
         )
 
     async def give_back(self, fields: Mapping[str, Any] | None = None) -> None:
-        """Drop the hold, and store ``fields`` in the same change; a lost one is left alone.
+        """Drop the hold and store ``fields`` in the same change; ignore a lost hold.
 
-        Where the store fails, a hold that expires is left to do so, or to be dropped when the store is back. One that
-        does not expire, or has ``fields``, stays, and whatever the store raised is raised.
+        If the store fails, a hold with a time to live expires, or is dropped once the store recovers. Without it, or
+        with ``fields``, the hold stays and the store's error is raised.
         """
         if self._is_gone:
             self.abandon()
             return
         self._is_leaving = True
         mine = frozenset({self.id})
-        # An emptied store must not begin anew with an "off", only because a block ends.
+        # The end of a block must not write a first "off" to an emptied store.
         required = mine if self.view.has_leases else frozenset()
         change = self._change(fields=fields or {}, drop_holds=mine, required_holds=required, ttl=None)
         try:
@@ -103,45 +103,45 @@ class Lease:
             if self._ttl is None:
                 self.abandon()
                 raise
-            logger.warning("a hold can't be given back, it expires within %s: %s", self._ttl, error)
+            logger.warning("a hold can't be released, it expires within %s: %s", self._ttl, error)
             io_thread.submit(self._give_back_later(change, self._ttl))
         self.abandon()
 
     def abandon(self) -> None:
-        """Look after the hold no longer: it stays until it expires."""
+        """Stop renewing the hold; it stays until it expires."""
         self.view.unwatch(self.id)
         self.view.leave(self)
         if self._heartbeat is not None:
             self._heartbeat.cancel()
 
     async def release_quietly(self) -> None:
-        """Drop a hold that may or may not have been taken."""
+        """Drop a hold that may or may not have been taken; log errors."""
         try:
             await self.give_back()
         except Exception:
-            logger.exception("a hold that could not be taken could not be given back either")
+            logger.exception("a hold of a block that did not begin could not be released")
 
     def _change(self, **parts: Any) -> Change:
         return Change(**{"ttl": self._ttl, "by": self._hold.owner, **parts})
 
     async def _beat(self) -> None:
-        """Renew the hold until it is lost; on the background thread, so that its block may run blocking code."""
+        """Renew the hold until it is lost; on the I/O thread, so that its block may run blocking code."""
         interval = _SECONDS_BETWEEN_LOOKS if self._ttl is None else self._ttl.total_seconds() / 3
         pause, is_failing, has_expired = interval, False, False
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
-                    await self._look_now.wait()
-            self._look_now.clear()
+                    await self._check_requested.wait()
+            self._check_requested.clear()
             try:
                 await self.renew(has_expired=has_expired)
             except HoldLost as error:
                 if not error.expired:
                     self._lose_for_good()
                     return
-                self._lose("it expired, because this process stood still or the store was away; it is taken again")
+                self._report_loss("it expired: this process was suspended or the store failed; it is taken again")
                 has_expired, pause = True, 0.0
-            except Exception as error:  # noqa: BLE001 - contained: a store may raise anything, and come back
+            except Exception as error:  # noqa: BLE001 - a store may raise anything, and recover
                 if not is_failing:
                     logger.warning("a hold of %s can't be renewed at the moment: %s", self._hold.owner, error)
                 is_failing, pause = True, io_thread.jittered(min(interval, _LONGEST_PAUSE))
@@ -150,17 +150,17 @@ class Lease:
                     logger.warning("a hold of %s is renewed again", self._hold.owner)
                 pause, is_failing, has_expired = interval, False, False
 
-    def _look(self) -> None:
-        """Ask the store at once: in the copy of this process, which may be an old one, the hold is missing."""
-        self._look_now.set()
+    def _check_now(self) -> None:
+        """Check the store at once: the hold is missing in this process's copy, which may be outdated."""
+        self._check_requested.set()
 
     def _lose_for_good(self) -> None:
         if not self._is_leaving:
             self._is_gone = True
             self.view.unwatch(self.id)
-            self._lose("its block runs without it: an operator broke it, or it expired long ago")
+            self._report_loss("its block runs without it: an operator broke it, or it expired long ago")
 
-    def _lose(self, reason: str) -> None:
+    def _report_loss(self, reason: str) -> None:
         if self._is_leaving or self._is_lost:
             return
         self._is_lost = True
@@ -168,31 +168,31 @@ class Lease:
         self._on_loss()
 
     async def _give_back_later(self, change: Change, ttl: timedelta) -> None:
-        """Try to give the hold back until it has expired."""
+        """Retry the release of the hold until it has expired."""
         end = time.monotonic() + ttl.total_seconds()
         while time.monotonic() < end:
             await asyncio.sleep(_LONGEST_PAUSE)
             try:
-                with contextlib.suppress(HoldLost):  # then there is nothing to give back
+                with contextlib.suppress(HoldLost):  # then no release is due
                     await self.view.apply(change)
-            except Exception as error:  # noqa: BLE001 - contained: there is nobody to raise it to
-                logger.debug("a hold still can't be given back: %s", error)
+            except Exception as error:  # noqa: BLE001 - no caller can handle it
+                logger.debug("a hold still can't be released: %s", error)
             else:
                 return
 
 
-def left_to_expire(leases: list[Lease], ttl: timedelta | None) -> Callable[[], Awaitable[None]]:
-    """Leave holds to their time to live; return what drops them earlier."""
+def leave_to_expire(leases: list[Lease], ttl: timedelta | None) -> Callable[[], Awaitable[None]]:
+    """Leave holds to expire; return a function that drops them earlier."""
     local = [lease for lease in leases if not lease.view.has_leases]
     for lease in leases:
         lease.abandon()
 
     async def release() -> None:
-        await to_its_end(release_all_quietly(leases))
+        await await_to_end(release_all_quietly(leases))
 
     async def release_later() -> None:
         await anyio.sleep((ttl or timedelta()).total_seconds())
-        await release_all_quietly(local)  # nobody else would: they live in this process
+        await release_all_quietly(local)  # holds in this process do not expire by themselves
 
     if local and ttl is not None:
         io_thread.starter_in_this_loop()(release_later)
@@ -200,22 +200,23 @@ def left_to_expire(leases: list[Lease], ttl: timedelta | None) -> Callable[[], A
 
 
 async def release_all_quietly(leases: list[Lease]) -> None:
+    """Drop holds that may or may not have been taken; log errors."""
     for lease in leases:
         await lease.release_quietly()
 
 
-async def to_its_end(release: Coroutine[Any, Any, object]) -> None:
-    """Await a release to its end, however often the caller is cancelled meanwhile; that counts afterwards."""
+async def await_to_end(release: Coroutine[Any, Any, object]) -> None:
+    """Await a release to its end even if the caller is cancelled; the cancellation is raised afterwards."""
     with CancelScope(shield=True):
         try:
             task = asyncio.create_task(release)
-        except RuntimeError:  # trio, which cancels through scopes only
+        except RuntimeError:  # trio cancels through scopes only
             await release
             return
         cancellation: asyncio.CancelledError | None = None
         while not task.done():
             try:
-                await asyncio.wait({task})  # unlike a shield, it does not raise what the release raises
+                await asyncio.wait({task})  # unlike ``shield``, it does not raise the release's error
             except asyncio.CancelledError as error:
                 cancellation = error
     if cancellation is None:
@@ -223,5 +224,5 @@ async def to_its_end(release: Coroutine[Any, Any, object]) -> None:
         return
     failure = task.exception()
     if failure is not None:
-        logger.error("a hold could not be given back while its block was cancelled", exc_info=failure)
+        logger.error("a hold could not be released while its block was cancelled", exc_info=failure)
     raise cancellation

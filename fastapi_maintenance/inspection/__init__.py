@@ -1,1 +1,1 @@
-"""What an app has: its routes, its middleware and its guards."""
+"""Inspect an app: its routes, middleware, guards and OpenAPI schema."""

@@ -1,4 +1,4 @@
-"""Which middleware and guards an app has, and their options."""
+"""Read the middleware, guards and options of an app."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .routes import Operation
 
 
 def middleware_options(app: Starlette) -> dict[str, Any]:
-    """Return what the app's ``MaintenanceModeMiddleware`` is given, and the middleware's class; empty without one."""
+    """Return the arguments and class of the app's ``MaintenanceModeMiddleware``, or an empty dict without one."""
     for middleware in app.user_middleware:
         kind: Any = middleware.cls
         if isinstance(kind, type) and issubclass(kind, MaintenanceModeMiddleware):
@@ -27,14 +27,16 @@ _POSITIONAL = ("enable_maintenance", "backend", "exempt_handler", "response_hand
 
 
 def answer_of(options: Mapping[str, Any]) -> Answer:
+    """Return the answer in a middleware's options, or the default answer."""
     answer = options.get("answer")
     return answer if isinstance(answer, Answer) else DEFAULT_ANSWER
 
 
 def switch_of(options: Mapping[str, Any]) -> AppSwitch:
-    """Return what an app's middleware is given for its default switch."""
+    """Return the default switch that a middleware's options configure."""
     return AppSwitch(options.get("backend"), options.get("enable_maintenance"))
 
 
 def guards_of(operation: Operation) -> Iterator[MaintenanceGuard]:
+    """Yield the guards among an operation's dependencies."""
     return (call for call in operation.dependencies if isinstance(call, MaintenanceGuard))

@@ -1,4 +1,4 @@
-"""What an app's OpenAPI schema says about maintenance."""
+"""Document maintenance in an app's OpenAPI schema."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..exceptions import InvalidConfiguration, MaintenanceActive
 from ..gate.exemptions import Exemptions
 from ..guard import has_stock_handler
 from ..model.decision import Decision, Facts, Mark
-from ..model.modes import MaintenanceMode
+from ..model.modes import PARTIAL
 from ..model.policy import decide
 from ..model.text import in_one_line
 from ..switches.app_switch import DEFAULT, answering_app
@@ -32,63 +32,63 @@ _IS_DOCUMENTED = "__fastapi_maintenance_documented__"
 
 
 def document_maintenance(app: FastAPI, *, whole_app: bool | None = None) -> None:
-    """Have an app's OpenAPI schema, and with it the docs pages, tell of maintenance.
+    """Document maintenance in an app's OpenAPI schema and docs pages.
 
-    Every operation that can be blocked gets the answer that it is blocked with; one under
+    Every operation that can be blocked gets the answer to blocked requests as a response; an operation under
     ``@force_maintenance_mode_on`` is marked as unavailable. While a switch of the app is on, the description begins
     with a banner.
 
-    The schema is read when somebody asks for it, so this can be called before or after routes are added. A function
-    that replaces ``app.openapi`` must be set before. A mounted app has a schema of its own, and needs its own call.
+    The schema is extended each time it is requested, so call this before or after adding routes, but after replacing
+    ``app.openapi``. A mounted app has its own schema and requires its own call.
 
     Args:
         app: The app whose ``openapi()`` is extended.
-        whole_app: Whether a middleware stands before all of the app's routes. By default that is so if the app has
-            ``MaintenanceModeMiddleware``, or if no route has a ``MaintenanceGuard``, which leaves a middleware around
-            the app. Say ``True`` for an app with guards that is mounted in one with the middleware.
+        whole_app: Whether a middleware covers all of the app's routes. By default, this is true if the app has
+            ``MaintenanceModeMiddleware``, or if no route has a ``MaintenanceGuard``, since then the middleware must
+            be around the app. Pass ``True`` for an app with guards that is mounted in an app with the middleware.
 
     Raises:
-        InvalidConfiguration: It isn't a FastAPI app.
+        InvalidConfiguration: ``app`` is not a FastAPI app.
     """
     if not isinstance(app, FastAPI):
-        raise InvalidConfiguration(f"document_maintenance({app!r}): a FastAPI app is needed")
+        raise InvalidConfiguration(f"document_maintenance: app must be a FastAPI app, got {app!r}")
     original = app.openapi
     if hasattr(original, _IS_DOCUMENTED):
         return
 
     def openapi() -> Json:
-        # FastAPI keeps what it made, and so it must stay as FastAPI made it.
-        return _Documentation(app, whole_app).of(original())
+        # FastAPI caches its schema, which must not be modified.
+        return _Documentation(app, whole_app).extend(original())
 
     setattr(openapi, _IS_DOCUMENTED, True)
-    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's own documentation tells to extend a schema
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend a schema
 
 
 @dataclass(frozen=True, slots=True)
-class _Face:
-    """Something that blocks requests, and what they get then."""
+class _Blocker:
+    """A middleware or guard that can block requests, and its answer."""
 
     answer: Answer
     exemptions: tuple[Exemptions, ...]
-    handled: bool
-    """Whether the app has an answer of its own, of which nothing is known."""
+    has_handler: bool
+    """Whether the app's own handler answers, so that the content is unknown."""
     negotiated: bool = True
 
     def can_block(self, operation: Operation) -> bool:
-        """Return whether not every path of an operation is exempt."""
+        """Return whether at least one path of an operation is not exempt."""
         patterns = [path for exemptions in self.exemptions for path in exemptions.paths]
         return not all(
             any(exemptions.of_request(_ANYBODY, path, is_docs=False) for exemptions in self.exemptions)
-            for path in _samples(operation, patterns)
+            for path in _sample_paths_of(operation, patterns)
         )
 
-    def response(self, schemas: Mapping[str, str]) -> Json:
+    def build_response(self, schemas: Mapping[str, str]) -> Json:
         """Return the OpenAPI response."""
         headers = {
             name: {"schema": {"type": "string"}, "example": value} for name, value in self.answer.fixed_headers.items()
         }
         documented: Json = {"description": "Under maintenance", "headers": _RETRY_AFTER | headers}
-        if not self.handled:
+        if not self.has_handler:
             kinds = (JSON, PROBLEM) if self.negotiated else (JSON,)
             documented["content"] = {
                 kind: {"schema": {"$ref": f"#/components/schemas/{schemas[kind]}"}} for kind in kinds
@@ -100,13 +100,13 @@ _ANYBODY: Json = {"method": "GET", "headers": [], "client": None}
 
 _PARAMETER = re.compile(r"\{([^}]*)\}")
 _ANYTHING = "\ue000"
-"""Stands for any value: no exempt path spells it, so what covers it is ``*`` or ``**``, which cover all others too."""
+"""A placeholder for any value: no exempt path contains it, so only ``*`` and ``**`` cover it, and they cover all."""
 
 
-def _samples(operation: Operation, patterns: Iterable[str]) -> Iterator[str]:
-    """Yield paths of an operation: exempt paths that cover these cover all that can be exempt by their path."""
+def _sample_paths_of(operation: Operation, patterns: Iterable[str]) -> Iterator[str]:
+    """Yield sample paths of an operation: exemptions that cover these cover all of its paths."""
     names = _PARAMETER.findall(operation.path)
-    # With more segments than an exempt path has, it takes a ``**`` to cover them, which covers any number.
+    # Only ``**`` covers more segments than an exempt path has, and it covers any number.
     enough = 2 + max((pattern.count("/") for pattern in patterns), default=0)
     for counts in product(*(range(enough) if name in operation.deep else (1,) for name in names)):
         path = operation.path
@@ -117,47 +117,47 @@ def _samples(operation: Operation, patterns: Iterable[str]) -> Iterator[str]:
 
 
 class _Documentation:
-    """What is to be told of one app, at one time."""
+    """Extends the schema of one app for one request of it."""
 
     def __init__(self, app: FastAPI, whole_app: bool | None) -> None:
         self.app = app
         self.operations: dict[tuple[str, str], Operation] = {}
         for operation in operations_of(app):
             for method in operation.methods:
-                # The first one is what the router runs, even if the schema describes a later one.
+                # The router runs the first operation, even if the schema describes a later one.
                 self.operations.setdefault((operation.path, method.lower()), operation)
         self.options = middleware_options(app)
         own_exemptions = self.options.get("exemptions")
         self.exemptions = (own_exemptions,) if isinstance(own_exemptions, Exemptions) else ()
-        self.is_covered = bool(self.options) or not self._switches() if whole_app is None else whole_app
+        self.is_covered = bool(self.options) or not self._switch_names() if whole_app is None else whole_app
 
-    def of(self, schema: Json) -> Json:
-        """Return the app's schema with everything that is to be told; what was given stays as it is."""
+    def extend(self, schema: Json) -> Json:
+        """Return an extended copy of the app's schema."""
         components = schema.get("components", {})
         known = components.get("schemas", {})
-        names = {kind: _free_name(model, known) for kind, model in _MODELS.items()}
+        names = {kind: _free_name_of(model, known) for kind, model in _MODELS.items()}
         paths, is_used = {}, False
         for path, item in schema.get("paths", {}).items():
             paths[path] = dict(item)
             for method in item:
                 operation = self.operations.get((path, method))
                 if operation is not None:
-                    paths[path][method] = documented = self._operation(operation, item[method], names)
+                    paths[path][method] = documented = self._extend_operation(operation, item[method], names)
                     is_used = is_used or documented is not item[method]
         if is_used:
             models = {names[kind]: model for kind, model in _MODELS.items()}
             components = {**components, "schemas": known | models}
             schema = {**schema, "paths": paths, "components": components}
-        return self._with_banner(schema)
+        return self._add_banner(schema)
 
-    def _operation(self, operation: Operation, described: Json, names: Mapping[str, str]) -> Json:
+    def _extend_operation(self, operation: Operation, described: Json, names: Mapping[str, str]) -> Json:
         if operation.mark is Mark.OFF:
             return described
         is_forced_on = operation.mark is Mark.ON
         responses = dict(described.get("responses", {}))
-        for face in self._faces(operation):
-            if is_forced_on or face.can_block(operation):
-                responses.setdefault(str(face.answer.status), face.response(names))
+        for blocker in self._blockers_of(operation):
+            if is_forced_on or blocker.can_block(operation):
+                responses.setdefault(str(blocker.answer.status), blocker.build_response(names))
         if responses != described.get("responses"):
             described = {**described, "responses": responses}
         if is_forced_on and _MARK not in described:
@@ -170,81 +170,81 @@ class _Documentation:
             }
         return described
 
-    def _faces(self, operation: Operation) -> Iterator[_Face]:
-        """Yield what can block an operation, outermost first."""
+    def _blockers_of(self, operation: Operation) -> Iterator[_Blocker]:
+        """Yield the middleware and guards that can block an operation, outermost first."""
         if self.is_covered:
-            yield _Face(answer_of(self.options), self.exemptions, self.options.get("response_handler") is not None)
+            yield _Blocker(answer_of(self.options), self.exemptions, self.options.get("response_handler") is not None)
         handlers = self.app.exception_handlers
         is_registered = MaintenanceActive in handlers
         is_automatic = self.is_covered and has_stock_handler(handlers)
         for guard in guards_of(operation):
-            terms = guard.terms
-            handler = terms.response_handler or (None if terms.answer else self.options.get("response_handler"))
-            answer = terms.answer or answer_of(self.options)
+            options = guard.options
+            handler = options.response_handler or (None if options.answer else self.options.get("response_handler"))
+            answer = options.answer or answer_of(self.options)
             is_answered = is_registered or (is_automatic and answer.status not in handlers)
-            yield _Face(
+            yield _Blocker(
                 answer=answer,
-                exemptions=(terms.exemptions, *self.exemptions),
-                handled=is_answered and handler is not None,
+                exemptions=(options.exemptions, *self.exemptions),
+                has_handler=is_answered and handler is not None,
                 negotiated=is_answered,
             )
 
-    def _switches(self) -> list[str]:
+    def _switch_names(self) -> list[str]:
         """Return the names of the switches of the app's guards."""
         guards = (guard for operation in self.operations.values() for guard in guards_of(operation))
         return list(dict.fromkeys(guard.name for guard in guards))
 
-    def _with_banner(self, schema: Json) -> Json:
-        banners = [_banner(decision) for decision in self._blocking()]
+    def _add_banner(self, schema: Json) -> Json:
+        banners = [_banner_of(decision) for decision in self._blocking_decisions()]
         if not banners:
             return schema
         info = schema.get("info", {})
         paragraphs = filter(None, [*banners, info.get("description")])
         return {**schema, "info": {**info, "description": "\n\n".join(paragraphs)}}
 
-    def _blocking(self) -> Iterator[Decision]:
-        """Yield what blocks at least some requests to the app's switches now, the default one first."""
+    def _blocking_decisions(self) -> Iterator[Decision]:
+        """Yield the blocking decisions of the app's switches now, the default switch first."""
         app = answering_app() or switch_of(self.options)
         facts, now = Facts(runs=True, mark=None, method=None), datetime.now(UTC)
-        for name in dict.fromkeys((DEFAULT, *self._switches())):
+        for name in dict.fromkeys((DEFAULT, *self._switch_names())):
             state = view_of(registry.of_app(app, name)).latest()
             decision = decide(facts, state, now, switch=name, instead=app.instead_of(name))
             if decision.blocked:
                 yield decision
 
 
-def _banner(decision: Decision) -> str:
-    """Return a block of Markdown that tells of one switch."""
-    words = "Read-only for maintenance" if decision.mode is MaintenanceMode.READ_ONLY else "Under maintenance"
+def _banner_of(decision: Decision) -> str:
+    """Return a Markdown block quote about one switch."""
+    words = "Under maintenance" if decision.mode.texts is None else decision.mode.texts.banner
     part = "" if decision.switch == DEFAULT else f" ({decision.switch})"
     sentences = [f"**{words}{part}.**"]
     if decision.until is not None:
         sentences.append(f"Expected back: {in_words(decision.until)}.")
     if decision.reason:
-        sentences.append(_as_markdown(decision.reason))
+        sentences.append(_escape_markdown(decision.reason))
     return "> " + " ".join(sentences)
 
 
 _MARKUP = re.compile(r"[&<>\"'\\`*_\[\]~|^$]")
 
 
-def _as_markdown(text: str) -> str:
-    """Return text as Markdown shows it on one line, as text: neither markup nor HTML, which docs pages let through."""
+def _escape_markdown(text: str) -> str:
+    """Return text on one line with Markdown and HTML escaped, since docs pages render both."""
     return _MARKUP.sub(lambda sign: f"&#{ord(sign[0])};", in_one_line(text))
 
 
 _RETRY_AFTER: Json = {
     "Retry-After": {
-        "description": "The seconds after which to try again",
+        "description": "Seconds to wait before the next attempt",
         "required": True,
         "schema": {"type": "integer", "minimum": 0},
     }
 }
 
 _FACTS: Json = {
-    "mode": {"type": "string", "enum": ["read_only"], "description": "There while only changes are refused"},
-    "reason": {"type": "string", "description": "Why, if it is known"},
-    "until": {"type": "string", "format": "date-time", "description": "The end, if it is known"},
+    "mode": {"type": "string", "enum": PARTIAL, "description": "Present while other requests pass"},
+    "reason": {"type": "string", "description": "The reason, if known"},
+    "until": {"type": "string", "format": "date-time", "description": "The expected end, if known"},
 }
 _MODELS: dict[str, Json] = {
     JSON: {
@@ -264,13 +264,13 @@ _MODELS: dict[str, Json] = {
             "status": {"type": "integer"},
             "detail": {"type": "string"},
             **_FACTS,
-            "retry_after": {"type": "integer", "minimum": 0, "description": "As Retry-After"},
+            "retry_after": {"type": "integer", "minimum": 0, "description": "Same as Retry-After"},
         },
     },
 }
 
 
-def _free_name(model: Json, known: Mapping[str, Any]) -> str:
-    """Return the name under which a model can stand beside the app's own."""
+def _free_name_of(model: Json, known: Mapping[str, Any]) -> str:
+    """Return a schema name for a model that no other model of the app has."""
     name: str = model["title"]
     return name if known.get(name, model) == model else f"fastapi_maintenance__{name}"

@@ -15,28 +15,28 @@ from starlette.types import ASGIApp, Scope
 
 from ..model.decision import Mark
 from ..routing.apps import mounted_app, root_of
-from ..routing.compat import DISPATCHED_METHODS, OF_ONE_SEGMENT, is_included
+from ..routing.compat import DISPATCHED_METHODS, ONE_SEGMENT_CONVERTORS, is_included
 from ..routing.marks import mark_of
-from ..routing.walk import calls
+from ..routing.walk import dependency_calls_of
 
 
 class Operation(NamedTuple):
     """A path and its methods, as an app's OpenAPI schema describes them."""
 
     path: str
-    """With the names of its parameters: ``/items/{item_id}``."""
+    """The path with parameter names: ``/items/{item_id}``."""
     deep: frozenset[str]
-    """The parameters that may span several segments, or none: ``{p:path}``, and what a convertor of the app's is."""
+    """The parameters that may span any number of segments: ``{p:path}`` and those with custom convertors."""
     methods: frozenset[str]
     mark: Mark | None
     dependencies: tuple[Any, ...]
-    """What is called for them, at any depth."""
+    """The callables of its dependencies, at any depth."""
 
 
 def operations_of(app: FastAPI) -> Iterator[Operation]:
-    """Yield what an app's OpenAPI schema describes, in the router's order.
+    """Yield the operations that an app's OpenAPI schema describes, in the router's order.
 
-    FastAPI builds included routers for it, as it does for the schema; so this is for when somebody asks for that.
+    This makes FastAPI build included routers, as reading the schema does.
     """
     for route in app.router.routes:
         of_router = is_included(route)
@@ -46,41 +46,43 @@ def operations_of(app: FastAPI) -> Iterator[Operation]:
                 yield Operation(
                     described.path_format,
                     frozenset(
-                        name for name, one in described.param_convertors.items() if type(one) not in OF_ONE_SEGMENT
+                        name
+                        for name, one in described.param_convertors.items()
+                        if type(one) not in ONE_SEGMENT_CONVERTORS
                     ),
                     frozenset(described.methods),
                     mark_of(described.endpoint) or mark_of(app),
-                    tuple(calls(described.dependant)),
+                    tuple(dependency_calls_of(described.dependant)),
                 )
 
 
 class Declared(NamedTuple):
-    """A route as it was declared, and a request that would come to it if no other route were before it."""
+    """A route as declared, with an example request that reaches it unless another route precedes it."""
 
     path: str
-    """With the names of its parameters, and with the path of what it is mounted in: ``/shop/items/{item_id}``."""
+    """The path with parameter names and mount prefixes: ``/shop/items/{item_id}``."""
     methods: tuple[str, ...] | None
-    """Of HTTP, in order, ``*`` where the route has no say in it; ``None`` for a websocket."""
+    """The HTTP methods, sorted; ``*`` if the route accepts any; ``None`` for a WebSocket."""
     example: Scope | None
-    """The request, without its method; ``None`` where no path could be made up that fits."""
+    """The scope of the request, without a method; ``None`` if no example path fits."""
     endpoint: Any
     apps: tuple[Starlette, ...]
     """The apps on the way to it, outermost first."""
 
 
 def declared_in(app: ASGIApp) -> Iterator[Declared]:
-    """Yield the routes that an app leads to, in the routers' order, those of mounted apps included.
+    """Yield the routes that an app leads to, in the routers' order, including those of mounted apps.
 
-    Frontends are left out: they take what no route does. As for ``operations_of``, included routers are built for it.
+    Frontends are left out: they handle only requests that match no route. This makes FastAPI build included routers.
     """
     scope: Scope = {"path": "", "root_path": "", "headers": [], "query_string": b"", "client": None, "scheme": "http"}
-    return _declared(app, "", scope, ())
+    return _walk_declared(app, "", scope, ())
 
 
-def _declared(app: Any, prefix: str, scope: Scope | None, apps: tuple[Starlette, ...]) -> Iterator[Declared]:
+def _walk_declared(app: Any, prefix: str, scope: Scope | None, apps: tuple[Starlette, ...]) -> Iterator[Declared]:
     root = root_of(app)
     if root is None:
-        yield Declared(f"{prefix}/*", ("*",), _with_path(scope, "/-"), app, apps)
+        yield Declared(f"{prefix}/*", ("*",), _append_path(scope, "/-"), app, apps)
         return
     if isinstance(root, Starlette):
         apps = (*apps, root)
@@ -90,31 +92,31 @@ def _declared(app: Any, prefix: str, scope: Scope | None, apps: tuple[Starlette,
         for one in route.effective_route_contexts() if of_router else (route,):  # type: ignore[attr-defined]
             described = getattr(one, "starlette_route", None) or one
             if isinstance(described, Host):
-                host = _example(described.host_format, described.param_convertors)
+                host = _example_path_of(described.host_format, described.param_convertors)
                 inner: Scope | None = None
                 if scope is not None and host is not None:
                     inner = {**scope, "headers": [(b"host", host.encode())]}
-                yield from _declared(mounted_app(described), f"{described.host}{prefix}", inner, apps)
+                yield from _walk_declared(mounted_app(described), f"{described.host}{prefix}", inner, apps)
             elif isinstance(described, Mount):
-                path = _example(described.path_format.removesuffix("/{path}"), described.param_convertors)
-                inner = _with_path(scope, path)
-                yield from _declared(mounted_app(described), prefix + described.path, inner, apps)
+                path = _example_path_of(described.path_format.removesuffix("/{path}"), described.param_convertors)
+                inner = _append_path(scope, path)
+                yield from _walk_declared(mounted_app(described), prefix + described.path, inner, apps)
             elif hasattr(described, "path_format"):
-                path = _example(described.path_format, described.param_convertors)
+                path = _example_path_of(described.path_format, described.param_convertors)
                 original = getattr(one, "original_route", described)
                 yield Declared(
                     prefix + described.path_format,
-                    None if isinstance(original, WebSocketRoute) else _methods(described),
-                    _with_path(scope, path),
+                    None if isinstance(original, WebSocketRoute) else _methods_of(described),
+                    _append_path(scope, path),
                     described.endpoint,
                     apps,
                 )
-            else:  # a user's own kind, whose `matches` alone knows
+            else:  # a user's own kind, whose `matches` alone determines the path
                 yield Declared(f"{prefix}/<{type(described).__name__}>", ("*",), None, described, apps)
 
 
-def _methods(route: Any) -> tuple[str, ...]:
-    """Return a route's methods; HEAD goes with GET, and need not be told."""
+def _methods_of(route: Any) -> tuple[str, ...]:
+    """Return a route's methods, without HEAD if GET is among them."""
     endpoint = route.endpoint
     if route.methods is None and isinstance(endpoint, type) and issubclass(endpoint, HTTPEndpoint):
         return tuple(sorted(method for method in DISPATCHED_METHODS if hasattr(endpoint, method.lower())))
@@ -122,16 +124,16 @@ def _methods(route: Any) -> tuple[str, ...]:
     return tuple(method for method in methods if method != "HEAD" or "GET" not in methods)
 
 
-def _with_path(scope: Scope | None, path: str | None) -> Scope | None:
+def _append_path(scope: Scope | None, path: str | None) -> Scope | None:
     return None if scope is None or path is None else {**scope, "path": scope["path"] + path}
 
 
 _VALUES = ("1", "a", "00000000-0000-0000-0000-000000000000", "2000-01-01")
-"""What a parameter may be: the first that fits."""
+"""Example values for a parameter; the first that fits is used."""
 
 
-def _example(template: str, convertors: Mapping[str, Any]) -> str | None:
-    """Return a path that fits a template, or ``None`` if none could be made up."""
+def _example_path_of(template: str, convertors: Mapping[str, Any]) -> str | None:
+    """Return an example path for a template, or ``None`` if no example value fits."""
     for name, convertor in convertors.items():
         if f"{{{name}}}" in template:
             value = next((value for value in _VALUES if re.fullmatch(convertor.regex, value)), None)

@@ -1,1 +1,1 @@
-"""What maintenance is: pure, without I/O and without a clock."""
+"""The state of maintenance and its rules: pure functions, without I/O and without a clock."""

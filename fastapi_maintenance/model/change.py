@@ -1,4 +1,4 @@
-"""Changes of a state, and how they are applied: once, for all stores."""
+"""Changes of a state, and how they are applied, for all stores."""
 
 from __future__ import annotations
 
@@ -9,59 +9,59 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from ..exceptions import HoldLost, InvalidConfiguration, SwitchIsHeld, UnknownWindow, VersionConflict
-from .limits import MAX_BYTES, MAX_HOLDS, MAX_OWNER, MAX_VERSION, ROOM_FOR_HOLD, ROOM_FOR_MODE, too_large
+from .limits import MAX_BYTES, MAX_HOLDS, MAX_OWNER, MAX_VERSION, ROOM_FOR_HOLD, ROOM_FOR_MODE, size_error
 from .modes import MaintenanceMode
 from .state import Hold, MaintenanceState, RecentChange
 from .text import check_text, in_one_line
 from .windows.window import MAX_WINDOWS, Window
 
 _MOST_RECENT_CHANGES = 32
-"""How many changes a document remembers, so that none is made twice."""
+"""How many changes a document remembers, so that no retry applies a change twice."""
 _EXPIRED_HOLDS_KEPT_FOR = timedelta(hours=1)
-"""So long a hold that has expired stays in the document: code that comes back from a long sleep finds it expired, and
-not broken by an operator."""
+"""How long an expired hold stays in the document: code that resumes after a long sleep sees that its hold expired,
+and was not broken by an operator."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """A write, carried out at the store as a whole or not at all: fields to set, holds and windows to put and drop."""
+    """An atomic write to the store: fields to set, holds and windows to put and drop."""
 
     fields: Mapping[str, Any] = field(default_factory=dict)
     put_holds: Mapping[str, Hold] = field(default_factory=dict)
     ttl: timedelta | None = None
-    """For how long the put holds live from now, by the store's clock; ``None``: as they say themselves."""
+    """How long the put holds live from now, by the store's clock; ``None``: keep their own ``expires_at``."""
     drop_holds: frozenset[str] = frozenset()
     break_holds: bool = False
     """Drop all holds."""
     put_windows: Mapping[str, Window] = field(default_factory=dict)
     drop_windows: frozenset[str] = frozenset()
     ends_windows_at: datetime | None = None
-    """End the occurrences that go on then, by the clock of who asks: windows are judged by that, not by a store's."""
+    """End the occurrences that are active at this time, by the caller's clock: windows never use a store's clock."""
     expected_version: int | None = None
     """Refuse unless the state is at this version."""
     required_holds: frozenset[str] = frozenset()
-    """Refuse unless these holds are there; a renewal also where one of them has expired."""
+    """Refuse unless these holds exist; a renewal is also refused if one of them has expired."""
     required_windows: frozenset[str] = frozenset()
-    """Refuse unless these windows are there."""
+    """Refuse unless these windows exist."""
     refuse_while_held: bool = False
     """Refuse while an on-hold is alive."""
     is_renewal: bool = False
-    """Only prolongs holds: neither the next version nor news."""
+    """Only extends holds: no new version, and no event."""
     forgets: bool = False
-    """Forget the switch: whatever the document has, it is off and says nothing more."""
+    """Forget the switch: reset the document to "off", without holds, windows and reason."""
     by: str | None = None
-    """Who makes it, for people."""
+    """Who makes the change, for people."""
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    """Makes a retry harmless: a store makes the change with one id once."""
+    """Makes a retry harmless: a store applies each id once."""
 
     def __post_init__(self) -> None:
-        """Keep the name of who makes it short: it is for people."""
+        """Shorten ``by``, which is for people only."""
         if self.by is not None:
             check_text(self.by, "by")
             object.__setattr__(self, "by", self.by[:MAX_OWNER])
 
     def check(self, state: MaintenanceState, now: datetime) -> None:
-        """Raise the ``ChangeRejected`` that says so where what the change requires isn't so."""
+        """Raise the ``ChangeRejected`` for the first requirement that the state does not meet."""
         if self.expected_version is not None and self.expected_version != state.version:
             raise VersionConflict(self.expected_version, state.version)
         lost = self.required_holds - state.holds.keys()
@@ -80,18 +80,18 @@ class Change:
                 raise SwitchIsHeld(owners)
 
     def holds_after(self, holds: Mapping[str, Hold], now: datetime) -> dict[str, Hold]:
-        """Return the holds that follow ``holds``, which are those that have not expired."""
+        """Return ``holds``, none of which has expired, after this change."""
         kept = {} if self.break_holds else {id_: hold for id_, hold in holds.items() if id_ not in self.drop_holds}
         expiry = {} if self.ttl is None else {"expires_at": now + self.ttl}
-        put = {id_: _put_over(kept.get(id_), hold, **expiry) for id_, hold in self.put_holds.items()}
+        put = {id_: _replace(kept.get(id_), hold, **expiry) for id_, hold in self.put_holds.items()}
         return {**kept, **put}
 
     def applied_to(self, state: MaintenanceState, now: datetime) -> MaintenanceState:
-        """Return the state that follows ``state``.
+        """Return ``state`` after this change.
 
         Raises:
-            VersionConflict, HoldLost, UnknownWindow, SwitchIsHeld: A requirement of the change isn't met.
-            InvalidConfiguration: It has too many windows or holds.
+            VersionConflict, HoldLost, UnknownWindow, SwitchIsHeld: The state does not meet a requirement.
+            InvalidConfiguration: The state would have too many windows or holds.
         """
         self.check(state, now)
         after = self.after(state, now)
@@ -99,7 +99,7 @@ class Change:
         return after
 
     def check_room(self, before: MaintenanceState, after: MaintenanceState) -> None:
-        """Raise ``InvalidConfiguration`` where more windows or holds would leave too little room for a mode."""
+        """Raise ``InvalidConfiguration`` if new windows or holds leave too little room for a mode."""
         more_windows = bool(after.windows.keys() - before.windows.keys())
         if more_windows and len(after.windows) + len(after.unreadable_windows) > MAX_WINDOWS:
             raise InvalidConfiguration(
@@ -113,10 +113,10 @@ class Change:
             limit = MAX_BYTES - ROOM_FOR_MODE - (ROOM_FOR_HOLD if more_windows else 0)
             size = len(after.model_copy(update=_WITHOUT_MODE).to_json())
             if size > limit:
-                raise too_large(size, limit)
+                raise size_error(size, limit)
 
     def after(self, state: MaintenanceState, now: datetime) -> MaintenanceState:
-        """Return the state that would follow ``state``, whatever the change requires."""
+        """Return ``state`` after this change, without a check of the requirements."""
         if self.forgets:
             state = MaintenanceState(epoch=state.epoch, version=state.version, recent_changes=state.recent_changes)
         holds = state.holds_at(now - _EXPIRED_HOLDS_KEPT_FOR)
@@ -138,11 +138,11 @@ class Change:
         return state.model_copy(update=update).without_unreadable(self.drop_windows)
 
     def _since(self, state: MaintenanceState, since: datetime, now: datetime) -> datetime | None:
-        """Return when the maintenance began that this change goes on with, or begins."""
+        """Return when the maintenance began that this change continues or starts."""
         if state.stored_mode_at(now) is not MaintenanceMode.OFF:
-            return state.since  # a maintenance that is corrected began when it began
-        going_on = state.timetable.all_at(since) if state.windows else ()
-        return min((occurrence.start for occurrence in going_on), default=since)
+            return state.since  # to correct a maintenance does not change when it began
+        active = state.timetable.all_at(since) if state.windows else ()
+        return min((occurrence.start for occurrence in active), default=since)
 
     @property
     def summary(self) -> str:
@@ -161,32 +161,32 @@ class Change:
     def _windows_after(self, state: MaintenanceState) -> dict[str, Window]:
         ended = {}
         if self.ends_windows_at is not None:
-            # The occurrence's own start is what is marked, so that a clock that is ahead ends nothing else.
+            # Store the start of the occurrence, not the caller's time: a clock that is ahead would end later ones too.
             ended = {active.window.id: active.start for active in state.timetable.all_at(self.ends_windows_at)}
         if not (self.put_windows or self.drop_windows or ended):
             return state.windows
         kept = {id_: window for id_, window in state.windows.items() if id_ not in self.drop_windows}
-        windows = {id_: _ended(window, ended.get(id_)) for id_, window in kept.items()}
-        return {**windows, **{id_: _put_over(windows.get(id_), window) for id_, window in self.put_windows.items()}}
+        windows = {id_: _end_occurrences(window, ended.get(id_)) for id_, window in kept.items()}
+        return {**windows, **{id_: _replace(windows.get(id_), window) for id_, window in self.put_windows.items()}}
 
 
 _WITHOUT_MODE: dict[str, Any] = {
     name: MaintenanceState.model_fields[name].get_default()
     for name in ("reason", "since", "until", "retry_after", "updated_by", "recent_changes")
 }
-"""What a state is measured without, when the room that is left for these is what matters."""
+"""Resets the fields for which ``check_room`` reserves space."""
 
 _T = TypeVar("_T", Hold, Window)
 
 
-def _put_over(former: _T | None, new: _T, **update: Any) -> _T:
-    """Return what is put in the place of ``former``, whose members that this version does not know stay."""
+def _replace(former: _T | None, new: _T, **update: Any) -> _T:
+    """Return ``new``, with the members of ``former`` that only newer versions know."""
     kept = {} if former is None else former.model_extra or {}
     return new.model_copy(update={**kept, **(new.model_extra or {}), **update}) if kept or update else new
 
 
-def _ended(window: Window, start: datetime | None) -> Window:
-    """Return a window whose occurrences up to ``start`` are over."""
+def _end_occurrences(window: Window, start: datetime | None) -> Window:
+    """Return a window with all occurrences that began up to ``start`` ended."""
     if start is None or (window.ended is not None and window.ended >= start):
         return window
     return window.model_copy(update={"ended": start})
@@ -202,11 +202,10 @@ def set_mode(
     by: str | None = None,
     **requirements: Any,
 ) -> Change:
-    """Return the change that stores ``mode``; reason, end and retry_after belong to it and replace the former ones.
+    """Return the change that stores ``mode`` and replaces reason, end and retry_after.
 
-    A maintenance that goes on already keeps its ``since``. To store "off" also ends the occurrences of windows that go
-    on: who opens a service wants it open. ``requirements`` are the other members of ``Change``, such as
-    ``expected_version``.
+    A maintenance that is already active keeps its ``since``. Mode "off" also ends the active occurrences of windows,
+    so that the service opens. ``requirements`` are other members of ``Change``, such as ``expected_version``.
     """
     since = None if mode is MaintenanceMode.OFF else now
     fields = {"mode": mode, "reason": reason, "since": since, "until": until, "retry_after": retry_after}

@@ -8,19 +8,16 @@ from enum import StrEnum
 
 from .modes import MaintenanceMode
 
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-"""Methods that only read (RFC 9110, section 9.2.1)."""
-
 
 class Mark(StrEnum):
-    """What ``@force_maintenance_mode_on/off`` put on an endpoint."""
+    """The mark that ``@force_maintenance_mode_on/off`` put on an endpoint."""
 
     ON = "on"
     OFF = "off"
 
 
 class Rule(StrEnum):
-    """The rule that decided, in the order in which they are asked."""
+    """The rule that decided; the rules are in order of precedence."""
 
     NOTHING_RUNS = "nothing_runs"
     FORCED_ON = "forced_on"
@@ -31,14 +28,14 @@ class Rule(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of one request."""
+    """The facts about one request."""
 
     runs: bool
-    """Whether application code would run: not for 404, 405 and slash redirects."""
+    """Whether application code would run: false for 404, 405 and slash redirects."""
     mark: Mark | None
-    """The innermost mark on the way to what would run."""
+    """The innermost mark on the way to the code that would run."""
     method: str | None
-    """The HTTP method, ``None`` for a websocket handshake."""
+    """The HTTP method; ``None`` for a websocket handshake."""
     exemption: str | None = None
     """Why the request is exempt, if it is."""
 
@@ -51,13 +48,13 @@ class Decision:
     rule: Rule
     switch: str
     mode: MaintenanceMode
-    """The mode that counted."""
+    """The effective mode."""
     reason: str | None = None
-    """What the operator said about the maintenance."""
+    """The operator's reason for the maintenance."""
     until: datetime | None = None
     """When the maintenance is known to end."""
     exemption: str | None = None
     retry_after: int | None = None
-    """After how many seconds the client is told to come back; a ``response_handler`` always sees it."""
+    """``Retry-After`` of the answer, in seconds; always set for a ``response_handler``."""
     stated_retry_after: int | None = None
-    """What the operator said of that; it counts while the end isn't known."""
+    """The operator's ``retry_after`` in seconds; it applies while the end is unknown."""

@@ -1,33 +1,91 @@
-"""The modes: how strong each is, what it is called, and how it is written."""
+"""The maintenance modes: their order, names and texts, and the requests that each blocks.
+
+Nothing else compares or ranks modes.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from enum import StrEnum
+from typing import Literal, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
 from ..exceptions import InvalidConfiguration
 
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+"""RFC 9110, section 9.2.1."""
+
+ModeName = Literal["off", "read_only", "on"]
+PlannedModeName = Literal["read_only", "on"]
+"""The mode of a window."""
+
 
 class MaintenanceMode(StrEnum):
-    """What a switch does to requests."""
+    """The effect of a switch on requests; the later one of two is the stronger one."""
 
     OFF = "off"
-    ON = "on"
     READ_ONLY = "read_only"
-    """The safe methods of RFC 9110 pass, the others are answered with 503."""
+    """The safe methods of RFC 9110 pass; all others are answered with 503."""
+    ON = "on"
+
+    @property
+    def strength(self) -> int:
+        """0 for "off"; a mode that blocks more has a higher number."""
+        return _STRENGTH[self]
+
+    @property
+    def label(self) -> str:
+        """The mode in capitals, for operators."""
+        return self.value.upper().replace("_", "-")
+
+    @property
+    def texts(self) -> PartialTexts | None:
+        """The texts for refused clients, for a mode that blocks a part of the requests only."""
+        return _TEXTS.get(self)
+
+    def blocks(self, method: str | None) -> bool:
+        """Return whether requests of a method are blocked; a websocket handshake has none, and is not safe."""
+        return _BLOCKS[self](method)
 
 
-STRENGTH = {MaintenanceMode.OFF: 0, MaintenanceMode.READ_ONLY: 1, MaintenanceMode.ON: 2}
-RANKED = (MaintenanceMode.OFF, MaintenanceMode.READ_ONLY, MaintenanceMode.ON)
-"""The modes by their rank in a timetable."""
+class PartialTexts(NamedTuple):
+    """What refused clients read while other requests pass."""
+
+    title: str
+    detail: str
+    note: str
+    """Which requests pass."""
+    banner: str
+    """For the docs page."""
+
+
+_STRENGTH = {mode: strength for strength, mode in enumerate(MaintenanceMode)}
+_BLOCKS: dict[MaintenanceMode, Callable[[str | None], bool]] = {
+    MaintenanceMode.OFF: lambda method: False,
+    MaintenanceMode.READ_ONLY: lambda method: method not in SAFE_METHODS,
+    MaintenanceMode.ON: lambda method: True,
+}
+_TEXTS = {
+    MaintenanceMode.READ_ONLY: PartialTexts(
+        title="Read-only for now",
+        detail="Service temporarily read-only due to maintenance",
+        note="Reading works, changing does not.",
+        banner="Read-only for maintenance",
+    )
+}
+
+
+def strongest(modes: Iterable[MaintenanceMode]) -> MaintenanceMode:
+    """Return the mode that blocks most; "off" if there is none."""
+    return max(modes, key=_STRENGTH.__getitem__, default=MaintenanceMode.OFF)
 
 
 def as_mode(value: bool | str) -> MaintenanceMode:
-    """Return the mode that a caller means by a bool, a mode or a mode's name.
+    """Return the mode for a bool, a mode or a mode's name.
 
     Raises:
-        InvalidConfiguration: It is none of these.
+        InvalidConfiguration: The value is none of these.
     """
     if isinstance(value, bool):
         return MaintenanceMode.ON if value else MaintenanceMode.OFF
@@ -35,23 +93,25 @@ def as_mode(value: bool | str) -> MaintenanceMode:
         return MaintenanceMode(value)
     except ValueError:
         modes = ", ".join(repr(mode.value) for mode in MaintenanceMode)
-        raise InvalidConfiguration(f"maintenance mode {value!r}: accepted are True, False, {modes}") from None
+        raise InvalidConfiguration(f"maintenance mode must be True, False or one of {modes}, got {value!r}") from None
 
 
 _BOOL = TypeAdapter(bool)
+PARTIAL = [mode.value for mode in _TEXTS]
+"""The modes under which a part of the requests passes."""
 
 
 def parse_mode(text: str) -> MaintenanceMode:
-    """Return the mode that a human or a variable wrote: a boolean as pydantic reads it, or ``read_only``.
+    """Return the mode for a text: a boolean as pydantic reads it, or a mode such as ``read_only``.
 
     Raises:
-        ValueError: Naming what is accepted.
+        ValueError: The text is neither; the message lists the accepted values.
     """
     word = text.strip().lower().replace("-", "_")
-    if word == MaintenanceMode.READ_ONLY:
-        return MaintenanceMode.READ_ONLY
+    if word in PARTIAL:
+        return MaintenanceMode(word)
     try:
         return MaintenanceMode.ON if _BOOL.validate_python(word) else MaintenanceMode.OFF
     except ValidationError:
-        msg = f"{text!r} is no maintenance mode: accepted are 1/on/true/yes, 0/off/false/no, and read_only"
+        msg = f"maintenance mode must be 1/on/true/yes, 0/off/false/no or {', '.join(PARTIAL)}, got {text!r}"
         raise ValueError(msg) from None

@@ -1,4 +1,4 @@
-"""Moments and zones, checked and written the same way everywhere."""
+"""Times and time zones: checks and conversions."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, ValidationInfo
 
 UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-"""When the clocks of stores begin; a state's ``epoch`` is something else."""
+"""The origin of the stores' clocks; unrelated to a state's ``epoch``."""
 
 
 def to_milliseconds(moment: datetime) -> int:
-    """Return the whole milliseconds since 1970, as stores tell times."""
+    """Return the whole milliseconds since 1970, the unit of the stores' clocks."""
     return (moment - UNIX_EPOCH) // timedelta(milliseconds=1)
 
 
 def from_milliseconds(value: object) -> object:
-    if type(value) is not int:  # bool is an int, and no time
+    """Return the time for milliseconds since 1970; return any other value unchanged, for pydantic to check."""
+    if type(value) is not int:  # excludes bool, a subclass of int
         return value
     try:
         return UNIX_EPOCH + timedelta(milliseconds=value)
     except OverflowError:
-        msg = f"{value} ms since 1970 is no time"
+        msg = f"milliseconds since 1970 must be in the years 1 to 9999, got {value}"
         raise ValueError(msg) from None
 
 
 def check_aware(moment: object, name: str) -> None:
-    """Raise ``ValueError``, with the way out, unless it is a time with a time zone."""
+    """Raise ``ValueError``, with a hint for the fix, unless ``moment`` is an aware datetime."""
     if not isinstance(moment, datetime):
-        raise ValueError(f"{name}={moment!r}: an aware datetime is needed")  # noqa: TRY004 - one error for all of it
+        raise ValueError(f"{name} must be an aware datetime, got {moment!r}")  # noqa: TRY004 - one error type
     if moment.utcoffset() is None:
         example = f"datetime({moment.year}, {moment.month}, {moment.day}, {moment.hour}, {moment.minute}"
         raise ValueError(
@@ -39,7 +40,7 @@ def check_aware(moment: object, name: str) -> None:
         )
 
 
-def _in_utc(moment: datetime, info: ValidationInfo) -> datetime:
+def _to_utc(moment: datetime, info: ValidationInfo) -> datetime:
     check_aware(moment, info.field_name or "the time")
     try:
         return moment.astimezone(UTC)
@@ -47,24 +48,24 @@ def _in_utc(moment: datetime, info: ValidationInfo) -> datetime:
         raise ValueError(f"{info.field_name} {moment} is outside of the years 1 to 9999") from None
 
 
-# A validator that runs before would take the strictness of JSON away: there a time is a string.
-Moment = Annotated[datetime, AfterValidator(_in_utc)]
-"""An aware time, kept in UTC."""
+# A validator that runs before pydantic's would disable strict mode for JSON, where a time is a string.
+Moment = Annotated[datetime, AfterValidator(_to_utc)]
+"""An aware time, converted to UTC."""
 
 
 class UnknownZone(ValueError):
-    """This host knows no such time zone."""
+    """This host does not have the time zone."""
 
 
 def zone_named(name: str) -> ZoneInfo:
-    """Return the IANA time zone of that name.
+    """Return the IANA time zone with this name.
 
     Raises:
-        UnknownZone: This host knows none, with what may help.
+        UnknownZone: This host does not have it; the message has a hint.
     """
     try:
         return ZoneInfo(name)
-    except (LookupError, OSError, ValueError):  # a path, a directory of zones, a name of no known zone
+    except (LookupError, OSError, ValueError):  # a path, a directory of zones, an unknown name
         raise UnknownZone(
             f"unknown time zone {name!r}: give an IANA name such as 'Europe/Berlin' or 'UTC' "
             "(where the host has no time zones: pip install tzdata)"

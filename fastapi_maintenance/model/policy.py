@@ -1,6 +1,6 @@
-"""The decision: facts about a request, and the rules that answer it.
+"""The decision whether a request may pass, by rules in order of precedence.
 
-Everything here is a pure function of its arguments; middleware and guard ask the same one.
+Pure functions; middleware and guard call the same one.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from .decision import SAFE_METHODS, Decision, Facts, Mark, Rule
+from .decision import Decision, Facts, Mark, Rule
 from .modes import MaintenanceMode
 from .state import MaintenanceState
 
 Opinion = tuple[bool, Rule]
-"""Whether to block, and by which rule."""
+"""Whether to block, and the rule that says so."""
 
 
 def _nothing_runs(facts: Facts, _: MaintenanceMode) -> Opinion | None:
@@ -31,9 +31,7 @@ def _exempt(facts: Facts, _: MaintenanceMode) -> Opinion | None:
 
 
 def _mode(facts: Facts, mode: MaintenanceMode) -> Opinion | None:
-    # A websocket handshake opens a channel in both directions: no method, not safe.
-    blocked = mode is MaintenanceMode.ON or (mode is MaintenanceMode.READ_ONLY and facts.method not in SAFE_METHODS)
-    return blocked, Rule.MODE
+    return mode.blocks(facts.method), Rule.MODE
 
 
 PRECEDENCE: tuple[Callable[[Facts, MaintenanceMode], Opinion | None], ...] = (
@@ -52,15 +50,15 @@ def decide(
     switch: str = "default",
     instead: bool | None = None,
 ) -> Decision:
-    """Say whether one request may pass: the first rule with an opinion wins.
+    """Return whether one request may pass: the first rule with an opinion wins.
 
-    ``instead`` is the app's ``enable_maintenance``: it stands above the stored mode and below the holds.
+    ``instead`` is the app's ``enable_maintenance``: it overrides the stored mode, and holds override it.
     """
     mode = state.mode_at(now, instead=instead)
     blocked, rule = next(opinion for rule in PRECEDENCE if (opinion := rule(facts, mode)) is not None)
     if not blocked:
         return Decision(False, rule, switch, mode, exemption=facts.exemption)
-    if rule is Rule.FORCED_ON:  # whatever the switch says, so its reason and end are not the endpoint's
+    if rule is Rule.FORCED_ON:  # independent of the switch, so its reason and end do not apply
         return Decision(True, rule, switch, mode)
     reason, until, retry_after = state.explanation_at(now, instead=instead)
     return Decision(True, rule, switch, mode, reason, until, stated_retry_after=retry_after)

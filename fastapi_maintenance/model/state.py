@@ -1,6 +1,6 @@
-"""The state of one switch, and how a change makes the next state of it.
+"""The state of one switch: its document, and its meaning at a time.
 
-Everything here is a pure function of its arguments.
+All functions are pure, ``now`` included.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from pydantic import (
 from pydantic_core import from_json, to_json
 
 from ..exceptions import CorruptState
-from .limits import MAX_BYTES, MAX_RETRY_AFTER, MAX_VERSION, checked_size
-from .modes import RANKED, STRENGTH, MaintenanceMode
+from .limits import MAX_BYTES, MAX_RETRY_AFTER, MAX_VERSION, check_size
+from .modes import MaintenanceMode
 from .moments import UNIX_EPOCH, from_milliseconds, to_milliseconds
 from .text import in_one_line
 from .windows.timetable import Occurrence, Outlook, Step, Timetable
@@ -35,12 +35,11 @@ from .windows.window import MAX_WINDOWS, Window
 
 _LONGEST_PROBLEM = 300
 
+_TIMETABLE = "_cached_timetable"
+"""The key of the cached timetable in a state's ``__dict__``: not a field, so neither compared nor stored."""
 
-_TIMETABLE = "_known_timetable"
-"""Where a state keeps what it has worked out of its windows: beside the fields, so neither compared nor stored."""
 
-
-def _in_utc(moment: datetime) -> datetime:
+def _to_utc(moment: datetime) -> datetime:
     try:
         return moment.astimezone(UTC)
     except OverflowError:
@@ -48,8 +47,8 @@ def _in_utc(moment: datetime) -> datetime:
         raise ValueError(msg) from None
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
-"""A time in Python's own UTC. Pydantic's timezone crashes a process that frees it at its end (pydantic-core 2.50)."""
+Moment = Annotated[AwareDatetime, AfterValidator(_to_utc)]
+"""A time in Python's own UTC: pydantic's time zone can crash a process when it exits (pydantic-core 2.50)."""
 
 
 Milliseconds = Annotated[
@@ -57,27 +56,27 @@ Milliseconds = Annotated[
     BeforeValidator(from_milliseconds),
     PlainSerializer(to_milliseconds, return_type=int, when_used="json"),
 ]
-"""A time that stores compare with their own clock: in JSON the milliseconds since 1970."""
+"""A time by the clock of the store: in JSON, milliseconds since 1970."""
 
 
 class Hold(BaseModel):
-    """A temporary override by running code: for as long as it lives, the switch is held on or off."""
+    """A temporary override by running code: it holds the switch on or off until it expires or is released."""
 
     # Members that only newer versions know are kept.
     model_config = ConfigDict(frozen=True, extra="allow")
 
     kind: Literal["on", "off"]
     owner: str = ""
-    """Whose it is, for people: host, process, function."""
+    """Who holds the switch, for people: host, process, function."""
     reason: str | None = None
     expires_at: Milliseconds | None = None
-    """When it is gone unless it was renewed; ``None``: not by itself."""
+    """When it expires unless it is renewed; ``None``: never."""
     masks: frozenset[str] = frozenset()
-    """Ids of the on-holds that an off-hold opens: those that enclose it in its own execution context."""
+    """Ids of the on-holds that an off-hold overrides: the enclosing blocks in its execution context."""
 
 
 class RecentChange(BaseModel):
-    """A change that the document remembers."""
+    """A change that the document remembers, for retries and for people."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -85,33 +84,33 @@ class RecentChange(BaseModel):
     by: str | None = None
     at: Moment | None = None
     what: str = ""
-    """For people."""
+    """A summary for people."""
 
 
 class UnreadableWindow(NamedTuple):
-    """A stored window that can't be understood here: it is kept, and does not apply."""
+    """A stored window that is invalid in this process: it is kept, but does not apply."""
 
     stored: Any
     problem: str
 
 
 class Explanation(NamedTuple):
-    """What clients are told of a maintenance."""
+    """The details of a maintenance for clients."""
 
     reason: str | None = None
     until: datetime | None = None
-    """When it is known to end."""
+    """When it ends, if that is known."""
     retry_after: int | None = None
-    """After how many seconds to come back while the end isn't known; ``None``: the app's answer says it."""
+    """Seconds for ``Retry-After`` while the end is unknown; ``None``: use the value of the app's answer."""
 
 
-_NOTHING_PLANNED = Outlook([Step(UNIX_EPOCH, 0)], None)
+_NOTHING_PLANNED = Outlook([Step(UNIX_EPOCH, MaintenanceMode.OFF)], None)
 
 
 class MaintenanceState(BaseModel):
-    """What is known of one switch: immutable, a change makes a new one with the next ``version``.
+    """The state of one switch. It is immutable: a change makes a new state with the next ``version``.
 
-    ``mode`` is the stored mode, what an operator set; ``mode_at(now)`` is what counts.
+    ``mode`` is the stored mode, as an operator set it; ``mode_at(now)`` is the effective mode.
     """
 
     # Members that only newer versions know are kept.
@@ -119,32 +118,32 @@ class MaintenanceState(BaseModel):
 
     schema_: Literal[1] = Field(default=1, validation_alias="schema", serialization_alias="schema")
     epoch: str = ""
-    """The life of the document: another one means that the store was emptied in between."""
+    """Identifies the life of the document: another epoch means that the store was emptied in between."""
     version: int = Field(default=0, ge=0, le=MAX_VERSION)
-    """Grows with each change within an epoch."""
+    """Increases with each change within an epoch."""
     mode: MaintenanceMode = MaintenanceMode.OFF
     reason: str | None = None
     since: Moment | None = None
-    """When the maintenance began that ``mode`` makes: to store a mode again, or another one that blocks, keeps it."""
+    """When the stored maintenance began; to store another blocking mode keeps it."""
     until: Moment | None = None
     retry_after: int | None = Field(default=None, ge=0, le=MAX_RETRY_AFTER)
-    """After how many seconds clients are told to come back while the end isn't known."""
+    """Seconds for ``Retry-After`` while the end is unknown."""
     holds: dict[str, Hold] = Field(default_factory=dict)
     windows: dict[str, Window] = Field(default_factory=dict, max_length=MAX_WINDOWS)
     """The planned periods of maintenance, by their ids."""
     updated_by: str | None = None
     updated_at: Moment | None = None
     recent_changes: tuple[RecentChange, ...] = ()
-    """The last changes, renewals of holds apart; the last of them made this version."""
+    """The last changes without renewals of holds; the last one made this version."""
     restored: bool = False
-    """Whether this document was put back into a store that had lost it, and nobody has changed it since."""
+    """Whether this document was restored to a store that had lost it, and was not changed since."""
     forgotten: bool = False
-    """Whether the switch was forgotten, and nobody has set it since."""
+    """Whether the switch was forgotten and not set since."""
     _unreadable: dict[str, UnreadableWindow] = PrivateAttr(default_factory=dict)
 
     @field_validator("windows")
     @classmethod
-    def _by_their_ids(cls, windows: dict[str, Window]) -> dict[str, Window]:
+    def _check_ids(cls, windows: dict[str, Window]) -> dict[str, Window]:
         for id_, window in windows.items():
             if id_ != window.id:
                 msg = f"window {window.id!r} is stored as {id_!r}"
@@ -153,21 +152,21 @@ class MaintenanceState(BaseModel):
 
     @property
     def unreadable_windows(self) -> Mapping[str, UnreadableWindow]:
-        """The stored windows that can't be understood here, by their ids."""
+        """The stored windows that are invalid in this process, by their ids."""
         return self._unreadable
 
     @property
     def timetable(self) -> Timetable:
-        """The windows, made ready to be asked."""
-        made: tuple[dict[str, Window], Timetable] | None = self.__dict__.get(_TIMETABLE)
-        if made is None or made[0] is not self.windows:  # a copy takes along what was made of the former windows
-            made = self.__dict__[_TIMETABLE] = self.windows, Timetable(self.windows.values())
-        return made[1]
+        """The timetable of the windows, cached."""
+        cached: tuple[dict[str, Window], Timetable] | None = self.__dict__.get(_TIMETABLE)
+        if cached is None or cached[0] is not self.windows:  # a copy inherits the cache of its former windows
+            cached = self.__dict__[_TIMETABLE] = self.windows, Timetable(self.windows.values())
+        return cached[1]
 
     def prepare(self, now: datetime, former: MaintenanceState | None = None) -> None:
-        """Work out what the windows say at ``now``: the first time it takes longer, and no request should wait.
+        """Fill the cache for ``now``, so that no request has to wait for it.
 
-        What ``former`` has worked out is taken over if it has the same windows.
+        A ``former`` state with the same windows shares its timetable.
         """
         if not self.windows:
             return
@@ -176,23 +175,24 @@ class MaintenanceState(BaseModel):
         self.timetable.at(now)
 
     def mode_at(self, now: datetime, *, instead: bool | None = None) -> MaintenanceMode:
-        """Return the mode that counts at ``now``.
+        """Return the effective mode at ``now``.
 
-        An on-hold that no off-hold masks wins; then any off-hold opens; then the stored mode until its end, or a
-        window, whichever blocks more. ``instead`` (an app's ``enable_maintenance``) stands in for these two.
+        An on-hold that no off-hold masks wins; otherwise any off-hold opens; otherwise the stored mode, until its end,
+        or an active window applies, whichever blocks more. ``instead`` (an app's ``enable_maintenance``) overrides the
+        last two.
         """
-        planned = RANKED[self.timetable.at(now).rank] if self.windows and instead is None else MaintenanceMode.OFF
+        planned = self.timetable.at(now).mode if self.windows and instead is None else MaintenanceMode.OFF
         return self._mode_at(now, planned, instead)
 
     def _mode_at(self, now: datetime, planned: MaintenanceMode, instead: bool | None = None) -> MaintenanceMode:
-        """Return the mode that counts at ``now``, when windows make ``planned``."""
+        """Return the effective mode at ``now``, where ``planned`` is the mode of the windows."""
         if self.holds:
-            # Where no on-hold closes, there is an off-hold: alone, or masking the others.
-            return MaintenanceMode.ON if _closing(self.holds) else MaintenanceMode.OFF
+            # Without an unmasked on-hold there is an off-hold: alone, or one that masks the others.
+            return MaintenanceMode.ON if _unmasked_on_holds(self.holds) else MaintenanceMode.OFF
         if instead is not None:
             return MaintenanceMode.ON if instead else MaintenanceMode.OFF
         mode = self.stored_mode_at(now)
-        return planned if STRENGTH[planned] > STRENGTH[mode] else mode
+        return planned if planned.strength > mode.strength else mode
 
     def stored_mode_at(self, now: datetime) -> MaintenanceMode:
         """Return the stored mode, which is off after its end."""
@@ -205,28 +205,28 @@ class MaintenanceState(BaseModel):
     def without_expired_holds(self, now: datetime) -> Self:
         """Return the state without the holds that have expired at ``now``, by the store's clock.
 
-        A store's state is read so. From then on its holds apply until another reading says that they are gone: this
-        host's clock says nothing of a hold that is being renewed while this process stands still.
+        Every reading of a store applies this. Then the holds apply until another reading, whatever this host's clock
+        says: the holder may renew them while this process is suspended.
         """
         living = self.holds_at(now) if self.holds else self.holds
         return self if len(living) == len(self.holds) else self.model_copy(update={"holds": living})
 
     def remembers(self, change_id: str) -> bool:
-        """Return whether a change is one of the last that were made."""
+        """Return whether a change is among the recent changes."""
         return any(change.id == change_id for change in self.recent_changes)
 
     def remembers_all_since(self, base: MaintenanceState) -> bool:
-        """Return whether every change that was made since ``base`` is still remembered."""
+        """Return whether the recent changes include all changes since ``base``."""
         is_same = self.epoch == base.epoch or not base.epoch
         return is_same and 0 <= self.version - base.version <= len(self.recent_changes)
 
     def explanation_at(self, now: datetime, *, instead: bool | None = None) -> Explanation:
-        """Return what to tell clients at ``now``.
+        """Return the details for clients at ``now``.
 
-        It belongs to what closes: while code holds the switch on, or ``instead`` closes, the end is not known. Of a
-        stored mode and windows it is the end of all that follow each other without a gap.
+        The end is unknown while code holds the switch on or ``instead`` closes. Otherwise it is the end of the stored
+        mode and of all windows that follow without a gap.
         """
-        for hold in _closing(self.holds) if self.holds else ():
+        for hold in _unmasked_on_holds(self.holds) if self.holds else ():
             return Explanation(hold.reason or self.reason, None, self.retry_after)
         if instead is not None:
             return Explanation()
@@ -235,8 +235,8 @@ class MaintenanceState(BaseModel):
         if self.windows:
             segment = self.timetable.at(now)
             if segment.occurrence is not None:
-                planned, of_window = RANKED[segment.rank], segment.occurrence.window.reason
-                if STRENGTH[planned] > STRENGTH[mode]:
+                planned, of_window = segment.mode, segment.occurrence.window.reason
+                if planned.strength > mode.strength:
                     return Explanation(of_window, self.timetable.closed_until(now, planned))
                 reason = reason or (of_window if planned is mode else None)
             until = self._end(mode)
@@ -245,40 +245,40 @@ class MaintenanceState(BaseModel):
         return Explanation(reason, until, self.retry_after)
 
     def _end(self, mode: MaintenanceMode) -> datetime | None:
-        """Return when neither the stored mode goes on, which is ``mode``, nor a window that blocks as much."""
+        """Return when both the stored mode, ``mode``, and all windows that block at least as much have ended."""
         if self.until is None or mode is MaintenanceMode.OFF:
             return self.until
         return self.timetable.closed_until(self.until, mode)
 
     def next_change_at(self, now: datetime) -> datetime | None:
-        """Return when another mode will count, unless somebody changes the state before.
+        """Return when the effective mode changes next, unless somebody changes the state before.
 
-        ``None``: never, or that is not in sight, or nobody can say. That is so while code holds the switch: it renews
-        its holds before they expire, until it gives them back.
+        ``None``: never, too far ahead, or unknown because code holds the switch: it renews its holds until it releases
+        them.
         """
         if self.holds:
             return None
         outlook = self.timetable.outlook(now) if self.windows else _NOTHING_PLANNED
         ends = [self.until, *(step.since for step in outlook.steps)]
-        mode, rank, ahead = self.mode_at(now), outlook.steps[0].rank, deque(outlook.steps[1:])
+        mode, planned, ahead = self.mode_at(now), outlook.steps[0].mode, deque(outlook.steps[1:])
         for moment in sorted({end for end in ends if end is not None and end > now}):
             if outlook.horizon is not None and moment >= outlook.horizon:
                 break
             if ahead and ahead[0].since == moment:
-                rank = ahead.popleft().rank
-            if self._mode_at(moment, RANKED[rank]) is not mode:
+                planned = ahead.popleft().mode
+            if self._mode_at(moment, planned) is not mode:
                 return moment
         return None
 
     def same_until(self, now: datetime) -> datetime | None:
-        """Return until when mode and explanation stay what they are at ``now``; ``None``: for ever."""
+        """Return until when mode and explanation stay the same as at ``now``; ``None``: for ever."""
         ends = [self.until]
         if self.windows:
             ends.append(self.timetable.at(now).until)
         return min((end for end in ends if end is not None and end > now), default=None)
 
     def upcoming(self, now: datetime, limit: int) -> list[Occurrence]:
-        """Return the next occurrences of windows that have not begun at ``now``, at most ``limit``, in order."""
+        """Return the next occurrences of windows that begin after ``now``, at most ``limit``, in order."""
         return self.timetable.upcoming(now, limit)
 
     def windows_left(self, now: datetime) -> list[Window]:
@@ -290,35 +290,39 @@ class MaintenanceState(BaseModel):
         """Return the document as it is stored.
 
         Raises:
-            InvalidConfiguration: It is larger than a document may be.
+            InvalidConfiguration: The document is too large.
         """
         document: dict[str, Any] = {"schema": 1, "epoch": self.epoch, "version": self.version, "mode": self.mode.value}
         document |= self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         if self._unreadable:
             kept = {id_: window.stored for id_, window in self._unreadable.items()}
             document["windows"] = {**(document.get("windows") or {}), **kept}
-        return checked_size(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode())
+        return check_size(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode())
 
     @classmethod
     def from_json(cls, raw: bytes | str, *, where: str) -> Self:
         """Return the state of a stored document; ``where`` names the place in the error.
 
         Raises:
-            CorruptState: It is no document, one of another schema, or larger than one may be.
+            CorruptState: It is not a document, has another schema, or is too large.
         """
         if len(raw) > MAX_BYTES:
             raise CorruptState(where, f"more than {MAX_BYTES} bytes")
         try:
             state = cls.model_validate_json(raw, strict=True)
         except ValidationError as error:
-            state = cls._readable_part(raw, error, where)
+            state = cls._parse_readable_part(raw, error, where)
         if "schema_" not in state.model_fields_set:
-            raise CorruptState(where, "it does not say which schema it has")
+            raise CorruptState(where, "its schema is missing")
         return state
 
     @classmethod
-    def _readable_part(cls, raw: bytes | str, error: ValidationError, where: str) -> Self:
-        """Return the state of a document without the windows that can't be read, if these are the only problem."""
+    def _parse_readable_part(cls, raw: bytes | str, error: ValidationError, where: str) -> Self:
+        """Return the state of a document whose only problem is invalid windows.
+
+        Raises:
+            CorruptState: It has another problem.
+        """
         try:
             document = from_json(raw)
             windows = document["windows"].items()
@@ -341,20 +345,20 @@ class MaintenanceState(BaseModel):
         return state.with_unreadable(unreadable)
 
     def with_unreadable(self, unreadable: dict[str, UnreadableWindow]) -> Self:
-        """Return the state with these windows that can't be read."""
+        """Return the state with these unreadable windows."""
         state = self.model_copy()
-        state._unreadable = unreadable  # noqa: SLF001 - of this very class
+        state._unreadable = unreadable  # noqa: SLF001 - of the same class
         return state
 
     def without_unreadable(self, ids: frozenset[str]) -> Self:
-        """Return the state without these windows that can't be read."""
+        """Return the state without the unreadable windows of these ids."""
         if not ids & self._unreadable.keys():
             return self
         return self.with_unreadable({id_: window for id_, window in self._unreadable.items() if id_ not in ids})
 
 
 def _problem_of_window(id_: str, stored: Any) -> str | None:
-    """Return what is wrong with a stored window, if anything is."""
+    """Return the problem of a stored window; ``None``: it is valid."""
     try:
         window = Window.model_validate_json(to_json(stored), strict=True)
     except ValidationError as error:
@@ -363,22 +367,22 @@ def _problem_of_window(id_: str, stored: Any) -> str | None:
 
 
 def problem_of(error: ValidationError) -> str:
-    """Return the first problem of a document, with its place: in one line, for logs that keep them apart by lines."""
+    """Return the first problem of a document and its place, in one line for logs."""
     first = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(str(part) for part in first["loc"])
     return in_one_line(f"{place}: {first['msg']}" if place else first["msg"])[:_LONGEST_PROBLEM]
 
 
-def _closing(holds: Mapping[str, Hold]) -> list[Hold]:
+def _unmasked_on_holds(holds: Mapping[str, Hold]) -> list[Hold]:
     """Return the on-holds that no off-hold masks."""
     masked = frozenset().union(*(hold.masks for hold in holds.values() if hold.kind == "off"))
     return [hold for id_, hold in holds.items() if hold.kind == "on" and id_ not in masked]
 
 
 def is_plain(state: MaintenanceState) -> bool:
-    """Return whether a plain boolean says all that a state says."""
+    """Return whether a plain boolean can express a state."""
     return (
-        state.mode is not MaintenanceMode.READ_ONLY
+        state.mode.texts is None
         and not state.model_extra
         and not state.unreadable_windows
         and not state.forgotten

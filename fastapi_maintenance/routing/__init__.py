@@ -1,1 +1,1 @@
-"""What the router would run. Nothing else reads FastAPI's insides."""
+"""Find the code that the router would run. Only this package reads FastAPI's internals."""

@@ -1,4 +1,4 @@
-"""Apps, routers and the middleware around them."""
+"""Read apps, routers and the middleware around them."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def root_of(app: ASGIApp | None) -> Router | Starlette | None:
 
 
 def router_of(app: Starlette) -> Router:
-    """Return the router that an app's requests come to: that of its middleware stack, once this is built."""
+    """Return the router inside the app's middleware stack, or ``app.router`` while the stack is not built."""
     behind = () if app.middleware_stack is None else steps_of(app.middleware_stack)
     return next((step for step in behind if isinstance(step, Router)), app.router)
 
 
 def declared_path(scope: Scope) -> str | None:
-    """Return the path, as it was declared, of the route that the router has come to; with the mounts before it."""
+    """Return the declared path of the route in the scope, with the prefixes of mounts."""
     route = scope.get("route")
     context = scope.get(FASTAPI_SCOPE_KEY, {}).get("effective_route_context")
-    # It stays there when the way goes on into what is mounted.
+    # FastAPI leaves the context in the scope when a request enters a mount.
     if context is not None and (context.original_route is route or is_included(route)):
         route = getattr(context, "starlette_route", None) or context
     path = getattr(route, "path", None)
@@ -45,7 +45,7 @@ def declared_path(scope: Scope) -> str | None:
 
 
 def routers_of(app: ASGIApp) -> Iterator[Router]:
-    """Yield the routers that an app leads to, outermost first, by reading lists alone: that leaves no traces."""
+    """Yield the routers that an app leads to, outermost first, without matching or building any route."""
     seen: set[int] = set()
     apps = [app]
     while apps:
@@ -66,7 +66,7 @@ def routers_of(app: ASGIApp) -> Iterator[Router]:
 
 
 def cors_of(app: Any) -> CORSMiddleware | None:
-    """Return Starlette's own ``CORSMiddleware`` around an endpoint: it calls nothing for a preflight."""
+    """Return Starlette's ``CORSMiddleware`` around an endpoint, which answers preflights itself, or ``None``."""
     for step in steps_of(app):
         if isinstance(step, (Router, Starlette)):
             break
@@ -76,11 +76,11 @@ def cors_of(app: Any) -> CORSMiddleware | None:
 
 
 def wrap_innermost(router: Router, wrap: Callable[[ASGIApp], ASGIApp]) -> bool:
-    """Put something between a router's own middleware and the router; return whether that middleware lets us."""
-    for step in steps_of(router.middleware_stack, _kept):
+    """Wrap a router inside its own middleware; return ``False`` if it has none or the middleware hides it."""
+    for step in steps_of(router.middleware_stack, _inner_app_of):
         if step is router:
-            break  # it has none
-        inner = _kept(step)
+            break  # it has no middleware
+        inner = _inner_app_of(step)
         if isinstance(inner, MethodType) and inner.__self__ is router:
             if isinstance(step, FunctionType):
                 _cell_of_app(step).cell_contents = wrap(inner)
@@ -91,29 +91,29 @@ def wrap_innermost(router: Router, wrap: Callable[[ASGIApp], ASGIApp]) -> bool:
 
 
 def steps_of(app: Any, inner_of: Callable[[Any], Any] | None = None) -> Iterator[Any]:
-    """Yield ``app`` and what it wraps, outermost first. A router or Starlette app ends the way.
+    """Yield ``app`` and the apps it wraps, outermost first, up to a router or Starlette app.
 
-    ``inner_of`` returns what one step wraps; by default what its code is seen to call.
+    ``inner_of`` returns the app that a step wraps; by default, the app that its code calls.
     """
     seen: set[int] = set()
     while app is not None and id(app) not in seen:
         seen.add(id(app))
         yield app
-        app = (inner_of or _wrapped)(app)
+        app = (inner_of or _called_app_of)(app)
 
 
-def _wrapped(app: Any) -> Any:
-    """Return the ASGI app that a middleware calls: an ``.app`` that its own code never reads is none."""
-    inner = _kept(app)
+def _called_app_of(app: Any) -> Any:
+    """Return the ASGI app that a middleware calls, or ``None``; its code must read its ``.app``."""
+    inner = _inner_app_of(app)
     if inner is None or isinstance(app, (FunctionType, MethodType)) or reads_app(type(app)):
         return inner
     return None
 
 
-def _kept(app: Any) -> Any:
-    """Return the ASGI app that a middleware keeps: its ``.app``, or a closure's variable ``app``.
+def _inner_app_of(app: Any) -> Any:
+    """Return the ``.app`` of a middleware or the variable ``app`` of a closure, or ``None``.
 
-    A router's own middleware ends at the bound method ``router.app``, which leads to the router.
+    For the bound method ``router.app``, which a router's own middleware wraps, return the router.
     """
     if isinstance(app, MethodType):
         owner = app.__self__
@@ -122,7 +122,7 @@ def _kept(app: Any) -> Any:
         return getattr(app, "app", None)
     try:
         return _cell_of_app(app).cell_contents
-    except ValueError:  # no such variable, or none yet
+    except ValueError:  # no such variable, or it is unset
         return None
 
 
@@ -134,11 +134,11 @@ def bypasses_entrance(app: Any, around: Any) -> bool:
 
 
 def _cell_of_app(closure: FunctionType) -> CellType:
-    """Return where a closure keeps its variable ``app``, or raise ``ValueError``."""
+    """Return the cell of a closure's variable ``app``, or raise ``ValueError``."""
     return (closure.__closure__ or ())[closure.__code__.co_freevars.index("app")]
 
 
 def mounted_app(route: Mount | Host) -> Any:
-    """Return what is mounted; a mount knows it also where its middleware hides it."""
+    """Return the mounted app, even if the mount's middleware hides it."""
     hidden = getattr(route, "_base_app", None)
     return hidden if hidden is not None and root_of(route.app) is None else route.app

@@ -1,8 +1,8 @@
-"""Which of a router's routes it would select, found by the path instead of by asking one route after the other.
+"""An index of a router's routes by path, which finds the route that the router would select.
 
-An index knows only routes whose answer depends on type, path and method alone: those of Starlette's and FastAPI's own
-classes, with patterns as Starlette writes them. Where a request could come to any other, it says so, and the routes
-have to be asked. It matches nothing ahead of the router, and of an included router it reads what FastAPI has built.
+The index resolves only routes whose match depends on type, path and method: routes of Starlette's and FastAPI's own
+classes, with patterns as Starlette writes them. If a path may lead to another route, it returns ``UNSURE``, and the
+caller must ask each route. Of included routers, it reads only the routes that FastAPI has already built.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ _ATTRIBUTE = "_fastapi_maintenance_index"
 
 
 class Kind(StrEnum):
-    """What a route is for, as scopes call it."""
+    """The scope type that a route handles, or how to match it."""
 
     HTTP = "http"
     WEBSOCKET = "websocket"
     MOUNT = "mount"
     UNKNOWN = "unknown"
-    """It has to be asked."""
+    """Only the route itself can match."""
 
 
-# In Python 3.11, looking a member up takes longer than all else that a request needs here.
+# In Python 3.11, looking up an enum member takes longer than everything else here.
 _HTTP, _MOUNT, _UNKNOWN = Kind.HTTP, Kind.MOUNT, Kind.UNKNOWN
 _FULL, _PARTIAL = Match.FULL, Match.PARTIAL
 
 
 class Unsure(Enum):
-    """The answer of an index where only asking the routes can tell."""
+    """The result of an index if each route must be asked."""
 
     UNSURE = "unsure"
 
@@ -49,24 +49,24 @@ UNSURE = Unsure.UNSURE
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Leaf:
-    """A route as a router sees it, through the routers that it is included by."""
+    """A route as the indexed router sees it, through included routers."""
 
     kind: Kind
     route: Any
     context: Any
-    """How FastAPI >= 0.137 sees the route from the place where it is included, else ``None``."""
+    """The route as included, for FastAPI >= 0.137, else ``None``."""
     described: Any
-    """What has the pattern and the methods that count: the one or the other."""
+    """The route or context that has the effective pattern and methods."""
     routers: tuple[Router, ...]
-    """The routers that it is in, outermost first."""
+    """The routers that contain it, outermost first."""
     position: int
-    """Where the outermost one has what leads to it."""
+    """The position of ``top`` in the outermost router."""
     top: Any
-    """What leads to it."""
+    """The outermost router's route that contains this one."""
     path_regex: re.Pattern[str] | None = None
-    """Its pattern when it was put into the tree."""
+    """The pattern when the route was indexed."""
     is_certain: bool = False
-    """Whether every path that leads to it in the tree matches, and its convertors can't raise."""
+    """Whether every path that the tree finds for the route matches it, and its convertors can't raise."""
 
 
 class Found(NamedTuple):
@@ -78,67 +78,68 @@ class Found(NamedTuple):
 
 
 class RouteIndex:
-    """The routes of one router, by their paths."""
+    """The routes of one router by path."""
 
     def __init__(self, router: Router) -> None:
         self.router = router
         self._leaves: list[Leaf] = []
-        """In the order in which the router asks."""
+        """In the router's order."""
         self._everywhere: list[int] = []
-        """The numbers of those that any path may lead to."""
+        """The numbers of the leaves that may match any path."""
         self._tree = Node()
         self._literal: dict[str, list[int] | None] = {}
-        """What the paths of routes without parameters lead to; ``None`` until somebody asks."""
+        """The leaf numbers for the paths of routes without parameters; ``None`` until first requested."""
         self._included: list[Any] = []
-        """The routers that are included, at any depth."""
+        """The included routers, at any depth."""
         self._unbuilt: list[Any] = []
-        """How those are included of which FastAPI hasn't built what they have now."""
+        """The inclusions whose current routes FastAPI has not built yet."""
         self._routes = list(router.routes)
         self._note_included(self._routes, {id(router)})
         self._included_routes = [list(each.routes) for each in self._included]
         for position, route in enumerate(self._routes):
             self._add(route, (router,), position, route)
-        self._unbuilt_of = [included._effective_candidates_version for included in self._unbuilt]
+        self._unbuilt_versions = [included._effective_candidates_version for included in self._unbuilt]
 
     def is_current(self) -> bool:
-        """Return whether the routers have the routes that they had, and FastAPI has built no more of them."""
-        # Lists are compared quickly where the items are the same objects: 0.6 µs for a thousand of them.
+        """Return whether the routers' routes are unchanged and FastAPI has built no more of them."""
+        # Comparing lists of the same objects is quick: 0.6 µs for a thousand items.
         return self.router.routes == self._routes and (not self._included or self._included_are_current())
 
     def _included_are_current(self) -> bool:
         return [each.routes for each in self._included] == self._included_routes and (
-            not self._unbuilt or [each._effective_candidates_version for each in self._unbuilt] == self._unbuilt_of
+            not self._unbuilt
+            or [each._effective_candidates_version for each in self._unbuilt] == self._unbuilt_versions
         )
 
     def has(self, leaf: Leaf) -> bool:
-        """Return whether a route is still the same one, with the same pattern: one that is equal need not be."""
+        """Return whether the router still has the identical route, with the identical pattern."""
         try:
             return self.router.routes[leaf.position] is leaf.top and leaf.described.path_regex is leaf.path_regex
-        except IndexError:  # another thread has just taken routes away
+        except IndexError:  # another thread just removed routes
             return False
 
     def is_alone_at(self, leaf: Leaf, path: str) -> bool:
-        """Return whether a path, as a router sees it, leads to this route first, and has no parameters in it."""
+        """Return whether a routed path belongs to a route without parameters and this leaf is its first candidate."""
         numbers = self._literal.get(path)
         return numbers is not None and self._leaves[numbers[0]] is leaf
 
     def has_frontends(self) -> bool:
-        """Return whether there may be something behind the routes."""
+        """Return whether a router here has frontends, which FastAPI tries after the routes."""
         return any(getattr(each, "_low_priority_routes", ()) for each in (self.router, *self._included))
 
     def find(self, view: Scope, *, first_match: bool = False, asks: bool = True) -> Found | Unsure | None:
         """Return the route that the router would select, or ``None`` if none matches.
 
         Args:
-            view: The scope; a private copy, if routes may be asked.
-            first_match: Whether the first that matches at all is enough, as it is for a redirect.
-            asks: Whether to ask those routes of which only the place in the tree is known.
+            view: The scope; must be a private copy if ``asks`` is true.
+            first_match: Whether to return the first match, full or partial, as for a redirect.
+            asks: Whether to call ``matches`` of candidates that the tree can't decide; else return ``UNSURE``.
 
         Raises:
-            Exception: What a route's convertor raises.
+            Exception: Any error of a route's convertor.
         """
         root_path = view.get("root_path", "")
-        numbers = self._led_to(route_path(view["path"], root_path) if root_path else view["path"])
+        numbers = self._leaf_numbers_of(route_path(view["path"], root_path) if root_path else view["path"])
         if numbers is None:
             return UNSURE
         kind = view["type"]
@@ -163,14 +164,14 @@ class RouteIndex:
                 partial = Found(leaf, match, child_scope)
         return partial
 
-    def _led_to(self, path: str) -> list[int] | None:
-        """Return the numbers of the leaves that a path leads to, in order, or ``None`` if it can't be told."""
+    def _leaf_numbers_of(self, path: str) -> list[int] | None:
+        """Return the numbers of the leaves that may match a path, in order, or ``None`` if that is uncertain."""
         numbers = self._literal.get(path)
         if numbers is not None:
             return numbers
-        if "\n" in path:  # which "$" takes for an end
+        if "\n" in path:  # "$" also matches before a final line break
             return None
-        numbers = self._tree.led_to(path)
+        numbers = self._tree.leaf_numbers_of(path)
         if self._everywhere:
             numbers += self._everywhere
         numbers.sort()
@@ -179,7 +180,7 @@ class RouteIndex:
         return numbers
 
     def _note_included(self, routes: list[Any], seen: set[int]) -> None:
-        """Take note of the routers that are included by these routes."""
+        """Record the routers that these routes include, at any depth."""
         for route in routes:
             if is_included(route) and id(route.original_router) not in seen:
                 seen.add(id(route.original_router))
@@ -187,7 +188,7 @@ class RouteIndex:
                 self._note_included(list(route.original_router.routes), seen)
 
     def _add(self, route: Any, routers: tuple[Router, ...], position: int, top: Any) -> None:
-        """Take in a route as a router has it, or as FastAPI has built it for where it is included."""
+        """Index a router's route, or a candidate that FastAPI has built for an included router."""
         if is_included(route):
             self._add_included(route, routers, position, top)
             return
@@ -201,9 +202,9 @@ class RouteIndex:
         self._place(Leaf(_kind_of(route), route, context, described, routers, position, top))
 
     def _add_included(self, included: Any, routers: tuple[Router, ...], position: int, top: Any) -> None:
-        """Take in what FastAPI has built of an included router.
+        """Index the candidates that FastAPI has built for an included router.
 
-        Building it here would hide from it what is mounted before the router itself builds it.
+        Building them here would hide routes that are mounted before the router builds them itself.
         """
         router = included.original_router
         if CAN_LOOK_INSIDE and type(included) is IncludedRouter and is_like_stock(included):
@@ -229,7 +230,7 @@ class RouteIndex:
 
 
 def _are_built_of(candidates: list[Any], routes: list[Any]) -> bool:
-    """Return whether FastAPI has built these of the routes that there are: then it will build the same again."""
+    """Return whether FastAPI built these candidates of exactly these routes, so that it would build the same again."""
     return len(candidates) == len(routes) and all(
         is_included(route) and candidate.original_router is route.original_router
         if is_included(candidate)
@@ -239,7 +240,7 @@ def _are_built_of(candidates: list[Any], routes: list[Any]) -> bool:
 
 
 def _kind_of(route: Any) -> Kind:
-    """Return what a route is for, if it matches like those of Starlette and FastAPI do."""
+    """Return the kind of a route; ``UNKNOWN`` if it has its own ``matches``."""
     if function_of(route, "matches") not in STOCK_MATCHES:
         return Kind.UNKNOWN
     if isinstance(route, Route):
@@ -248,7 +249,7 @@ def _kind_of(route: Any) -> Kind:
 
 
 def index_of(router: Router) -> RouteIndex:
-    """Return the index of a router, which is made anew when its routes have changed."""
+    """Return the index of a router, rebuilt if its routes have changed."""
     index: RouteIndex | None = getattr(router, _ATTRIBUTE, None)
     if index is None or index.router is not router or not index.is_current():
         index = RouteIndex(router)
@@ -257,10 +258,10 @@ def index_of(router: Router) -> RouteIndex:
 
 
 def route_path(path: str, root_path: str) -> str:
-    """Return the path that a router matches: the decoded one without ``root_path``, as this Starlette cuts it off."""
+    """Return the path that a router matches: the decoded path without ``root_path``, as this Starlette removes it."""
     return get_route_path({"path": path, "root_path": root_path}) if root_path else path
 
 
 def method_of(scope: Scope) -> str | None:
-    """Return the HTTP method of a request; a handshake has none, whatever stands in its scope."""
+    """Return the HTTP method of a request, or ``None`` for a WebSocket handshake, even if its scope has a method."""
     return scope["method"] if scope["type"] == "http" else None

@@ -1,4 +1,4 @@
-"""Marks on endpoints: ``@force_maintenance_mode_on``, ``@force_maintenance_mode_off``, and how they are read."""
+"""Set and read marks on endpoints: ``@force_maintenance_mode_on`` and ``@force_maintenance_mode_off``."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ T = TypeVar("T")
 
 _MARK = "__fastapi_maintenance_mark__"
 _METHOD_MARKS = "__fastapi_maintenance_method_marks__"
-_MOST_WRAPPERS = 64
-"""How deep wrappers are followed: an object that claims to wrap itself must not hang the request."""
+_MAX_WRAPPERS = 64
+"""The maximum depth of wrappers to follow: an object that claims to wrap itself must not hang the request."""
 
 _forced_on_anywhere = False
-"""Whether anything in this process was ever forced on: while nothing was, an "off" needs no look at the routes.
+"""Whether any endpoint in this process was ever forced on: until then, "off" requires no routing.
 
-It only ever turns true, and a wrong "true" costs time, never an answer.
+It never becomes false again. A wrong ``True`` costs time but changes no answer.
 """
 
 _marks_set = 0
-"""How many marks were set, of either kind."""
+"""The number of marks set, of either kind."""
 
 
 def force_maintenance_mode_on(endpoint: T) -> T:
-    """Mark an endpoint so that it always answers 503, whatever the switch says; nothing opens it.
+    """Return the endpoint, marked to answer 503 always: no switch state or exemption opens it.
 
-    Takes a function, a method, an ``HTTPEndpoint`` class or one of its methods, a ``functools.partial``, any
-    callable object, a route, a router (FastAPI 0.137 or newer), or a mounted ASGI app, and returns the very same
-    object. Works above and below ``@app.get(...)``. On the way to what runs, the innermost mark counts.
+    The endpoint is a function, a method, an ``HTTPEndpoint`` class or one of its methods, a ``functools.partial``,
+    any callable object, a route, a router (FastAPI 0.137 or newer), or a mounted ASGI app. The decorator works above
+    and below ``@app.get(...)``. The innermost mark takes precedence.
 
     Raises:
         TypeError: The object can't carry a mark.
@@ -45,9 +45,9 @@ def force_maintenance_mode_on(endpoint: T) -> T:
 
 
 def force_maintenance_mode_off(endpoint: T) -> T:
-    """Mark an endpoint so that it stays open during maintenance.
+    """Return the endpoint, marked to stay open during maintenance.
 
-    Takes and returns the same as ``force_maintenance_mode_on``.
+    Accepts the same objects as ``force_maintenance_mode_on``.
 
     Raises:
         TypeError: The object can't carry a mark.
@@ -57,40 +57,40 @@ def force_maintenance_mode_off(endpoint: T) -> T:
 
 
 def forced_on_anywhere() -> bool:
-    """Return whether anything in this process was ever forced on."""
+    """Return whether any endpoint in this process was ever forced on."""
     return _forced_on_anywhere
 
 
 def marked_anywhere() -> bool:
-    """Return whether anything in this process was ever marked."""
+    """Return whether any endpoint in this process was ever marked."""
     return _marks_set > 0
 
 
-def marks_set() -> int:
-    """Return how many marks were set in this process: what was read of them counts until there are more."""
+def count_marks() -> int:
+    """Return the number of marks set in this process; cached marks are valid until it changes."""
     return _marks_set
 
 
 def _set_mark(endpoint: Any, mark: Mark) -> None:
-    global _forced_on_anywhere, _marks_set  # noqa: PLW0603 - the two facts that live as long as the process
+    global _forced_on_anywhere, _marks_set  # noqa: PLW0603 - they apply to the whole process
     if isinstance(endpoint, (staticmethod, classmethod)):
-        endpoint = endpoint.__func__  # the class gives out the function alone
+        endpoint = endpoint.__func__  # attribute access on the class returns this function
     if not callable(endpoint):
         msg = (
-            f"{type(endpoint).__name__} {endpoint!r} can't be marked: "
-            "an endpoint (function, class, callable) or an ASGI app is needed"
+            "endpoint must be a function, a class, another callable or an ASGI app, "
+            f"got {type(endpoint).__name__} {endpoint!r}"
         )
         raise TypeError(msg)
     carrier: Any = endpoint
     if isinstance(endpoint, APIRouter) and not INCLUDED_ROUTERS_ARE_KEPT:
         msg = (
-            f"an APIRouter can't be marked with FastAPI {fastapi_version}, which forgets it when it is included: "
+            f"an APIRouter can't be marked with FastAPI {fastapi_version}, which copies its routes: "
             "mark the endpoints, or use FastAPI 0.137 or newer"
         )
         raise TypeError(msg)
     try:
         if inspect.ismethod(endpoint):
-            # A bound method is made anew at each access, so the mark is kept where the method is bound to.
+            # Each access creates a new bound method, so its object carries the mark.
             carrier = endpoint.__self__
             marks = {**getattr(carrier, _METHOD_MARKS, {}), endpoint.__func__: mark}
             setattr(carrier, _METHOD_MARKS, marks)
@@ -108,13 +108,13 @@ def _set_mark(endpoint: Any, mark: Mark) -> None:
 
 
 def mark_of(endpoint: Any) -> Mark | None:
-    """Return the mark that counts for an endpoint or ASGI app, or ``None``.
+    """Return the effective mark of an endpoint or ASGI app, or ``None``.
 
-    A partial without a mark has that of what it calls, a callable object that of its ``__call__``, a wrapper made
-    by ``functools.wraps`` that of what it wraps.
+    An unmarked partial inherits the mark of its function, a callable object that of its ``__call__``, and a wrapper
+    made by ``functools.wraps`` that of the wrapped function.
     """
-    for _ in range(_MOST_WRAPPERS):
-        for carrier, name in _carriers(endpoint):
+    for _ in range(_MAX_WRAPPERS):
+        for carrier, name in _carriers_of(endpoint):
             mark = getattr(carrier, name, None)
             if isinstance(mark, dict):
                 mark = mark.get(endpoint.__func__)
@@ -127,8 +127,8 @@ def mark_of(endpoint: Any) -> Mark | None:
     return None
 
 
-def _carriers(endpoint: Any) -> Iterator[tuple[Any, str]]:
-    """Yield where a mark of one object can be kept, the innermost first."""
+def _carriers_of(endpoint: Any) -> Iterator[tuple[Any, str]]:
+    """Yield the objects and attributes that may hold the mark of an endpoint, innermost first."""
     if inspect.ismethod(endpoint):
         yield endpoint.__self__, _METHOD_MARKS
     elif not inspect.isroutine(endpoint) and not inspect.isclass(endpoint):

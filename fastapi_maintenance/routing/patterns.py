@@ -1,4 +1,4 @@
-"""The paths of routes, as a tree to look them up in."""
+"""A tree that looks up routes by path, and the patterns read from their regular expressions."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from starlette.convertors import FloatConvertor, IntegerConvertor, PathConvertor
 
 
 class _Pattern(NamedTuple):
-    """What a route's regular expression says of a path's segments."""
+    """The path segments that a route's regular expression matches."""
 
     segments: tuple[str | None, ...]
-    """The first ones; ``None`` is any that is not empty."""
+    """The first segments; ``None`` is any non-empty segment."""
     is_open: bool
-    """Whether more follow, at least one, of which nothing is said."""
+    """Whether one or more arbitrary segments follow."""
     is_certain: bool
-    """Whether each path that is so matches, and no convertor raises."""
+    """Whether each path with these segments matches, and no convertor raises."""
 
     @property
     def is_literal(self) -> bool:
-        """Return whether one path alone is meant."""
+        """Return whether it matches a single path."""
         return not self.is_open and None not in self.segments
 
 
 class Node:
-    """The paths that begin with the same segments."""
+    """The routes whose paths begin with the same segments, by leaf number."""
 
     __slots__ = ("_any", "_below", "_by_segment", "_here")
 
     def __init__(self) -> None:
         self._by_segment: dict[str, Node] = {}
         self._any: Node | None = None
-        """For any segment that is not empty."""
+        """The node for any non-empty segment."""
         self._here: list[int] = []
-        """What ends here."""
+        """The routes that end here."""
         self._below: list[int] = []
-        """What goes on from here in any way."""
+        """The routes that match any path below this node."""
 
     def add(self, pattern: _Pattern, number: int) -> None:
-        """Put a leaf where paths that match its pattern lead to."""
+        """Add a leaf number at the node of its pattern."""
         node = self
         for segment in pattern.segments:
             if segment is None:
@@ -49,12 +49,12 @@ class Node:
                 node = node._by_segment.setdefault(segment, Node())
         (node._below if pattern.is_open else node._here).append(number)
 
-    def led_to(self, path: str) -> list[int]:
-        """Return what a path leads to, in no order."""
+    def leaf_numbers_of(self, path: str) -> list[int]:
+        """Return the numbers of the leaves that may match a path, unordered."""
         segments = path.split("/")
         numbers: list[int] = []
         others: list[tuple[Node, int]] = []
-        """Other ways to go, with how many segments they have behind them."""
+        """The branches still to visit, each with the number of segments already consumed."""
         node, behind = self, 0
         while True:
             following = None
@@ -79,14 +79,14 @@ class Node:
 
 
 _WITHOUT_SLASH = {StringConvertor: "[^/]+", IntegerConvertor: "[0-9]+", FloatConvertor: r"[0-9]+(\.[0-9]+)?"}
-"""Convertors that take one segment at most, and their expressions."""
+"""Convertors that match within one segment, and their expressions."""
 
 
 def pattern_of(described: Any) -> _Pattern | None:
-    """Return what a route's pattern says, or ``None`` if it is not written as Starlette writes it."""
+    """Return a route's pattern, or ``None`` if it is not written as Starlette writes it."""
     try:
         return _read(described)
-    except (AttributeError, TypeError):  # it is something else that can match
+    except (AttributeError, TypeError):  # not a regular expression
         return None
 
 
@@ -100,19 +100,19 @@ def _read(described: Any) -> _Pattern | None:
         literal, group, rest = rest.partition(f"(?P<{name}>{convertor.regex})")
         if not group or not _is_literal(literal):
             return None
-        template += _unescaped(literal) + _PARAMETER
+        template += _unescape(literal) + _PARAMETER
         convertors.append(convertor)
     if not _is_literal(rest):
         return None
-    return _pattern(template + _unescaped(rest), convertors)
+    return _build_pattern(template + _unescape(rest), convertors)
 
 
 _PARAMETER = "\0"
-"""What stands for a parameter in a template; a path that has it itself is not read."""
+"""The placeholder for a parameter in a template; a path that contains it is not read."""
 
 
-def _pattern(template: str, convertors: list[Any]) -> _Pattern | None:
-    """Return what a template says, with its parameters' convertors in order."""
+def _build_pattern(template: str, convertors: list[Any]) -> _Pattern | None:
+    """Return the pattern of a template; its parameters' convertors are in order."""
     if template.count(_PARAMETER) != len(convertors) or not template.startswith("/"):
         return None
     segments: list[str | None] = []
@@ -134,10 +134,10 @@ def _pattern(template: str, convertors: list[Any]) -> _Pattern | None:
     return _Pattern(tuple(segments), False, is_certain)
 
 
-def _unescaped(literal: str) -> str:
+def _unescape(literal: str) -> str:
     return re.sub(r"\\(.)", r"\1", literal, flags=re.DOTALL)
 
 
 def _is_literal(expression: str) -> bool:
-    """Return whether an expression is what ``re.escape`` makes of some text."""
-    return re.escape(_unescaped(expression)) == expression
+    """Return whether an expression is the result of ``re.escape`` for some text."""
+    return re.escape(_unescape(expression)) == expression

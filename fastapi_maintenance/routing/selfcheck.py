@@ -1,4 +1,4 @@
-"""A check at the start that routing works as it is known here."""
+"""A check at startup that this package can read the routes of the installed FastAPI."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ from .walk import FrontendRouteGroup, resolve
 
 @functools.cache
 def check_fastapi() -> None:
-    """Make sure that this FastAPI's router can be read, by reading one whose answers are known.
+    """Raise an error if the targets of requests to an example app are not as expected.
 
     Raises:
-        UnsupportedFastAPI: An answer is wrong, or something that is needed is gone.
+        UnsupportedFastAPI: A target is wrong, or a FastAPI internal is missing.
     """
-    app, expected = _known_app()
+    app, expected = _build_app()
     for (method, path), endpoint in expected.items():
         scope = {"type": "http", "method": method, "path": path, "root_path": "", "headers": []}
         target = resolve(app, scope)
         if target.failure is not None:
-            raise UnsupportedFastAPI(f"{method} {path} of a known app raises {target.failure!r}") from target.failure
+            raise UnsupportedFastAPI(
+                f"{method} {path} of the self-check app raises {target.failure!r}"
+            ) from target.failure
         if (target.endpoint if target.runs else None) is not endpoint:
-            raise UnsupportedFastAPI(f"{method} {path} of a known app leads to {target.endpoint!r}")
+            raise UnsupportedFastAPI(f"{method} {path} of the self-check app leads to {target.endpoint!r}")
 
 
-def _known_app() -> tuple[FastAPI, dict[tuple[str, str], Any]]:
-    """Return an app with a route of each kind that FastAPI has, and what its router would run."""
+def _build_app() -> tuple[FastAPI, dict[tuple[str, str], Any]]:
+    """Return an app with every kind of route in FastAPI, and the endpoint expected for each request."""
 
     def endpoint() -> None: ...  # pragma: no cover - only looked up
 

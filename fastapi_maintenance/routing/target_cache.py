@@ -1,4 +1,4 @@
-"""What would run for the requests that come from one middleware, kept for as long as nothing of it changes."""
+"""A cache of the targets of one middleware's requests, valid until the app, its routes or marks change."""
 
 from __future__ import annotations
 
@@ -13,86 +13,86 @@ from starlette.types import ASGIApp, Scope
 from .apps import router_of
 from .compat import has_stock_default
 from .index import UNSURE, Leaf, index_of, method_of, route_path
-from .marks import marks_set
+from .marks import count_marks
 from .walk import Target
 
-_FULL = Match.FULL  # looking it up takes its time in Python 3.11
+_FULL = Match.FULL  # looking up an enum member is slow in Python 3.11
 
 
 class KnownTargets:
-    """The targets of requests of which nothing counts but type, path and method.
+    """Caches the targets of requests that depend on type, path and method alone.
 
-    It has them for the routes of the outermost router, by its index. Of all others it knows nothing.
+    It caches only targets that the index of the outermost router finds.
     """
 
     def __init__(self, find: Callable[[ASGIApp, Scope], Target]) -> None:
         self._find = find
-        self._way: _Way | None = None
+        self._chain: _Chain | None = None
 
     def of(self, start: ASGIApp, scope: Scope) -> Target | None:
-        """Return what ``start`` would run for a request, or ``None`` if it has to be found out each time."""
-        way = self._way
-        if way is None or not way.is_still(scope):
-            way = self._way = _way_from(start, scope)
-            if way is None:
+        """Return the target of a request to ``start``, or ``None`` if it can't be cached."""
+        chain = self._chain
+        if chain is None or not chain.is_valid_for(scope):
+            chain = self._chain = _build_chain(start, scope)
+            if chain is None:
                 return None
         method = method_of(scope)
-        known = way.by_path.get((scope["path"], method))
-        if known is not None and way.index.has(known.leaf) and known.is_still_for(method):
-            return known.target
-        found = way.index.find(scope, asks=False)
+        cached = chain.by_path.get((scope["path"], method))
+        if cached is not None and chain.index.has(cached.leaf) and cached.is_valid_for(method):
+            return cached.target
+        found = chain.index.find(scope, asks=False)
         if found is None:
-            return self._nothing(way, start, scope)
+            return self._target_without_route(chain, start, scope)
         if found is UNSURE or found.match is not _FULL:
             return None
-        return self._target(way, found.leaf, start, scope, method)
+        return self._target_of(chain, found.leaf, start, scope, method)
 
-    def _nothing(self, way: _Way, start: ASGIApp, scope: Scope) -> Target | None:
-        """Return the target of what comes to no route, if it is the same for all of that."""
-        if not way.ends():
+    def _target_without_route(self, chain: _Chain, start: ASGIApp, scope: Scope) -> Target | None:
+        """Return the target of requests that match no route, or ``None`` if it may differ between them."""
+        if not chain.has_stock_fallback():
             return None
-        if way.nothing is None:
-            way.nothing = self._find(start, scope)
-        return way.nothing
+        if chain.nothing is None:
+            chain.nothing = self._find(start, scope)
+        return chain.nothing
 
-    def _target(self, way: _Way, leaf: Leaf, start: ASGIApp, scope: Scope, method: str | None) -> Target:
-        """Return the target of a route that is selected."""
-        known = way.by_leaf.get((leaf, method))
-        if known is None or not known.is_still_for(method):
+    def _target_of(self, chain: _Chain, leaf: Leaf, start: ASGIApp, scope: Scope, method: str | None) -> Target:
+        """Return the target of a request that selects the route of a leaf."""
+        cached = chain.by_leaf.get((leaf, method))
+        if cached is None or not cached.is_valid_for(method):
             target = self._find(start, scope)
-            known = _Known(leaf, leaf.described.endpoint, target)
-            if len(target.entries) != 1 or not known.can_be_kept(method):
+            cached = _CachedTarget(leaf, leaf.described.endpoint, target)
+            if len(target.entries) != 1 or not cached.is_cacheable(method):
                 return target
-            way.by_leaf[leaf, method] = known
+            chain.by_leaf[leaf, method] = cached
         path = scope["path"]
-        if way.has_alone_at(leaf, path):
-            way.by_path[path, method] = known
-        return known.target
+        if chain.is_alone_at(leaf, path):
+            chain.by_path[path, method] = cached
+        return cached.target
 
 
-class _Known(NamedTuple):
-    """What is known of a route that was selected."""
+class _CachedTarget(NamedTuple):
+    """The cached target of one route."""
 
     leaf: Leaf
     endpoint: Any
     target: Target
 
-    def can_be_kept(self, method: str | None) -> bool:
-        """Return whether it goes for all requests with this method that select the route."""
-        # A class may get another method. There is no end of methods, where the route doesn't say which it has.
+    def is_cacheable(self, method: str | None) -> bool:
+        """Return whether the target applies to all requests with this method that select the route."""
+        # A class may gain a method later. A route without declared methods would fill the cache with arbitrary ones.
         is_class = isinstance(self.endpoint, type) and issubclass(self.endpoint, HTTPEndpoint)
         return not is_class and (method is None or bool(self.leaf.described.methods))
 
-    def is_still_for(self, method: str | None) -> bool:
-        """Return whether the route has its endpoint still, and the method."""
+    def is_valid_for(self, method: str | None) -> bool:
+        """Return whether the route still has the same endpoint and the method."""
         described = self.leaf.described
         return described.endpoint is self.endpoint and (
             method is None or bool((methods := described.methods) and method in methods)
         )
 
 
-class _Way:
-    """How requests come from a middleware to the outermost router, and what was found there."""
+class _Chain:
+    """The middleware from one app to the outermost router, with the targets cached for that router."""
 
     __slots__ = (
         "_app",
@@ -117,18 +117,16 @@ class _Way:
         self._router = root if isinstance(root, Router) else router_of(root)
         self._app = scope.get("app")
         self._root_path = scope.get("root_path", "")
-        self._marks = marks_set()
+        self._marks = count_marks()
         self.index = index_of(self._router)
-        self.by_leaf: dict[tuple[Leaf, str | None], _Known] = {}
-        """By route and method."""
-        self.by_path: dict[tuple[str, str | None], _Known] = {}
-        """By path and method, where a route has this path alone and no other one stands before it."""
-
+        self.by_leaf: dict[tuple[Leaf, str | None], _CachedTarget] = {}
+        self.by_path: dict[tuple[str, str | None], _CachedTarget] = {}
+        """By path and method, for paths without parameters that lead to the route first."""
         self.nothing: Target | None = None
-        """That of what comes to no route."""
+        """The target of requests that match no route."""
 
-    def is_still(self, scope: Scope) -> bool:
-        """Return whether a request goes the same way, to the same routes with the same marks."""
+    def is_valid_for(self, scope: Scope) -> bool:
+        """Return whether a request takes the same chain, to the same routes with the same marks."""
         for step, following in self._steps:
             if step.app is not following:
                 return False
@@ -136,46 +134,46 @@ class _Way:
             scope.get("app") is self._app
             and "router" not in scope
             and scope.get("root_path", "") == self._root_path
-            and (self._owner is None or self._owner_is_still(self._owner))
-            and self._marks == marks_set()
+            and (self._owner is None or self._is_owner_unchanged(self._owner))
+            and self._marks == count_marks()
             and self.index.is_current()
         )
 
-    def _owner_is_still(self, app: Starlette) -> bool:
+    def _is_owner_unchanged(self, app: Starlette) -> bool:
         return (
             app.middleware_stack is self._owners_stack
             and app.router is self._owners_router
             and not _has_root_path(app)
         )
 
-    def ends(self) -> bool:
-        """Return whether what comes to no route runs nothing."""
+    def has_stock_fallback(self) -> bool:
+        """Return whether a request that matches no route runs nothing."""
         return has_stock_default(self._router) and not self.index.has_frontends()
 
-    def has_alone_at(self, leaf: Leaf, path: str) -> bool:
-        """Return whether a route has this path alone and no other one stands before it."""
+    def is_alone_at(self, leaf: Leaf, path: str) -> bool:
+        """Return whether a route has this path without parameters and is its first candidate."""
         return self.index.is_alone_at(leaf, route_path(path, self._root_path))
 
 
-def _way_from(start: Any, scope: Scope) -> _Way | None:
-    """Return the way to the outermost router, or ``None`` if it isn't a plain one."""
+def _build_chain(start: Any, scope: Scope) -> _Chain | None:
+    """Return the chain to the outermost router, or ``None`` if it isn't one of plain ``.app`` attributes."""
     if "router" in scope:
         return None
     steps: list[tuple[Any, Any]] = []
     while not isinstance(start, (Router, Starlette)):
         following = vars(start).get("app") if hasattr(start, "__dict__") else None
-        if following is None or len(steps) > _MOST_STEPS:
+        if following is None or len(steps) > _MAX_STEPS:
             return None
         steps.append((start, following))
         start = following
     if isinstance(start, Starlette) and _has_root_path(start):
         return None
-    return _Way(steps, start, scope)
+    return _Chain(steps, start, scope)
 
 
-_MOST_STEPS = 64
+_MAX_STEPS = 64
 
 
 def _has_root_path(app: Starlette) -> bool:
-    """Return whether an app puts a root path of its own in the place of the request's."""
+    """Return whether an app replaces the root path of requests."""
     return bool(getattr(app, "root_path", ""))

@@ -1,4 +1,4 @@
-"""Whether an object's ``.app`` is what it calls, as that of a middleware is: read from the code of its class."""
+"""Read from the code of a class whether its instances call their ``.app``, as middleware does."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from types import CodeType, FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary
 
-_answers: WeakKeyDictionary[type[Any], bool] = WeakKeyDictionary()
+_cache: WeakKeyDictionary[type[Any], bool] = WeakKeyDictionary()
 _READS = ("LOAD_ATTR", "LOAD_METHOD")
 
 
 def reads_app(kind: type[Any]) -> bool:
-    """Return whether the ``__call__`` of a class, or a method that this uses, reads an attribute ``app``.
+    """Return whether the ``__call__`` of a class, or a method that it uses, reads an attribute ``app``.
 
-    One that never does can't call the object's ``app``. One that does may also answer by itself, as a middleware may.
+    If not, the instance can't call its ``app``. If so, it may still answer by itself, as middleware may.
     """
-    answer = _answers.get(kind)
+    answer = _cache.get(kind)
     if answer is None:
-        answer = _answers[kind] = _reads_app(kind)
+        answer = _cache[kind] = _reads_app(kind)
     return answer
 
 
 def _reads_app(kind: type[Any]) -> bool:
     names = ["__call__"]
-    for name in names:  # it grows
+    for name in names:  # the loop extends it
         for code in _codes_of(kind, name):
             if any(step.argval == "app" and step.opname in _READS for step in dis.get_instructions(code)):
                 return True
@@ -35,7 +35,7 @@ def _reads_app(kind: type[Any]) -> bool:
 
 
 def _codes_of(kind: type[Any], name: str) -> Iterator[CodeType]:
-    """Yield the code of a method, and of what it overrides, with the functions within and those it decorates."""
+    """Yield the code of a method and of the methods it overrides, with their nested and decorated functions."""
     waiting = [vars(owner)[name] for owner in kind.__mro__ if name in vars(owner)]
     seen: set[int] = set()
     while waiting:

@@ -1,4 +1,4 @@
-"""Stores: where the documents of switches live."""
+"""Document stores: each keeps the documents of switches."""
 
 from .contract import MAX_BYTES, Conflict, DocumentStore, Reading
 from .urls import register_store

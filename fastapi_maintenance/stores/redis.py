@@ -1,4 +1,4 @@
-"""Documents in Redis: one key each, replaced by one script, with a push to everybody who watches."""
+"""The store that keeps each document in a Redis key, replaces it by a script and pushes each change."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ if TYPE_CHECKING:
 
 
 DEFAULT_KEY = "fastapi-maintenance:{default}"
-"""In braces, so that a cluster keeps everything of one switch in one place."""
+"""The braces keep all keys of a switch on one node of a cluster."""
 
 _NAME = "{default}"
 _SECONDS_TO_CLOSE = 0.5
 _SHARE_FOR_THE_ANSWER = 0.2
-"""Of the time that a write has: the part that remains for the answer after the deadline that the server checks."""
+"""The part of a write's time that is reserved for the answer, after the deadline that the server checks."""
 _SILENT_ROUNDS = 3
-"""After one silent round the server is asked, after so many the connection is lost. Not after two: the round that ends
-when a stalled process runs again ends before the answer that came meanwhile is read."""
+"""The client pings after one silent round, and the connection is lost after this many. Two would be too few: when a
+stalled process resumes, one round ends before the answer that has already arrived is read."""
 
 _READ = b"""\
 return {redis.call('TIME'), redis.call('GETRANGE', KEYS[1], 0, ARGV[1])}
 """
 
 _REPLACE = b"""\
--- ARGV: the revision to replace, the new document, the deadline in milliseconds since 1970, the most bytes to read of
--- the former document, the channel to wake those who watch; '' for none.
+-- ARGV: the revision to replace, the new document, the deadline in milliseconds since 1970, the last byte to read of
+-- the former document, the channel to publish to ('' for none).
 local time = redis.call('TIME')
 local former = redis.call('GETRANGE', KEYS[1], 0, ARGV[4])
 if (former == '' and '' or redis.sha1hex(former)) ~= ARGV[1] then
@@ -56,7 +56,7 @@ if time[1] * 1000 + math.floor(time[2] / 1000) >= tonumber(ARGV[3]) then
   return {'late'}
 end
 if former ~= '' then
-  redis.call('DEL', KEYS[1]) -- a server without free memory takes a SET only after that
+  redis.call('DEL', KEYS[1]) -- a server without free memory accepts a SET only after this
 end
 redis.call('SET', KEYS[1], ARGV[2])
 if ARGV[5] ~= '' then
@@ -67,20 +67,20 @@ return {'written', time}
 
 
 class RedisStore(DocumentStore):
-    """Documents in Redis (6.2 or newer, or a compatible server).
+    """Keeps documents in Redis (6.2 or newer, or a compatible server).
 
     Args:
         url: ``redis://[user:password@]host[:port][/db]``, ``rediss://`` for TLS, ``unix:///path/to/socket[?db=0]``.
             Options of redis-py may follow, such as ``?ssl_ca_certs=...``; options for time-outs, retries, protocol and
             pools are ignored.
-        key: The key of the default switch. ``{default}`` in it is replaced by a switch's name; a key without that has
-            ``:{name}`` appended.
-        seconds: How long connecting may take. A connection that watches is given up after three times as long
-            without a word from the server.
+        key: The key of the default switch. For other switches, the switch's name replaces ``{default}`` in it; a key
+            without ``{default}`` gets ``:{name}`` appended.
+        seconds: How long connecting may take. A watching connection is closed after three times as long without data
+            from the server.
 
     Raises:
         MissingExtra: redis-py isn't installed.
-        InvalidConfiguration: The URL or key can't work.
+        InvalidConfiguration: The URL or key is invalid.
     """
 
     def __init__(self, url: str, key: str = DEFAULT_KEY, *, seconds: float = 1.0) -> None:
@@ -89,15 +89,15 @@ class RedisStore(DocumentStore):
         self.key = key
         self._seconds = seconds
         self._secrets: list[str] = []
-        self._options, self.url = self._read_url(url)
+        self._options, self.url = self._parse_url(url)
         self._db = int(self._options.get("db") or 0)
         self._clients = PerLoop(self._new_client, _close)
         self._clock: tuple[datetime, float] | None = None
-        """The server's time, and the event loop's time when it came."""
+        """The server's time, and the event loop's time when it arrived."""
         try:
             _ = self._new_client()
-        except Exception as error:  # noqa: BLE001 - redis-py refuses options with errors of many kinds
-            raise _bad_url(self._redacted(error)) from None
+        except Exception as error:  # noqa: BLE001 - redis-py rejects options with many kinds of errors
+            raise _bad_url(self._redact(error)) from None
 
     def key_of(self, switch: str) -> str:
         """Return the Redis key of a switch."""
@@ -114,19 +114,19 @@ class RedisStore(DocumentStore):
         return f"{self.url}, key {self.key_of(key)}"
 
     async def read(self, key: str) -> Reading:
-        """Return the document of a switch. One round trip."""
-        with self._errors(key):
+        """Return the document of a switch, in one round trip."""
+        with self._translate_errors(key):
             time, content = await self._run(_READ, key, MAX_BYTES)
-        return _reading(content, self._now(time))
+        return _reading_of(content, self._now(time))
 
     async def replace(
         self, key: str, content: bytes, revision: str | None, *, seconds: float, quiet: bool = False
     ) -> Reading:
-        """Replace the document if it still has this revision, by the server's clock. One round trip."""
+        """Replace the document if it still has this revision, before a deadline by the server's clock."""
         deadline = self._server_time() + timedelta(seconds=seconds * (1 - _SHARE_FOR_THE_ANSWER))
         milliseconds = int(deadline.timestamp() * 1000)
-        channel = b"" if quiet else self._channel(key)
-        with self._errors(key, sent=True):
+        channel = b"" if quiet else self._channel_of(key)
+        with self._translate_errors(key, sent=True):
             answer, *details = await self._run(
                 _REPLACE, key, revision or "", content, milliseconds, MAX_BYTES, channel
             )
@@ -134,16 +134,16 @@ class RedisStore(DocumentStore):
             raise DeadlinePassed
         now = self._now(details[0])
         if answer == b"conflict":
-            raise Conflict(_reading(details[1], now))
-        return _reading(content, now)
+            raise Conflict(_reading_of(details[1], now))
+        return _reading_of(content, now)
 
     async def names(self) -> list[str]:
-        """Return the switches that have a key, by SCAN."""
-        start, _, end = self.key.partition(_NAME)  # a key without a name in it begins the keys of all switches
+        """Return the switches that have a key, found by SCAN."""
+        start, _, end = self.key.partition(_NAME)  # without {default}, the key is the prefix of all switches' keys
         before, _, after = self.key_of("\0").partition("\0")
         names = set()
-        with self._errors("default"):
-            async for key in self._clients.get().scan_iter(match=f"{_escaped(start)}*{_escaped(end)}", count=1000):
+        with self._translate_errors("default"):
+            async for key in self._clients.get().scan_iter(match=f"{_escape(start)}*{_escape(end)}", count=1000):
                 name = key.decode(errors="replace").removeprefix(before).removesuffix(after)
                 if key == self.key.encode():
                     names.add("default")
@@ -152,39 +152,38 @@ class RedisStore(DocumentStore):
         return sorted(names)
 
     async def watch(self, key: str, changed: Callable[[], None]) -> None:
-        """Call ``changed`` with each push, on a connection of its own, until that is lost."""
+        """Call ``changed`` after each push, on a separate connection, until that connection is lost."""
         subscription = self._clients.get().pubsub()
         try:
-            with self._errors(key):
-                await io_thread.bounded(subscription.subscribe(self._channel(key)), self._seconds)
-                await self._pass_on(subscription, changed)
+            with self._translate_errors(key):
+                await io_thread.bounded(subscription.subscribe(self._channel_of(key)), self._seconds)
+                await self._forward_pushes(subscription, changed)
         finally:
-            await _quietly(subscription.aclose())  # type: ignore[no-untyped-call]
+            await _close_quietly(subscription.aclose())  # type: ignore[no-untyped-call]
         raise BackendUnavailable(self.describe(key), f"silent for {_SILENT_ROUNDS * self._seconds:g} s")
 
-    async def _pass_on(self, subscription: PubSub, changed: Callable[[], None]) -> None:
-        """Call ``changed`` with each push, until the server is silent."""
+    async def _forward_pushes(self, subscription: PubSub, changed: Callable[[], None]) -> None:
+        """Call ``changed`` after each push, until the server is silent."""
         silent_rounds = 0
         while silent_rounds < _SILENT_ROUNDS:
             try:
                 async with asyncio.timeout(self._seconds):
                     if silent_rounds == 1:
                         await subscription.ping()
-                    # Without a time-out of its own, with which redis-py takes the kernel's ETIMEDOUT for a quiet
-                    # moment, again and again.
+                    # No time-out here: with one, redis-py keeps mistaking the kernel's ETIMEDOUT for silence.
                     message = await subscription.get_message(timeout=None)
             except TimeoutError:
                 silent_rounds += 1
                 continue
-            if message is None:  # redis-py 8 says so where the kernel has given the connection up, again and again
+            if message is None:  # redis-py 8 keeps returning None after the kernel has closed the connection
                 raise ConnectionError("the connection is lost")
             silent_rounds = 0
             if message["type"] in ("subscribe", "message"):
                 changed()
 
     async def try_writing(self, key: str) -> str | None:
-        """Write a key that is gone at once, ``<key>:tried``."""
-        with self._errors(key):
+        """Check write access with the key ``<key>:tried``, which expires after 1 ms."""
+        with self._translate_errors(key):
             await self._clients.get().set(f"{self.key_of(key)}:tried", "", px=1)
         return None
 
@@ -203,8 +202,8 @@ class RedisStore(DocumentStore):
         except NoScriptError:
             return await client.execute_command("EVAL", script, 1, redis_key, *arguments)
 
-    def _channel(self, key: str) -> bytes:
-        return f"{self.key_of(key)}@{self._db}".encode()  # all databases of a server share its channels
+    def _channel_of(self, key: str) -> bytes:
+        return f"{self.key_of(key)}@{self._db}".encode()  # a server's databases share its channels
 
     def _now(self, time: list[bytes]) -> datetime:
         now = datetime.fromtimestamp(int(time[0]), UTC) + timedelta(microseconds=int(time[1]))
@@ -217,32 +216,32 @@ class RedisStore(DocumentStore):
         return self._clock[0] + timedelta(seconds=asyncio.get_running_loop().time() - self._clock[1])
 
     @contextlib.contextmanager
-    def _errors(self, key: str, *, sent: bool = False) -> Iterator[None]:
-        """Raise this package's errors in place of redis-py's."""
+    def _translate_errors(self, key: str, *, sent: bool = False) -> Iterator[None]:
+        """Translate redis-py's errors to this package's errors."""
         try:
             yield
-        except Exception as error:  # noqa: BLE001 - up to a server that speaks something else
-            raise self._explained(error, key, sent=sent) from None
+        except Exception as error:  # noqa: BLE001 - a server that is not Redis can cause any error
+            raise self._translate(error, key, sent=sent) from None
 
-    def _explained(self, error: Exception, key: str, *, sent: bool) -> MaintenanceError:
+    def _translate(self, error: Exception, key: str, *, sent: bool) -> MaintenanceError:
         from redis.exceptions import AuthenticationError, BusyLoadingError, ResponseError  # noqa: PLC0415 - an extra
 
         if "WRONGTYPE" in str(error):
             return CorruptState(self.describe(key), "the key has another type; delete it, or give another key")
-        # Errors that the server itself answers come before the first write.
+        # The server reports errors before the script's first write.
         refused = isinstance(error, (ResponseError, AuthenticationError, BusyLoadingError))
         kind = OutcomeUnknown if sent and not refused else BackendUnavailable
-        return kind(self.describe(key), self._redacted(error))
+        return kind(self.describe(key), self._redact(error))
 
-    def _redacted(self, error: Exception) -> str:
-        """Return an error's text without the credentials: a server quotes commands that it does not know."""
+    def _redact(self, error: Exception) -> str:
+        """Return an error's text without credentials, since servers quote unknown commands."""
         text = str(error) or type(error).__name__
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text
 
-    def _read_url(self, url: str) -> tuple[dict[str, Any], str]:
-        """Return the options for redis-py's connections, and the address to show."""
+    def _parse_url(self, url: str) -> tuple[dict[str, Any], str]:
+        """Return the options for redis-py's connections, and the URL without credentials."""
         try:
             from redis.asyncio.connection import SSLConnection, parse_url  # noqa: PLC0415 - an extra
         except ImportError:
@@ -251,10 +250,10 @@ class RedisStore(DocumentStore):
         try:
             options: dict[str, Any] = {**parse_url(url)}
         except ValueError as error:
-            # Its own errors name an option; those of the standard library quote a part of a password.
+            # redis-py's own errors name an option; errors of the standard library quote parts of a password.
             named = str(error) if "connection URL" in str(error) else "it has no readable host and port"
             raise _bad_url(named) from None
-        for option in ("max_connections", "timeout"):  # of pools
+        for option in ("max_connections", "timeout"):  # pool options
             options.pop(option, None)
         self._secrets = [options[name] for name in ("password", "username", "ssl_password") if options.get(name)]
         db = options.get("db") or 0
@@ -271,7 +270,7 @@ class RedisStore(DocumentStore):
 
         options = self._options | {
             "socket_connect_timeout": self._seconds,
-            # None: with a time-out redis-py uses asyncio.wait_for, which on Python 3.11 swallows cancellations.
+            # With a time-out, redis-py uses asyncio.wait_for, which swallows cancellations on Python 3.11.
             "socket_timeout": None,
             "retry": Retry(NoBackoff(), 0),
             "retry_on_timeout": False,
@@ -280,39 +279,39 @@ class RedisStore(DocumentStore):
             "protocol": 2,  # version 3 mixes pushes with answers
         }
         pool = ConnectionPool(**options)
-        pool.make_connection()  # type: ignore[no-untyped-call]  # raises where an option can't work
+        pool.make_connection()  # type: ignore[no-untyped-call]  # raises if an option is invalid
         return Redis(connection_pool=pool)
 
 
-def _reading(content: bytes, now: datetime) -> Reading:
+def _reading_of(content: bytes, now: datetime) -> Reading:
     if not content:
         return Reading(None, None, now)
     return Reading(content, hashlib.sha1(content, usedforsecurity=False).hexdigest(), now)
 
 
 async def _close(client: Redis) -> None:
-    await _quietly(client.connection_pool.disconnect())
+    await _close_quietly(client.connection_pool.disconnect())
 
 
-async def _quietly(closing: Awaitable[object]) -> None:
-    """Close a connection; one that does not answer the farewell of TLS is given up."""
+async def _close_quietly(closing: Awaitable[object]) -> None:
+    """Close a connection, or abandon it if the peer does not answer the TLS shutdown."""
     with contextlib.suppress(Exception):
         await asyncio.wait_for(closing, _SECONDS_TO_CLOSE)
 
 
-def _escaped(text: str) -> str:
-    """Return a part of a pattern for SCAN that means this text."""
+def _escape(text: str) -> str:
+    """Return a SCAN pattern that matches only this text."""
     return re.sub(r"([*?\[\]^\\-])", r"\\\1", text)
 
 
 def _check_url(url: object) -> None:
-    """Refuse URLs that are read otherwise than they were meant.
+    """Raise ``InvalidConfiguration`` for an invalid or ambiguous URL.
 
-    Credentials with a bare ``/``, ``?`` or ``#`` are such: a part of them would be taken for a host or a database.
+    Unescaped ``/``, ``?`` or ``#`` in credentials are ambiguous: a part would be parsed as the host or the database.
     """
     if not isinstance(url, str):
-        # Its type alone: the repr of a URL by pydantic or the like has the password in it.
-        raise InvalidConfiguration(f"url must be text such as 'redis://localhost:6379/0', not {type(url).__name__}")
+        # Only the type: the repr of a URL object, such as pydantic's, contains the password.
+        raise InvalidConfiguration(f"url must be text such as 'redis://localhost:6379/0', got {type(url).__name__}")
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -320,13 +319,13 @@ def _check_url(url: object) -> None:
     if parts.scheme not in ("redis", "rediss", "unix"):
         raise _bad_url("it begins with another scheme")
     if "@" in parts.path + parts.query + parts.fragment or parts.fragment:
-        raise _bad_url("it has an @ or # where none can be")
+        raise _bad_url("it has an @ or # in the wrong place")
     database = parts.path.strip("/")
     if parts.scheme == "unix":
         if not database:
             raise _bad_url("it has no path")
     elif database and not database.isdecimal():
-        raise _bad_url("its path is no database number")
+        raise _bad_url("its path is not a database number")
 
 
 def _bad_url(problem: str) -> InvalidConfiguration:

@@ -1,4 +1,4 @@
-"""Stores of your own, by the scheme of their URLs."""
+"""The registry of your own stores, by URL scheme."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..exceptions import InvalidConfiguration
 from .contract import DocumentStore
 
 ENTRY_POINTS = "fastapi_maintenance.stores"
-"""The entry point group: the name is the scheme, the object is the factory."""
+"""The entry point group. Entry points have the scheme as name and the factory as object."""
 
 BUILT_IN = ("env", "memory", "file", "redis", "rediss", "unix")
 
@@ -22,36 +22,36 @@ _factories: dict[str, StoreFactory] = {}
 
 
 def register_store(scheme: str, factory: StoreFactory) -> None:
-    """Have URLs of a scheme mean a store of your own, wherever a backend URL is accepted, the command line included.
+    """Register a store of your own for a URL scheme. Its URLs work wherever a backend URL is accepted.
 
-    For the command line, declare it in your ``pyproject.toml`` as well, since that does not import your app::
+    The command line does not import your app, so declare the store in your ``pyproject.toml`` as well::
 
         [project.entry-points."fastapi_maintenance.stores"]
         nats = "my_package.store:NatsStore"
 
     Args:
-        scheme: Such as ``"nats"``. Registering it again replaces the former factory.
+        scheme: Such as ``"nats"``. Registering a scheme again replaces its factory.
         factory: Called with the whole URL; returns the store. It must not connect yet.
 
     Raises:
-        InvalidConfiguration: The scheme is one of this package's own, or can't be one; or the factory isn't callable.
+        InvalidConfiguration: The scheme is invalid or built in, or the factory isn't callable.
     """
     if not _SCHEME.fullmatch(scheme):
         raise InvalidConfiguration(
             f"scheme={scheme!r} must be lower-case letters, digits, '.' and '-', with a letter first"
         )
     if scheme in BUILT_IN:
-        raise InvalidConfiguration(f"scheme={scheme!r} is one of this package's own; give your store another one")
+        raise InvalidConfiguration(f"scheme={scheme!r} is built in; give your store another scheme")
     if not callable(factory):
         raise InvalidConfiguration(f"factory={factory!r} must be a function that takes a URL and returns a store")
     _factories[scheme] = factory
 
 
 def registered_store(url: str) -> DocumentStore | None:
-    """Return the store of a URL, or ``None`` if nobody has registered its scheme.
+    """Return the store of a URL, or ``None`` if its scheme is not registered.
 
     Raises:
-        InvalidConfiguration: What the factory returns is no store.
+        InvalidConfiguration: The factory did not return a store.
     """
     scheme = url.partition(":")[0]
     factory: Any = _factories.get(scheme)

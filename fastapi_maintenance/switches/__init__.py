@@ -1,1 +1,1 @@
-"""What this process knows of each switch."""
+"""The switches: their backends, the views of their states, and the functions that change them."""

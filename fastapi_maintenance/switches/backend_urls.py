@@ -1,4 +1,4 @@
-"""Backends from URLs and options."""
+"""Creates backends from types, URLs and options."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ BACKEND_VARIABLE = "FASTAPI_MAINTENANCE_BACKEND"
 
 
 def sibling_of(backend: BaseStateBackend, name: str) -> BaseStateBackend:
-    """Return the backend of a named switch in the same store, always the same one."""
+    """Return the backend of a named switch in the same store; each call returns the same object.
+
+    Raises:
+        UnsupportedByBackend: The store can hold only one switch.
+    """
     siblings = backend.siblings_made()
     if name not in siblings:
         sibling = backend.sibling(name)
@@ -42,9 +46,9 @@ _TYPES: dict[str, Callable[..., BaseStateBackend]] = {
     "sqlalchemy": SQLAlchemyBackend,
 }
 _PLACES = {"env": "var_name", "file": "file_path", "redis": "key", "sqlalchemy": "key"}
-"""The option that says where in the store a switch is; a named switch without it is beside the default one.
+"""The option with a switch's place in the store; without it, a named switch is stored beside the default switch.
 
-What is not here is a place of its own each time that it is made.
+Each backend of any other type is a place of its own.
 """
 ASYNC_FORMS = {
     "sqlite": ("sqlite+aiosqlite://",),
@@ -64,7 +68,7 @@ _KNOWN = (
 
 
 def backend_from_url(url: str) -> BaseStateBackend:
-    """Return the backend of a URL, or of a type that needs no options.
+    """Return a new backend for a URL, or for a type that needs no options.
 
     Raises:
         UnknownBackend: No backend has this scheme.
@@ -79,7 +83,7 @@ def backend_from_url(url: str) -> BaseStateBackend:
         return SQLAlchemyBackend(url)
     if rest and scheme in ASYNC_FORMS:
         raise InvalidConfiguration(
-            f"backend URL {scheme}://...: an async driver is needed, write {' or '.join(ASYNC_FORMS[scheme])}"
+            f"backend URL must name an async driver, got {scheme}://...; write {' or '.join(ASYNC_FORMS[scheme])}"
         )
     store = registered_store(url) if colon else None
     if store is None:
@@ -94,7 +98,7 @@ def _env_of(url: str) -> EnvVarBackend:
 
 def _memory_of(url: str) -> MemoryBackend:
     if url.removeprefix("memory:").removeprefix("//"):
-        raise InvalidConfiguration(f"backend URL {_shown(url)!r}: nothing can follow memory://")
+        raise InvalidConfiguration(f"backend URL must be memory:// without a path, got {_redact_url(url)!r}")
     return MemoryBackend()
 
 
@@ -102,7 +106,7 @@ def _file_of(url: str) -> LocalFileBackend:
     path = url.removeprefix("file:")
     if path.startswith("//") and not path.startswith("///"):
         raise InvalidConfiguration(
-            f"backend URL {_shown(url)!r}: file:///absolute/path or file:relative/path is needed"
+            f"backend URL must be file:///absolute/path or file:relative/path, got {_redact_url(url)!r}"
         )
     return LocalFileBackend(unquote(path.removeprefix("//")))
 
@@ -117,35 +121,35 @@ _SCHEMES: dict[str, Callable[[str], BaseStateBackend]] = {
 }
 
 
-def _shown(url: str) -> str:
-    """Return a URL without what could be credentials."""
+def _redact_url(url: str) -> str:
+    """Return a URL with everything that could be a credential replaced by ``***``."""
     shown = re.sub(r"(:/*).*@", r"\1***@", url, flags=re.DOTALL)
     return re.sub(r"\?.*", "?***", shown, flags=re.DOTALL)
 
 
-def told(value: object) -> str:
-    """Return what an error can say of a value that is no backend: objects for URLs show their passwords."""
+def safe_repr(value: object) -> str:
+    """Return a description of an invalid backend for an error: no credentials, since URL objects print passwords."""
     if isinstance(value, str):
-        return repr(_shown(value))
+        return repr(_redact_url(value))
     return repr(value) if value is None or isinstance(value, (bool, type)) else f"<{type(value).__name__}>"
 
 
 def made_backend(name: str, backend: object, options: dict[str, Any]) -> BaseStateBackend:
-    """Return a new backend of a type or URL for switch ``name``, beside the default one if no place is given.
+    """Return a new backend of a type or URL for switch ``name``, beside the default switch if no place is given.
 
     Raises:
-        UnknownBackend, InvalidConfiguration: As ``configure_backend``.
+        UnknownBackend, InvalidConfiguration: See ``configure_backend``.
     """
     if not isinstance(backend, str):
         raise InvalidConfiguration(
-            f"backend {told(backend)}: a type or URL ({', '.join(_KNOWN)}) or a backend is needed"
+            f"backend must be a type or URL ({', '.join(_KNOWN)}) or a backend, got {safe_repr(backend)}"
         )
     if backend in _TYPES:
         made = _with_options(backend, options)
         has_place = backend not in _PLACES or _PLACES[backend] in options
     elif ":" in backend:
         if options:
-            raise InvalidConfiguration(f"options {sorted(options)} go with a backend's type; a URL says it all")
+            raise InvalidConfiguration(f"options {sorted(options)} must come with a backend's type, not with a URL")
         made = backend_from_url(backend)
         has_place = isinstance(made, LocalFileBackend) or (backend.startswith("env://") and backend != "env://")
     else:
@@ -171,7 +175,11 @@ def _with_options(kind: str, options: dict[str, Any]) -> BaseStateBackend:
 
 
 def checked_name(name: object) -> str:
-    """Return a switch's name, or raise ``InvalidSwitchName``."""
+    """Return a switch's name.
+
+    Raises:
+        InvalidSwitchName: It is not a valid name.
+    """
     if not isinstance(name, str) or not is_switch_name(name):
         raise InvalidSwitchName(name)
     return name

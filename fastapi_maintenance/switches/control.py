@@ -1,11 +1,11 @@
-"""Changing a switch: set its mode, ask what it says."""
+"""Reads and changes a switch: its mode, its windows and its holds."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 from anyio.lowlevel import current_token
 
@@ -14,7 +14,7 @@ from ..concurrency import io_thread
 from ..exceptions import CorruptState, EmptiedStore, InvalidConfiguration, UnknownWindow, UnsupportedByBackend
 from ..model.change import Change, set_mode
 from ..model.limits import MAX_REASON, MAX_RETRY_AFTER
-from ..model.modes import MaintenanceMode, as_mode
+from ..model.modes import MaintenanceMode, ModeName, PlannedModeName, as_mode
 from ..model.moments import check_aware
 from ..model.state import MaintenanceState
 from ..model.text import check_text
@@ -26,14 +26,14 @@ from .view import SwitchStatus, View
 from .views import view_of
 
 _CLOCKS_DIFFER = timedelta(days=1)
-"""By how much at most, so that a window that is over for one host is not forgotten while it goes on for another."""
+"""The maximum clock difference between hosts, so that no window is dropped that is still active for another host."""
 
 
 async def get_maintenance_mode(backend: BaseStateBackend | None = None, *, name: str = DEFAULT) -> bool:
     """Return whether anything is blocked now: ``True`` under ``read_only`` too.
 
-    Without ``backend`` and ``name``, inside a request: what counts for the app that is answering, its
-    ``enable_maintenance`` included.
+    Inside a request, without ``backend`` and ``name``, this is the effective mode of the app that is answering,
+    including its ``enable_maintenance``.
 
     Raises:
         AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
@@ -54,9 +54,9 @@ async def get_maintenance_state(backend: BaseStateBackend | None = None, *, name
 
 
 def get_maintenance_status(backend: BaseStateBackend | None = None, *, name: str = DEFAULT) -> SwitchStatus:
-    """Return how well this process knows a switch: ready, stale or not, since when, at which version, what failed.
+    """Return how current this process's copy of a switch is: its version, its age, and the last error.
 
-    Does no I/O: before the first request that needs the switch it is ``not_ready``.
+    Does no I/O. Before the first request that uses the switch, it is ``not_ready``.
 
     Raises:
         AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
@@ -66,13 +66,13 @@ def get_maintenance_status(backend: BaseStateBackend | None = None, *, name: str
 
 
 def is_maintenance_on(backend: BaseStateBackend | None = None, *, name: str = DEFAULT) -> bool:
-    """Return what ``get_maintenance_mode`` returns, for code that is not on an event loop: job workers, scripts.
+    """Return whether anything is blocked now, for code outside an event loop, such as job workers and scripts.
 
-    With a file, Redis or SQL, the first call of a process waits for the first answer of the store, up to
-    ``init_timeout``; the others read this process's last copy.
+    With a file, Redis or SQL, the first call of a process waits for the store's first answer, up to
+    ``init_timeout`` seconds; later calls read this process's copy.
 
     Raises:
-        RuntimeError: Called on an event loop, which it could block.
+        RuntimeError: It was called on an event loop, which it could block.
         AmbiguousSwitch: Several apps have a backend of their own.
         InvalidSwitchName: The name can't be a switch's.
     """
@@ -87,7 +87,7 @@ def is_maintenance_on(backend: BaseStateBackend | None = None, *, name: str = DE
 
 
 async def set_maintenance_mode(
-    value: bool | MaintenanceMode | Literal["off", "on", "read_only"],
+    value: bool | MaintenanceMode | ModeName,
     backend: BaseStateBackend | None = None,
     *,
     name: str = DEFAULT,
@@ -96,21 +96,21 @@ async def set_maintenance_mode(
     retry_after: int | None = None,
     by: str | None = None,
 ) -> None:
-    """Store the mode of a switch. While blocks hold the switch, it counts after them.
+    """Store the mode of a switch. While blocks hold the switch, the mode takes effect after them.
 
     Args:
         value: A bool or a mode.
-        backend: Whose state to change; ``None``: the one that is meant here, see ``get_maintenance_mode``.
+        backend: The backend to change; ``None``: the answering app's, the only app's own, or the configured one.
         name: The switch.
-        reason: What to tell clients and colleagues.
+        reason: The reason that clients and operators see.
         until: When the maintenance ends by itself: an aware datetime, or a ``timedelta`` from now.
-        retry_after: After how many seconds clients are told to come back while the end isn't known.
-        by: Who changes it, for people.
+        retry_after: The ``Retry-After`` of refused requests in seconds, while the end isn't known.
+        by: Who makes the change; recorded for operators.
 
     Raises:
         ReadOnlyBackend: The state can't be set from here, as with an environment variable.
-        UnsupportedByBackend: The backend stores on or off only, and more was asked.
-        InvalidConfiguration: The mode, or an option, can't work.
+        UnsupportedByBackend: The backend stores only on or off, and the call needs more.
+        InvalidConfiguration: The mode or an option is invalid.
         AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
         InvalidSwitchName: The name can't be a switch's.
     """
@@ -123,31 +123,31 @@ async def schedule_maintenance(
     backend: BaseStateBackend | None = None,
     *,
     name: str = DEFAULT,
-    mode: MaintenanceMode | Literal["on", "read_only"] = "on",
+    mode: MaintenanceMode | PlannedModeName = "on",
     reason: str | None = None,
     rrule: str | None = None,
     zone: str | None = None,
     by: str | None = None,
 ) -> Window:
-    """Plan a maintenance, once or again and again, and return it: its ``id`` cancels it.
+    """Schedule a maintenance window, once or recurring, and return it: pass its ``id`` to cancel it.
 
-    Nothing runs when it begins or ends: what the clock of a host says when a request comes is what counts. To store
-    the mode "off" meanwhile ends what is going on, and a recurring one comes again.
+    Nothing runs when the window begins or ends: each request compares it with the clock of its host. Storing the mode
+    "off" ends an active window; a recurring window returns at its next time.
 
     Args:
-        start: When it begins, an aware datetime. Of a recurring one it is the first time.
-        end: When it ends.
-        backend: Whose state to change; ``None``: the one that is meant here, see ``get_maintenance_mode``.
+        start: When it begins, an aware datetime; for a recurring window, the first time.
+        end: When it ends, an aware datetime.
+        backend: The backend to change; ``None``: the answering app's, the only app's own, or the configured one.
         name: The switch.
-        mode: What it does to requests.
-        reason: What to tell clients and colleagues.
-        rrule: By which rule it recurs (RFC 5545), such as ``"FREQ=WEEKLY;BYDAY=SU"``.
-        zone: With ``rrule``: in which zone's local time it recurs, such as ``"Europe/Berlin"``; by default the
+        mode: The mode during the window.
+        reason: The reason that clients and operators see.
+        rrule: The recurrence rule (RFC 5545), such as ``"FREQ=WEEKLY;BYDAY=SU"``.
+        zone: With ``rrule``: the time zone in which it recurs, such as ``"Europe/Berlin"``; by default the
             ``ZoneInfo`` of ``start``.
-        by: Who plans it, for people.
+        by: Who schedules it; recorded for operators.
 
     Raises:
-        InvalidConfiguration: It can't be what was meant, and why; or the state would become too large.
+        InvalidConfiguration: The window is invalid, or the state would become too large.
         ReadOnlyBackend: The state can't be set from here, as with an environment variable.
         UnsupportedByBackend: The backend stores on or off only.
         AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
@@ -157,25 +157,24 @@ async def schedule_maintenance(
     check_reason(reason)
     window = plan(start, end, now=now, mode=as_mode(mode).value, reason=reason, rrule=rrule, zone=zone)
     view = view_of(registry.meant(backend, name))
-    await view.apply(
-        Change(put_windows={window.id: window}, drop_windows=await _over(view, now - _CLOCKS_DIFFER), by=by)
-    )
+    finished = await _finished_windows(view, now - _CLOCKS_DIFFER)
+    await view.apply(Change(put_windows={window.id: window}, drop_windows=finished, by=by))
     return window
 
 
 async def cancel_maintenance(
     window_id: str, backend: BaseStateBackend | None = None, *, name: str = DEFAULT, by: str | None = None
 ) -> None:
-    """Cancel a planned maintenance, also while it goes on.
+    """Cancel a maintenance window, even while it is active.
 
     Args:
-        window_id: The ``id`` of what ``schedule_maintenance`` returned, as ``get_maintenance_state().windows`` has it.
-        backend: Whose state to change; ``None``: the one that is meant here, see ``get_maintenance_mode``.
+        window_id: The ``id`` of the window, from ``schedule_maintenance`` or ``get_maintenance_state().windows``.
+        backend: The backend to change; ``None``: the answering app's, the only app's own, or the configured one.
         name: The switch.
-        by: Who cancels it, for people.
+        by: Who cancels it; recorded for operators.
 
     Raises:
-        UnknownWindow: There is none of that id; the error names those that are not over.
+        UnknownWindow: No window has this id; the error lists the ids of all windows that are not over.
         ReadOnlyBackend: The state can't be set from here, as with an environment variable.
         UnsupportedByBackend: The backend stores on or off only.
         AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
@@ -183,40 +182,40 @@ async def cancel_maintenance(
     """
     view, cancelled = view_of(registry.meant(backend, name)), frozenset({window_id})
     now = datetime.now(UTC)
-    dropped = cancelled | await _over(view, now - _CLOCKS_DIFFER)
+    dropped = cancelled | await _finished_windows(view, now - _CLOCKS_DIFFER)
     try:
         await view.apply(Change(drop_windows=dropped, required_windows=cancelled, by=by))
     except UnknownWindow as error:
-        # A store names all that it keeps, and does not read rules.
-        raise UnknownWindow(error.ids, sorted(set(error.known) - await _over(view, now))) from None
+        # A store lists every window that it keeps, since it does not evaluate rules.
+        raise UnknownWindow(error.ids, sorted(set(error.known) - await _finished_windows(view, now))) from None
 
 
 async def break_hold(
     hold_id: str, backend: BaseStateBackend | None = None, *, name: str = DEFAULT, by: str | None = None
 ) -> None:
-    """Take a hold away from the code that has it, which learns of it.
+    """Remove a hold; the code that holds the switch is notified.
 
     Args:
-        hold_id: Its id, as ``get_maintenance_state().holds`` has it.
-        backend: Whose state to change; ``None``: the one that is meant here, see ``get_maintenance_mode``.
+        hold_id: The hold's id, from ``get_maintenance_state().holds``.
+        backend: The backend to change; ``None``: the answering app's, the only app's own, or the configured one.
         name: The switch.
-        by: Who breaks it, for people.
+        by: Who breaks it; recorded for operators.
 
     Raises:
-        HoldLost: There is none of that id any more.
+        HoldLost: No hold has this id any more.
     """
     broken = frozenset({hold_id})
     await view_of(registry.meant(backend, name)).apply(Change(drop_holds=broken, required_holds=broken, by=by))
 
 
 async def list_switches(backend: BaseStateBackend | None = None) -> list[str]:
-    """Return the names of the switches that have a state in a store, the default one first, without forgotten ones.
+    """Return the names of the switches with a state in the store: the default switch first, no forgotten switches.
 
     Args:
-        backend: That of the default switch; ``None``: the one that is meant here, see ``get_maintenance_mode``.
+        backend: The default switch's; ``None``: the answering app's, the only app's own, or the configured one.
 
     Raises:
-        UnsupportedByBackend: The store can't list its switches, as the environment and backends with two methods.
+        UnsupportedByBackend: The store can't list its switches, such as the environment or a two-method backend.
         BackendUnavailable: The store did not answer.
         AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
     """
@@ -228,7 +227,7 @@ async def list_switches(backend: BaseStateBackend | None = None) -> list[str]:
 
 
 async def _is_forgotten(backend: BaseStateBackend) -> bool:
-    """Return whether a switch was forgotten. One whose document can't be read was not."""
+    """Return whether a switch was forgotten; a switch with an unreadable document was not."""
     state = None
     if isinstance(backend, StoreBackend):
         with contextlib.suppress(CorruptState, EmptiedStore):
@@ -239,15 +238,15 @@ async def _is_forgotten(backend: BaseStateBackend) -> bool:
 async def forget_switch(
     backend: BaseStateBackend | None = None, *, name: str, break_holds: bool = False, by: str | None = None
 ) -> None:
-    """Forget a switch that no app uses any more: it is off, without windows, and no longer listed.
+    """Forget a switch that no app uses any more: it is off, has no windows, and is no longer listed.
 
-    This replaces a document that can't be read as well. To set the switch again makes it known again.
+    This also replaces an unreadable document. Setting the switch again lists it again.
 
     Args:
-        backend: Whose state to forget; ``None``: the one that is meant here, see ``get_maintenance_mode``.
+        backend: The backend to change; ``None``: the answering app's, the only app's own, or the configured one.
         name: The switch.
-        break_holds: Take away the holds of code that runs under maintenance.
-        by: Who forgets it, for people.
+        break_holds: Remove the holds of code that runs under maintenance.
+        by: Who forgets it; recorded for operators.
 
     Raises:
         SwitchIsHeld: Code holds the switch on.
@@ -264,8 +263,8 @@ def forgetting(*, break_holds: bool, by: str | None) -> Change:
     return Change(forgets=True, break_holds=break_holds, refuse_while_held=not break_holds, by=by)
 
 
-async def _over(view: View, now: datetime) -> frozenset[str]:
-    """Return the ids of the windows that were over at a time."""
+async def _finished_windows(view: View, now: datetime) -> frozenset[str]:
+    """Return the ids of the windows that are over at ``now``."""
     return (view.peek() or await view.read()).timetable.over(now)
 
 
@@ -279,22 +278,22 @@ async def change_mode(
     retry_after: int | None = None,
     **requirements: Any,
 ) -> MaintenanceState:
-    """Store the mode of a switch as the operator's tools do, and return the state after it.
+    """Store the mode of a switch for an operator's tool, and return the new state.
 
-    It takes what ``set_maintenance_mode`` takes and raises what that raises, and:
+    It takes the arguments and raises the errors of ``set_maintenance_mode``, and in addition:
 
     Args:
         requirements: Members of ``Change``: ``by``, ``refuse_while_held``, ``break_holds``, ``expected_version``.
 
     Raises:
-        VersionConflict, SwitchIsHeld: What the change requires isn't so.
+        VersionConflict, SwitchIsHeld: The change's requirements are not met.
     """
     mode, now = as_mode(value), datetime.now(UTC)
     check_reason(reason)
     if until is not None:
         until = _checked_end(until, now)
         if mode is MaintenanceMode.OFF:
-            raise InvalidConfiguration("until goes with a mode that blocks, not with off")
+            raise InvalidConfiguration("until must be given with a mode that blocks, got off")
     if retry_after is not None and (type(retry_after) is not int or not 0 <= retry_after <= MAX_RETRY_AFTER):
         raise InvalidConfiguration(f"retry_after={retry_after!r} must be whole seconds from 0 to {MAX_RETRY_AFTER}")
     change = set_mode(mode, now=now, reason=reason, until=until, retry_after=retry_after, **requirements)
@@ -314,7 +313,7 @@ def check_reason(reason: str | None) -> None:
 
 
 def _checked_end(until: datetime | timedelta, now: datetime) -> datetime:
-    """Return when a maintenance ends, or raise ``InvalidConfiguration`` if that can't be stored or is over."""
+    """Return when a maintenance ends, or raise ``InvalidConfiguration`` if it is invalid or not in the future."""
     try:
         end = now + until if isinstance(until, timedelta) else until
         check_aware(end, "until")
@@ -322,24 +321,24 @@ def _checked_end(until: datetime | timedelta, now: datetime) -> datetime:
     except ValueError as error:
         raise InvalidConfiguration(f"{error}; nothing was changed") from None
     except OverflowError:
-        raise InvalidConfiguration(f"until={until}: that is outside of the years 1 to 9999") from None
+        raise InvalidConfiguration(f"until must be within the years 1 to 9999, got {until}") from None
     if end <= now:
         given = until if isinstance(until, timedelta) else until.isoformat()
-        raise InvalidConfiguration(f"until={given}: that is over; a time to come is needed")
+        raise InvalidConfiguration(f"until must be in the future, got {given}")
     return end
 
 
 def _is_on(state: MaintenanceState, backend: BaseStateBackend | None, name: str) -> bool:
-    """Return whether a state blocks anything now, for the app that is answering if that is what a call means."""
+    """Return whether a state blocks anything now, including the mode override of the answering app."""
     instead = instead_of_meant(backend, name)
     return state.mode_at(datetime.now(UTC), instead=instead) is not MaintenanceMode.OFF
 
 
 def _is_on_event_loop() -> bool:
-    """Return whether this thread is running asyncio or trio; in a callback of asyncio's, anyio doesn't know."""
-    for tell in (asyncio.get_running_loop, current_token):
+    """Return whether this thread is running asyncio or trio; anyio does not detect asyncio's callbacks."""
+    for detect in (asyncio.get_running_loop, current_token):
         try:
-            tell()
+            detect()
         except RuntimeError:
             continue
         return True

@@ -1,4 +1,4 @@
-"""Hooks that are called when maintenance begins, ends or changes in this process."""
+"""Hooks that run when the effective mode of a switch changes in this process."""
 
 from __future__ import annotations
 
@@ -26,37 +26,37 @@ Hook = Callable[[Transition], None] | Callable[[Transition], Awaitable[None]]
 
 
 class Subscription:
-    """A hook that is called with each transition of a switch, one after the other, until ``cancel``."""
+    """Calls a hook with each transition of a switch, one at a time, until ``cancel``."""
 
     def __init__(self, hook: Hook, view: View, switch: str) -> None:
         self._hook = hook
         self._view = view
         self._switch = switch
-        self._begin()
+        self._start()
         _subscriptions.add(self)
 
     def cancel(self) -> None:
-        """Call the hook no longer, but for what it was not told of yet."""
+        """Stop calling the hook; transitions that are queued already are still delivered."""
         _subscriptions.discard(self)
-        self._view.transitions.unsubscribe(self._tell)
+        self._view.transitions.unsubscribe(self._enqueue)
         self._view.leave(self)
         self._events.put(None)
 
-    def _begin(self) -> None:
-        """Start the thread that the hook runs in, and listen."""
+    def _start(self) -> None:
+        """Start the hook's thread and subscribe to the transitions."""
         self._events: queue.SimpleQueue[Transition | None] = queue.SimpleQueue()
-        # Its own, and not the one that follows the stores: a hook may block, and holds have to be renewed meanwhile.
+        # Not the I/O thread, which renews holds: a hook may block.
         thread = threading.Thread(target=self._run, name="fastapi-maintenance-hook", daemon=True)
         thread.start()
-        self._view.transitions.subscribe(self._tell, self._view.peek)
+        self._view.transitions.subscribe(self._enqueue, self._view.peek)
         self._view.start(self)
 
-    def begin_anew(self) -> None:
-        """Begin again in a forked child, which has none of its parent's threads."""
-        self._view.transitions.unsubscribe(self._tell)
-        self._begin()
+    def restart(self) -> None:
+        """Restart in a forked child, which has none of its parent's threads."""
+        self._view.transitions.unsubscribe(self._enqueue)
+        self._start()
 
-    def _tell(self, transition: Transition) -> None:
+    def _enqueue(self, transition: Transition) -> None:
         self._events.put(replace(transition, switch=self._switch))
 
     def _run(self) -> None:
@@ -66,45 +66,45 @@ class Subscription:
                 try:
                     result: Any = self._hook(transition)
                     if inspect.isawaitable(result):
-                        runner.run(_awaited(result))
+                        runner.run(_await(result))
                 except Exception:
                     logger.exception("an on_change hook failed: %r", self._hook)
 
 
-async def _awaited(result: Awaitable[None]) -> None:
+async def _await(result: Awaitable[None]) -> None:
     await result
 
 
 _subscriptions: set[Subscription] = set()
-"""Those that nobody has cancelled."""
+"""The subscriptions that were not cancelled."""
 
 
 def on_change(hook: Hook, backend: BaseStateBackend | None = None, *, name: str = DEFAULT) -> Subscription:
-    """Have ``hook`` called once per transition of a switch in this process, and return what can end that.
+    """Call ``hook`` for each transition of a switch in this process; return a subscription that you can cancel.
 
-    A transition is when another mode counts than before, as requests see it: by a change here or elsewhere, or because
-    a window, an end or a hold's time has come. What is so when the process learns of the switch first is none.
+    A transition is a change of the effective mode: by a stored change here or elsewhere, or because a window begins or
+    ends, ``until`` is reached, or a hold expires. The first state that the process reads is not a transition.
 
     Args:
-        hook: A function that takes the ``Transition``, sync or async. It runs in a thread of its own, with an event
-            loop of its own, one call after the other; so it can't share the app's clients. What it raises is logged.
-        backend: Whose switch; ``None``: the one that is meant here, see ``get_maintenance_mode``.
+        hook: A function that takes the ``Transition``, sync or async. It runs in its own thread and event loop, one
+            call at a time, so it can't share the app's clients. Its exceptions are logged.
+        backend: The switch's backend; ``None``: the answering app's, the only app's own, or the configured one.
         name: The switch.
 
-    Changes that this process can't see without asking are noticed when a request asks (a backend of your own), or
-    within a second (the environment).
+    With a two-method backend, a change is noticed at the next request that reads it; with the environment, within a
+    second.
 
     Raises:
-        InvalidConfiguration: The hook can't be called.
+        InvalidConfiguration: The hook is not callable.
         AmbiguousSwitch: Several apps have a backend of their own.
         InvalidSwitchName: The name can't be a switch's.
     """
     if not callable(hook):
-        raise InvalidConfiguration(f"hook={hook!r}: a function that takes a Transition is needed")
+        raise InvalidConfiguration(f"hook must be a function that takes a Transition, got {hook!r}")
     return Subscription(hook, view_of(registry.meant(backend, name)), name)
 
 
 @io_thread.call_after_fork
-def _begin_anew() -> None:
+def _restart_after_fork() -> None:
     for subscription in list(_subscriptions):
-        subscription.begin_anew()
+        subscription.restart()

@@ -1,4 +1,4 @@
-"""A view that follows a store in the background: what requests read, and what happens when the store fails."""
+"""The view of a store that is followed in the background, and its behaviour when the store fails."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..model.change import Change
 from ..model.modes import MaintenanceMode
 from ..model.state import MaintenanceState
 from ..model.text import in_one_line
-from .two_method import BooleanView, of_one_bit
+from .two_method import BooleanView, boolean_views
 from .view import Knowledge, SwitchStatus, View
 
 logger = logging.getLogger("fastapi_maintenance")
@@ -30,14 +30,14 @@ _MOST_NAMED = 5
 
 
 class StoreView(View):
-    """The view of a backend whose store is followed by the background thread.
+    """The view of a backend whose store is followed by the I/O thread.
 
-    Requests read ``_shown``, which is swapped as a whole. What the store has comes in on the background thread only,
-    so its parts never run at the same time.
+    Requests read ``_current``, which is replaced as a whole. Answers of the store are handled on the I/O thread only,
+    so their handlers never run at the same time.
 
-    The store is followed for as long as anything uses it: an app until its lifespan has ended, a hold, a subscription,
-    a running request; or a call that was made while nothing else did, until ``aclose()``. What follows it has weak
-    references only, so an app, a backend or a view that nobody has any more is collected.
+    The store is followed as long as anything uses it: an app until its lifespan has ended, a hold, a subscription or a
+    running request; or, after a call without any other user, until ``aclose()``. The following tasks hold only weak
+    references, so unused apps, backends and views are garbage-collected.
     """
 
     has_leases = True
@@ -47,66 +47,66 @@ class StoreView(View):
         self._backend = backend
         self._lock = threading.Lock()
         self._users: dict[int, weakref.ref[object]] = {}
-        """Everything that the store is followed for, by its ``id``; calls and running requests apart."""
-        self._begin_anew()
+        """The users for which the store is followed, by ``id``; without calls and running requests."""
+        self._reset()
         backend.stop_following = self._stop
-        backend.switch.heard = self._heard
+        backend.switch.heard = self._receive
         _followed.add(self)
 
-    def _begin_anew(self) -> None:
-        """Know nothing, follow nothing."""
-        self._shown: MaintenanceState | None = None
-        """What requests read: what the store has, or what counts instead."""
+    def _reset(self) -> None:
+        """Return to the initial state: no copy, no tasks."""
+        self._current: MaintenanceState | None = None
+        """The state that requests read: the store's, or its substitute while the store fails."""
         self._stored: MaintenanceState | None = None
-        """The state that the store last answered with; ``None`` without a document."""
+        """The store's last state; ``None`` if it has no document."""
         self._ready: concurrent.futures.Future[None] | None = None
-        """Done once there is something to read; there as long as the store is followed."""
+        """Done once there is a state to read; ``None`` while the store is not followed."""
         self._is_called = False
-        """Whether a call has asked while nothing used the store."""
+        """Whether a call has read the state while nothing else used the store."""
         self._tasks: list[asyncio.Task[None]] = []
-        self._giving_up: asyncio.TimerHandle | None = None
+        self._init_timer: asyncio.TimerHandle | None = None
         self._wake = _Wake()
         self._failures = 0
-        """How many attempts failed since the last that did not."""
+        """The number of failures since the last success."""
         self._logged: set[type[Exception]] = set()
-        """The kinds of failure that were logged since the last attempt that did not fail."""
+        """The types of failure that were logged since the last success."""
         self._last_contact: float | None = None
         self._last_error: str | None = None
         self._unreadable: str | None = None
-        """What is wrong with stored windows that don't apply."""
+        """The problems of stored windows that can't be read."""
 
     def peek(self) -> MaintenanceState | None:
-        """Return the last copy, or ``None`` before the first."""
-        return self._shown
+        """Return the current copy, or ``None`` before the first."""
+        return self._current
 
     async def read(self) -> MaintenanceState:
-        """Return the last copy; the first one is waited for, up to ``init_timeout``."""
-        while (state := self._shown) is None:  # again where it was stopped meanwhile
+        """Return the current copy; wait for the first copy, up to ``init_timeout`` seconds."""
+        while (state := self._current) is None:  # again if following was stopped meanwhile
             await io_thread.done(self._follow_for_call())
         return state
 
     def read_blocking(self) -> MaintenanceState:
-        """Return what ``read`` does, for code that is not on an event loop."""
-        while (state := self._shown) is None:
+        """Return the current copy like ``read``, for code outside an event loop."""
+        while (state := self._current) is None:
             self._follow_for_call().result()
         return state
 
     def latest(self) -> MaintenanceState:
-        """Return the last copy; before the first one, what counts without any."""
-        return self._shown or self._initial()
+        """Return the current copy; before the first, the ``initial`` state."""
+        return self._current or self._initial()
 
     def _initial(self) -> MaintenanceState:
         return MaintenanceState(mode=self._backend.initial)
 
     async def apply(self, change: Change) -> MaintenanceState:
-        """Carry out one change at the store; requests of this process are judged by it from the next one on."""
+        """Apply one change to the store; it takes effect here from the next request on."""
         return await io_thread.run(self._backend.apply(change))
 
     def status(self) -> SwitchStatus:
-        """Return how well the switch is known."""
+        """Return how current this copy is."""
         stored, last_contact = self._stored, self._last_contact
         if last_contact is None:
-            knowledge = Knowledge.NOT_READY if self._shown is None else Knowledge.ERROR
+            knowledge = Knowledge.NOT_READY if self._current is None else Knowledge.ERROR
             return SwitchStatus(knowledge, last_error=self._last_error)
         return SwitchStatus(
             Knowledge.STALE if self._failures else Knowledge.READY,
@@ -121,7 +121,7 @@ class StoreView(View):
         return self._ready is not None
 
     def start(self, user: object) -> None:
-        """Follow the store from now on, until ``user`` leaves or is gone."""
+        """Follow the store until ``user`` leaves or is garbage-collected."""
         key = id(user)
         if key not in self._users:
             self._users[key] = weakref.ref(user, lambda _: self._forget_user(key))
@@ -129,11 +129,11 @@ class StoreView(View):
             self._follow()
 
     def leave(self, user: object) -> None:
-        """Follow the store no longer for ``user``; without any other user, not at all."""
+        """Stop following the store for ``user``; without other users, stop altogether."""
         self._forget_user(id(user))
 
     def _forget_user(self, key: int) -> None:
-        """Forget a user; the garbage collector may call this anywhere, so it must take no lock."""
+        """Remove a user; must not take a lock, since the garbage collector may call it anywhere."""
         if self._users.pop(key, None) is not None and not self._users:
             self._wake.set_from_anywhere()
 
@@ -144,7 +144,7 @@ class StoreView(View):
         return self._follow()
 
     def _follow(self) -> concurrent.futures.Future[None]:
-        """Follow the store from now on; return a future that is done once there is something to read."""
+        """Follow the store; return a future that is done once there is a state to read."""
         with self._lock:
             if self._ready is None:
                 self._ready = concurrent.futures.Future()
@@ -156,70 +156,70 @@ class StoreView(View):
             return
         wake = self._wake
         wake.loop = asyncio.get_running_loop()
-        self._giving_up = io_thread.call_later(self._backend.init_timeout, self._give_up_waiting)
+        self._init_timer = io_thread.call_later(self._backend.init_timeout, self._give_up_waiting)
         poll = weakref.WeakMethod(self._poll, lambda _: wake.set_from_anywhere())
         watching = asyncio.create_task(_keep_watching(weakref.WeakMethod(self._watch), wake))
         self._tasks.append(asyncio.create_task(_keep_polling(poll, wake, watching)))
 
     async def _stop(self) -> None:
-        """Follow the store no longer; whoever asks next begins anew."""
+        """Stop following the store; the next read starts again."""
         with self._lock:
             tasks, ready = self._end()
         await io_thread.cancelled(tasks)
         self.transitions.forget()
-        _let_go_on(ready)
+        _set_ready(ready)
 
     def _stop_unless_used(self) -> bool:
-        """Follow the store no longer if nothing uses it, and return whether that is so."""
+        """Stop following the store if nothing uses it; return whether it was stopped."""
         with self._lock:
             if self._users or self._is_called or self.in_flight:
                 return False
             _, ready = self._end()
         self.transitions.forget()
-        _let_go_on(ready)
+        _set_ready(ready)
         return True
 
     def _end(self) -> tuple[list[asyncio.Task[None]], concurrent.futures.Future[None] | None]:
-        """Know nothing, and return what follows the store, and what others wait for."""
-        if self._giving_up is not None:
-            self._giving_up.cancel()
+        """Forget the copy; return the following tasks, and the future that callers wait for."""
+        if self._init_timer is not None:
+            self._init_timer.cancel()
         tasks, ready = self._tasks, self._ready
-        self._begin_anew()
+        self._reset()
         self._backend.switch.forget()
         return tasks, ready
 
     def reset_after_fork(self) -> None:
-        """Forget what the parent knew: its thread does not follow for the child."""
-        _forgotten.append(self._tasks)
+        """Forget the parent's copy in a forked child, which has no I/O thread."""
+        _abandoned_tasks.append(self._tasks)
         self._wake.loop = None
         self._lock = threading.Lock()
-        self._begin_anew()
+        self._reset()
         self.transitions.forget()
 
     async def _poll(self) -> float | None:
-        """Read the store once; return after how many seconds to do so again, or ``None`` if nothing uses it."""
+        """Read the store once; return the seconds until the next read, or ``None`` if nothing uses the store."""
         if self._stop_unless_used():
             await self._disconnect()
             return None
         self._wake.clear()
         try:
             await self._backend.load()
-        except Exception as error:  # noqa: BLE001 - contained: whatever a store raises, requests never see it
-            self._failed(error)
-        return self._pause()
+        except Exception as error:  # noqa: BLE001 - requests never see an error of the store
+            self._record_failure(error)
+        return self._seconds_until_next_read()
 
     def _watch(self, changed: Callable[[], None]) -> Coroutine[Any, Any, None]:
         return self._backend.store.watch(self._backend.switch.key, changed)
 
     def _give_up_waiting(self) -> None:
-        """Let the first requests go on without the store if it takes too long."""
-        if self._shown is None:
-            self._show(self._initial())
+        """Let the first requests continue with ``initial`` if the store does not answer in time."""
+        if self._current is None:
+            self._publish(self._initial())
 
-    def _pause(self) -> float:
-        """Return how many seconds to wait before the store is read again."""
+    def _seconds_until_next_read(self) -> float:
+        """Return the seconds until the store is read again."""
         if not (self._users or self._is_called):
-            return min(self._backend.poll_seconds, _LONGEST_PAUSE)  # nothing wakes when the last request has ended
+            return min(self._backend.poll_seconds, _LONGEST_PAUSE)  # the end of the last request does not wake it
         if not self._failures:
             return min(self._backend.poll_seconds, self._seconds_until_a_hold_expires())
         pause = min(_pause_after(self._failures), self._backend.poll_seconds)
@@ -230,7 +230,7 @@ class StoreView(View):
         return min(pause, too_old_in) if too_old_in > 0 else pause
 
     def _seconds_until_a_hold_expires(self) -> float:
-        """Return when to look whether a hold is gone: it applies until the store says that it is."""
+        """Return the seconds until the next hold expires; the hold applies until the store has dropped it."""
         holds = self._stored.holds.values() if self._stored is not None else ()
         ends = [hold.expires_at for hold in holds if hold.expires_at is not None]
         if not ends:
@@ -239,92 +239,92 @@ class StoreView(View):
         return max((min(ends) - now).total_seconds(), 0.0) + _SECONDS_BETWEEN_READINGS
 
     async def _disconnect(self) -> None:
-        """Close the connections of a store that is followed no longer."""
+        """Close the connections of a store that is no longer followed."""
         try:
             await self._backend.disconnect()
         except Exception:
             logger.exception("the connections of %r could not be closed", self._backend)
 
-    def _heard(self, state: MaintenanceState | None) -> None:
-        """Take what the store answered to a reading or a change, which is newer than all before it."""
+    def _receive(self, state: MaintenanceState | None) -> None:
+        """Take over the store's newest state, after a read or a change."""
         if self._ready is None:
             return  # not followed
         self._stored = state
-        self._in_contact()
+        self._record_contact()
         if state is not None:
             self._note_unreadable(state)
-            self._show(state)
+            self._publish(state)
         else:
-            self._show(_OFF if self._backend.store.missing_is_off else self._initial())
+            self._publish(_OFF if self._backend.store.missing_is_off else self._initial())
 
-    def _show(self, state: MaintenanceState) -> None:
-        """Have requests read ``state`` from the next one on."""
-        state.prepare(datetime.now(UTC), self._shown)
-        self._shown = state
-        _let_go_on(self._ready)
-        self.transitions.heard(state)
+    def _publish(self, state: MaintenanceState) -> None:
+        """Publish ``state`` to the requests from now on."""
+        state.prepare(datetime.now(UTC), self._current)
+        self._current = state
+        _set_ready(self._ready)
+        self.transitions.observe(state)
         if self._watched:
-            self._notice(state.holds)
+            self._notify_missing(state.holds)
 
     def _note_unreadable(self, state: MaintenanceState) -> None:
-        """Log stored windows that can't be read, once."""
+        """Log unreadable stored windows once."""
         problems = [f"window {id_!r}: {window.problem}" for id_, window in state.unreadable_windows.items()]
         unreadable = in_one_line("; ".join(problems[:_MOST_NAMED])) or None
         if unreadable is not None and unreadable != self._unreadable:
             logger.warning(
-                "%r has %d windows that can't be read and don't apply, the rest does: %s",
+                "%r has %d windows that can't be read and don't apply; the others do: %s",
                 self._backend,
                 len(problems),
                 unreadable,
             )
         self._unreadable = unreadable
 
-    def _in_contact(self) -> None:
+    def _record_contact(self) -> None:
         if self._failures:
             logger.warning("%r can be read again", self._backend)
         self._failures, self._last_error, self._last_contact = 0, None, time.monotonic()
         self._logged.clear()
 
-    def _failed(self, error: Exception) -> None:
-        """Take note of a failure: the last known state stays, unless it is too old by the backend's policy."""
-        if not isinstance(error, MaintenanceError):  # those name the store
+    def _record_failure(self, error: Exception) -> None:
+        """Record a failure: the last state stays, unless it is older than ``max_stale``."""
+        if not isinstance(error, MaintenanceError):  # these errors name the store
             error = BackendUnavailable(repr(self._backend), str(error) or repr(error))
         self._failures += 1
         self._last_error = in_one_line(str(error))
-        if type(error) not in self._logged:  # after an outage, a store without its data is news
+        if type(error) not in self._logged:  # an outage and lost data are each logged once
             self._logged.add(type(error))
-            counts = f"the switch stays {self.latest().mode_at(datetime.now(UTC))}"
+            effect = f"the switch stays {self.latest().mode_at(datetime.now(UTC))}"
             if self._last_contact is None:
-                counts = f"until it can be, the switch counts as {self._backend.initial}"
-            logger.warning("the maintenance state can't be read, %s: %s", counts, self._last_error)
+                effect = f"until it can be, the switch is {self._backend.initial}"
+            logger.warning("the maintenance state can't be read, %s: %s", effect, self._last_error)
         policy, max_stale = self._backend.on_backend_error, self._backend.max_stale
         if max_stale is None or self._last_contact is None or time.monotonic() - self._last_contact < max_stale:
             return
-        mode, shown = MaintenanceMode.OFF if policy == "open" else MaintenanceMode.ON, self._shown
-        if shown is not None and (shown.mode, shown.holds, shown.windows, shown.until) != (mode, {}, {}, None):
-            logger.warning("%r has failed for %g s: the switch counts as %s", self._backend, max_stale, policy)
-            self._show(MaintenanceState(mode=mode))
+        mode, state = MaintenanceMode.OFF if policy == "open" else MaintenanceMode.ON, self._current
+        if state is not None and (state.mode, state.holds, state.windows, state.until) != (mode, {}, {}, None):
+            logger.warning("%r has failed for %g s: the switch is treated as %s", self._backend, max_stale, policy)
+            self._publish(MaintenanceState(mode=mode))
 
 
-def _let_go_on(ready: concurrent.futures.Future[None] | None) -> None:
-    """Have those go on who wait for something to read."""
+def _set_ready(ready: concurrent.futures.Future[None] | None) -> None:
+    """Release the callers that wait for the first state."""
     if ready is not None and not ready.done():
         ready.set_result(None)
 
 
 class _Wake(asyncio.Event):
-    """Wakes what waits on the background thread."""
+    """Wakes a task on the I/O thread."""
 
     loop: asyncio.AbstractEventLoop | None = None
 
     def set_from_anywhere(self) -> None:
-        """Set it without taking a lock, as the garbage collector must."""
+        """Set the event from any thread without a lock, so that the garbage collector may call it."""
         if self.loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and all that waited there
+            with contextlib.suppress(RuntimeError):  # the loop has ended, so no task waits
                 self.loop.call_soon_threadsafe(self.set, context=contextvars.Context())
 
 
-# What follows a store has the view while it does something with it, and not while it waits.
+# The following tasks hold a strong reference to the view only while they use it, not while they wait.
 
 
 async def _keep_polling(
@@ -332,7 +332,7 @@ async def _keep_polling(
     wake: _Wake,
     watching: asyncio.Task[None],
 ) -> None:
-    """Read a store again and again, until nothing uses it or its view is gone."""
+    """Read a store repeatedly, until nothing uses it or its view was garbage-collected."""
     loop = asyncio.get_running_loop()
     try:
         while (method := poll()) is not None:
@@ -344,7 +344,7 @@ async def _keep_polling(
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await wake.wait()
-            await asyncio.sleep(max(0.0, not_before - loop.time()))  # however many pushes there are
+            await asyncio.sleep(max(0.0, not_before - loop.time()))  # limits the rate however many pushes arrive
     finally:
         await io_thread.cancelled([watching])
 
@@ -352,7 +352,7 @@ async def _keep_polling(
 async def _keep_watching(
     watch: weakref.WeakMethod[Callable[[Callable[[], None]], Coroutine[Any, Any, None]]], wake: _Wake
 ) -> None:
-    """Wake at what the store pushes, if it pushes anything; a lost subscription is made again."""
+    """Wake for each push of the store, if it pushes; renew a lost subscription."""
     attempts = 0
 
     def changed() -> None:
@@ -365,8 +365,8 @@ async def _keep_watching(
         del method
         try:
             await watching
-        except Exception as error:  # noqa: BLE001 - contained: polling goes on meanwhile
-            logger.debug("a store pushes nothing at the moment: %s", error)
+        except Exception as error:  # noqa: BLE001 - polling continues meanwhile
+            logger.debug("the subscription to a store failed: %s", error)
         else:
             return
         wake.set()  # pushes may have been missed
@@ -376,23 +376,23 @@ async def _keep_watching(
 
 _SECONDS_BETWEEN_READINGS = 0.05
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
-"""Seconds between attempts while a store fails; the longest bounds how late its return is noticed."""
+"""Seconds between attempts while a store fails; the longest limits how late its recovery is noticed."""
 
 
 def _pause_after(failures: int) -> float:
-    """Return how many seconds to wait after so many failures: longer and longer, and not all workers at once."""
+    """Return the seconds to wait after so many failures: exponential backoff with jitter."""
     return io_thread.jittered(min(_LONGEST_PAUSE, _SHORTEST_PAUSE * 2 ** min(failures, 8)))
 
 
 _OFF = MaintenanceState()
 
 _followed: weakref.WeakSet[StoreView] = weakref.WeakSet()
-_forgotten: list[object] = []
-"""A parent's tasks in a forked child: kept, because ending them would close connections that the parent uses."""
+_abandoned_tasks: list[object] = []
+"""A parent's tasks in a forked child; destroying them would close connections that the parent uses."""
 
 
 @io_thread.call_after_fork
 def _reset_after_fork() -> None:
-    views: list[StoreView | BooleanView] = [*_followed, *of_one_bit]
+    views: list[StoreView | BooleanView] = [*_followed, *boolean_views]
     for view in views:
         view.reset_after_fork()

@@ -1,10 +1,10 @@
-"""Which objects can still be reached: what the garbage collector finds out about all objects, asked about a few.
+"""Detects whether a few objects are reachable, without a full garbage collection.
 
-An app holds itself alive in reference cycles, so one that nobody has any more waits for the garbage collector. A
-collection takes as long as the process is large. Here only those objects are looked at that hold the app. As in a
-collection, the references that they hold to each other are subtracted from their reference counts. One that has
-references left is held by something else: by an object, which is then looked up, or by what is no object, such as a
-running function. If none has any left, only garbage holds the app.
+An app is part of reference cycles, so an unused app stays alive until the garbage collector runs. A full collection
+takes time in proportion to the process. This module examines only the objects that hold the app. As in a collection,
+the references among these objects are subtracted from all references to them. A remaining reference comes from
+another object, which is then looked up, or from a non-object such as a running function. If no reference remains,
+only garbage holds the app.
 """
 
 from __future__ import annotations
@@ -18,72 +18,72 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 
 _MOST_AHEAD, _MOST_FURTHER_AHEAD = 1_000, 100_000
-"""How many objects are looked at, at most, because others lead to them: one may be what holds those.
+"""The maximum numbers of referents to examine, since they may hold the objects that refer to them.
 
-A FastAPI app comes back to itself within 40 objects, whatever its size; but each of its routes holds it as well. One
-that can be reached is found out by the lower number.
+A FastAPI app of any size refers back to itself within 40 objects, but each of its routes holds it as well. The lower
+number suffices for reachable apps.
 """
 _MOST_AT_ONCE = 10
-"""For so many objects, ``gc.get_referrers`` is the faster way; it takes longer with each."""
+"""The maximum number of objects for which ``gc.get_referrers`` is faster; its time grows with each object."""
 _HOLDS_NO_APP = (type, types.ModuleType, types.CodeType)
-"""Types of objects that lead to everything else, and that hold an app almost never."""
+"""Types of objects that refer to everything else, and that almost never hold an app."""
 
 
 def reachable(references: Sequence[weakref.ref[object]]) -> list[bool]:
-    """Return for each object whether anything but weak references can still reach it.
+    """Return for each object whether it is reachable through anything but weak references.
 
-    That takes milliseconds, and one pass over all objects of the process for each step away from the object, most
-    often one or two, where what holds it does not become known otherwise.
+    This takes milliseconds, plus one pass over all objects of the process for each step to an unknown holder; most
+    often one or two.
     """
     if not references:
         return []
     search = _Search()
     asked = search.look_at_first(references)
-    verdicts = dict.fromkeys(asked, False)
+    results = dict.fromkeys(asked, False)
     looked_up: set[int] = set()
-    undecided = verdicts.keys() - {id(None)}
+    undecided = results.keys() - {id(None)}
     while undecided:
         unexplained: set[int] = set()
         for one in tuple(undecided):
             holding = search.holding(one)
-            left = search.held_otherwise(holding)
+            left = search.referenced_elsewhere(holding)
             if left and looked_up.isdisjoint(left) and not search.is_rooted(holding):
                 unexplained |= left
             else:
-                verdicts[one] = bool(left)
+                results[one] = bool(left)
                 undecided.discard(one)
         if unexplained:
             looked_up |= search.look_up(unexplained)
-    return [verdicts[one] for one in asked]
+    return [results[one] for one in asked]
 
 
 class _Search:
-    """What was looked at, by the ``id``. While references are counted, nothing else here holds these objects."""
+    """The examined objects, by ``id``. While references are counted, nothing else in this module holds them."""
 
     def __init__(self) -> None:
         self._objects: dict[int, object] = {}
         self._holders: defaultdict[int, list[int]] = defaultdict(list)
-        """What holds an object, as far as it was looked at; once for each reference."""
+        """The examined holders of an object, once for each reference."""
         self._namespaces = {id(getattr(one, "__dict__", None)) for one in list(sys.modules.values())}
-        """The global variables of modules, which can always be reached."""
+        """The global variables of modules, which are always reachable."""
         probe = {0: object()}
         self._own_references = sys.getrefcount(probe[0])
 
     def look_at_first(self, references: Iterable[weakref.ref[object]]) -> list[int]:
-        """Look at what is asked about, and return the ids; of what is gone, that of ``None``."""
+        """Examine the given objects and return their ids; for a collected object, the id of ``None``."""
         objects = [reference() for reference in references]
         self.look_at(objects)
         return [id(one) for one in objects]
 
     def look_at(self, objects: Iterable[object]) -> None:
-        """Look at objects, and at a number of those that they lead to."""
+        """Examine objects and a limited number of their referents."""
         queue = deque(objects)
         self._look_at(queue, len(queue) + _MOST_AHEAD)
 
     def look_further(self) -> bool:
-        """Look at more of what all these objects lead to; return whether there was any."""
+        """Examine more referents; return whether there were any."""
         before = len(self._objects)
-        found = chain.from_iterable(map(self._led_to, list(self._objects.values())))
+        found = chain.from_iterable(map(self._referents_of, list(self._objects.values())))
         self._look_at(deque(found), _MOST_FURTHER_AHEAD)
         return len(self._objects) > before
 
@@ -96,16 +96,16 @@ class _Search:
             self._objects[id(one)] = one
             for held in gc.get_referents(one):
                 self._holders[id(held)].append(id(one))
-            queue.extend(self._led_to(one))
+            queue.extend(self._referents_of(one))
 
-    def _led_to(self, one: object) -> list[object]:
-        """Return what an object leads to, as far as it may hold an app."""
+    def _referents_of(self, one: object) -> list[object]:
+        """Return the referents of an object that may hold an app."""
         if id(one) in self._namespaces:
             return []
         return [held for held in gc.get_referents(one) if gc.is_tracked(held) and not isinstance(held, _HOLDS_NO_APP)]
 
     def look_up(self, ids: set[int]) -> set[int]:
-        """Look up what else holds objects; return those for which everything is known then."""
+        """Look up other holders of objects; return the ids whose holders are now all known."""
         if len(ids) > _MOST_AT_ONCE and self.look_further():
             return set()
         if len(ids) <= _MOST_AT_ONCE:
@@ -116,7 +116,7 @@ class _Search:
         return ids
 
     def holding(self, asked: int) -> set[int]:
-        """Return all that holds an object, itself included."""
+        """Return the ids of all direct and indirect holders of an object, and its own."""
         found, new = {asked}, [asked]
         while new:
             more = set(self._holders.get(new.pop(), ())) - found
@@ -124,19 +124,19 @@ class _Search:
             new.extend(more)
         return found
 
-    def held_otherwise(self, holding: set[int]) -> set[int]:
-        """Return those objects to which there are more references than these objects hold."""
-        within = self._held_within(holding)
+    def referenced_elsewhere(self, holding: set[int]) -> set[int]:
+        """Return the ids of the objects with more references than these objects hold to them."""
+        within = self._count_internal_references(holding)
         left = {one for one in holding if sys.getrefcount(self._objects[one]) - self._own_references > within[one]}
-        if not left and self._held_within(holding) != within:
-            return holding  # something has changed them meanwhile, so it can reach them
+        if not left and self._count_internal_references(holding) != within:
+            return holding  # other code has changed them meanwhile, so they are reachable
         return left
 
     def is_rooted(self, holding: set[int]) -> bool:
-        """Return whether the global variables of a module are among what holds an object."""
+        """Return whether the global variables of a module are among the holders."""
         return not self._namespaces.isdisjoint(holding)
 
-    def _held_within(self, holding: set[int]) -> dict[int, int]:
-        """Return how many references these objects hold to each of them."""
+    def _count_internal_references(self, holding: set[int]) -> dict[int, int]:
+        """Return the number of references from these objects to each of them."""
         held = Counter(map(id, gc.get_referents(*[self._objects[one] for one in holding])))
         return {one: held[one] for one in holding}

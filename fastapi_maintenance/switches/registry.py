@@ -1,4 +1,4 @@
-"""The one table from switch name to backend, shared by middleware, guard and context managers."""
+"""The registry that maps switch names to backends, shared by middleware, guards and blocks."""
 
 from __future__ import annotations
 
@@ -14,50 +14,58 @@ from ..concurrency import io_thread
 from ..exceptions import AmbiguousSwitch, InvalidConfiguration, UnsupportedByBackend
 from ..stores.contract import is_switch_name
 from .app_switch import DEFAULT, AppSwitch, answering_app
-from .backend_urls import ASYNC_FORMS, BACKEND_VARIABLE, backend_from_url, checked_name, made_backend, sibling_of, told
+from .backend_urls import (
+    ASYNC_FORMS,
+    BACKEND_VARIABLE,
+    backend_from_url,
+    checked_name,
+    made_backend,
+    safe_repr,
+    sibling_of,
+)
 from .reachability import reachable
 
 
 class Registry:
-    """Which backend a switch has."""
+    """Maps each switch to its backend."""
 
     def __init__(self) -> None:
         self._configured: dict[str, BaseStateBackend] = {}
         self._apps: weakref.WeakSet[AppSwitch] = weakref.WeakSet()
         self.had_app = False
-        """Whether an app with the middleware was ever made in this process."""
+        """Whether an app with the middleware was ever created in this process."""
         self._guarded: dict[str, None] = {}
-        """The switches that guards have, in the order in which they were made."""
+        """The switches of guards, in order of creation."""
         self._lock = threading.RLock()
         self.version = 0
-        """Grows with each change, so that what was looked up can be kept until then."""
+        """Grows with each change, so that lookups can be cached until then."""
 
     def reset_after_fork(self) -> None:
-        """Let a forked child ask: whoever was just asking may be another thread, which is in the parent only."""
+        """Replace the lock in a forked child: its owner may be a thread of the parent."""
         self._lock = threading.RLock()
 
     def configure(self, name: str, backend: BaseStateBackend) -> None:
-        """Make ``backend`` the one of switch ``name``."""
+        """Use ``backend`` for switch ``name``."""
         with self._lock:
             self._configured[name] = backend
             self.version += 1
 
     def add_app(self, app: AppSwitch) -> None:
-        """Take note of an app; one with a backend of its own can be meant by calls that name none."""
+        """Register an app; calls without a backend may use the app's own."""
         with self._lock:
             self._apps.add(app)
             self.had_app = True
 
     def add_guarded(self, name: str) -> None:
-        """Take note of the switch of a guard, which is to be followed from an app's start on."""
+        """Register the switch of a guard, to be followed from an app's start."""
         self._guarded[name] = None
 
     def guarded(self) -> tuple[str, ...]:
-        """Return the names of the switches that guards of this process have."""
+        """Return the names of the switches of this process's guards."""
         return tuple(self._guarded)
 
     def in_use(self) -> list[tuple[str, BaseStateBackend]]:
-        """Return the switches that this process knows, with their backends; each backend once."""
+        """Return this process's switches with their backends; each backend once."""
         with self._lock:
             found = [(DEFAULT, backend) for backend in self._distinct_own_backends()]
             found += self._configured.items()
@@ -67,7 +75,7 @@ class Registry:
         return list({id(backend): (name, backend) for name, backend in reversed(found)}.values())[::-1]
 
     def override(self, app: AppSwitch, name: str, backend: BaseStateBackend) -> Callable[[], None]:
-        """Have an app use ``backend`` for a switch, until what is returned is called; in any order."""
+        """Use ``backend`` for an app's switch until the returned function is called; calls may come in any order."""
         override = (name, backend)
         with self._lock:
             app.override(override, *app.overrides)
@@ -80,29 +88,23 @@ class Registry:
 
         return undo
 
-    def clear(self) -> None:
-        """Forget every configured backend."""
-        with self._lock:
-            self._configured.clear()
-            self.version += 1
-
     def of_app(self, app: AppSwitch, name: str = DEFAULT) -> BaseStateBackend:
-        """Return the backend of a switch as seen from an app."""
+        """Return the backend that an app uses for a switch."""
         for overridden, backend in app.overrides:
             if overridden == name:
                 return backend
         with self._lock:
             default = app.backend if app.backend is not None else self._default()
-            return default if name == DEFAULT else self._named(name, default)
+            return default if name == DEFAULT else self._named_backend(name, default)
 
     def meant(self, backend: BaseStateBackend | None = None, name: str = DEFAULT) -> BaseStateBackend:
-        """Return the backend that a call means.
+        """Return the backend for a call.
 
-        With a backend, that one. Else, inside a request, the switch of the app that is answering; outside, the
-        configured one, unless exactly one app brought its own backend, which is then meant.
+        This is the given backend, if any. Otherwise, inside a request, it is the backend of the answering app; outside
+        a request, the own backend of the only app that has one, or the configured backend.
 
         Raises:
-            AmbiguousSwitch: Several apps brought their own.
+            AmbiguousSwitch: Several apps have their own backend.
             InvalidSwitchName: The name can't be a switch's.
         """
         checked_name(name)
@@ -116,15 +118,15 @@ class Registry:
             if name != DEFAULT and name in self._configured:
                 return self._configured[name]
             default = own[0] if own else self._default()
-            return default if name == DEFAULT else self._named(name, default)
+            return default if name == DEFAULT else self._named_backend(name, default)
 
-    def _named(self, name: str, default: BaseStateBackend) -> BaseStateBackend:
+    def _named_backend(self, name: str, default: BaseStateBackend) -> BaseStateBackend:
         if name in self._configured:
             return self._configured[name]
         try:
             return sibling_of(default, name)
         except UnsupportedByBackend:
-            # A user's own backend has no place for a second switch: that is the environment's, as by default.
+            # A two-method backend can hold only one switch, so the environment holds the others, as by default.
             return sibling_of(_ENVIRONMENT, name)
 
     def _default(self) -> BaseStateBackend:
@@ -134,12 +136,12 @@ class Registry:
         return self._configured[DEFAULT]
 
     def _own_backends(self) -> list[BaseStateBackend]:
-        """Return the backend that apps brought; of apps that can still be reached, collected or not.
+        """Return the own backend of reachable apps, if there is one.
 
         Raises:
             AmbiguousSwitch: There are several.
         """
-        with self._lock:  # weak references only: a local variable would be another way to reach them
+        with self._lock:  # weak references only: a local variable would make an app reachable
             apps = [(app.owner, app.backend, app.is_served()) for app in self._apps if app.backend is not None]
         own = {id(backend): backend for _, backend, is_served in apps if is_served}
         unsure = [(owner, backend) for owner, backend, _ in apps if id(backend) not in own]
@@ -161,26 +163,26 @@ io_thread.call_after_fork(registry.reset_after_fork)
 
 
 def configure_backend(backend: str | BaseStateBackend, *, name: str = DEFAULT, **options: Any) -> BaseStateBackend:
-    """Set where the state of a switch is kept, for the whole process, and return that backend.
+    """Set the backend of a switch for the whole process, and return it.
 
     Args:
         backend: ``"env"``, ``"file"``, ``"memory"``, ``"redis"``, ``"sqlalchemy"``; a URL (``env://[VAR]``,
             ``file:///absolute``, ``file:relative``, ``memory://``, ``redis://``, ``rediss://``, ``unix://``, or any
             async SQLAlchemy URL); or a backend.
-        name: The switch. One that is never configured takes a place beside the default one's: a sibling variable,
+        name: The switch. A switch that is never configured is stored beside the default switch: in a sibling variable,
             file, key or row.
-        options: The backend's own, such as ``file_path`` for ``"file"``.
+        options: Options of the backend's type, such as ``file_path`` for ``"file"``.
 
     Raises:
         UnknownBackend: No backend has this type or scheme (also a ``ValueError``).
-        InvalidConfiguration: The backend has no such option, or not with this value (also a ``ValueError``).
+        InvalidConfiguration: An option is unknown or its value is invalid (also a ``ValueError``).
         InvalidSwitchName: The name can't be a switch's (also a ``ValueError``).
     """
     checked_name(name)
     if isinstance(backend, BaseStateBackend):
         if options:
             raise InvalidConfiguration(
-                f"options {sorted(options)} go with a backend's type; {backend!r} is made already"
+                f"options {sorted(options)} must come with a backend's type, not with a backend, got {backend!r}"
             )
         made = backend
     else:
@@ -190,14 +192,19 @@ def configure_backend(backend: str | BaseStateBackend, *, name: str = DEFAULT, *
 
 
 ASYNC_FORMS |= {"postgres": ASYNC_FORMS["postgresql"], "mariadb": ASYNC_FORMS["mysql"]}
-"""How the URL of a database begins that was given without a driver."""
+"""The prefixes of async URLs, by the scheme of a database URL without a driver."""
 
 
 def checked_backend(backend: object, *, beside_name: bool = True) -> BaseStateBackend:
-    """Return a backend, or raise ``InvalidConfiguration``; ``beside_name``: whether the caller has a ``name=`` too."""
+    """Return a backend, or raise ``InvalidConfiguration``.
+
+    Args:
+        backend: The value to check.
+        beside_name: Whether the caller also has a ``name=``, which the error can suggest.
+    """
     if not isinstance(backend, BaseStateBackend):
-        problem = f"backend={told(backend)}: an instance of a BaseStateBackend subclass is needed"
+        problem = f"backend must be an instance of a BaseStateBackend subclass, got {safe_repr(backend)}"
         if beside_name and is_switch_name(backend):
-            problem += f"; to say which switch is meant, write name={backend!r}"
+            problem += f"; to select a switch, write name={backend!r}"
         raise InvalidConfiguration(problem)
     return backend

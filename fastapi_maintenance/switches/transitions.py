@@ -1,4 +1,4 @@
-"""Notices when another mode counts than before: by a new state, or because a time has come."""
+"""Detects changes of the effective mode: by a new state, or because time has passed."""
 
 from __future__ import annotations
 
@@ -16,32 +16,29 @@ from ..model.text import in_one_line
 logger = logging.getLogger("fastapi_maintenance")
 
 _LONGEST_SLEEP = 30.0
-"""Seconds until the clock is looked at again, where a time matters: it may have been set meanwhile."""
+"""The maximum seconds between two looks at the clock, since the clock may be set meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A change of the mode that counts in this process."""
+    """A change of the effective mode in this process."""
 
     before: MaintenanceMode
     after: MaintenanceMode
     at: datetime
-    """When this process saw it."""
+    """When this process noticed the change."""
     reason: str | None
-    """What clients are told of the maintenance that began, if one did."""
+    """The reason for the maintenance that began, if one began."""
     until: datetime | None
-    """When that is known to end."""
+    """When that maintenance ends, if known."""
     by: str | None
-    """Who changed the state last, if that is known; nobody is it where a time has come."""
+    """Who made the change, if known; ``None`` if it came with time."""
     state: MaintenanceState
     switch: str = "default"
 
 
 class Transitions:
-    """The transitions of one switch, in order: logged, and told to those who want to know.
-
-    Everything happens on the background thread.
-    """
+    """Logs the transitions of one switch in order and calls the subscribers, on the I/O thread."""
 
     def __init__(self, where: object) -> None:
         self._where = where
@@ -49,74 +46,74 @@ class Transitions:
         self._mode: MaintenanceMode | None = None
         self._state: MaintenanceState | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._next_look: Callable[[], MaintenanceState | None] | None = None
-        self._beginning = object()
-        """Another one each time that this begins anew: a state from before says nothing then."""
+        self._peek: Callable[[], MaintenanceState | None] | None = None
+        self._epoch = object()
+        """Replaced by each ``forget``, so that earlier states are ignored."""
 
     @property
-    def are_wanted(self) -> bool:
-        """Whether anybody wants to know."""
+    def has_subscribers(self) -> bool:
+        """Whether there are subscribers."""
         return bool(self._subscribers)
 
-    def subscribe(self, tell: Callable[[Transition], None], look: Callable[[], MaintenanceState | None]) -> None:
-        """Have ``tell`` called with each transition from now on; it must not block nor raise.
+    def subscribe(self, callback: Callable[[Transition], None], peek: Callable[[], MaintenanceState | None]) -> None:
+        """Call ``callback`` with each transition from now on; it must not block or raise.
 
-        ``look`` tells the state without I/O, where that can change without ``heard``.
+        ``peek`` returns the state without I/O, for states that change without ``observe``.
         """
-        self._subscribers.append(tell)
-        self._next_look = look
-        state = look()
-        if state is not None:  # now, and not when the thread comes to it: what happens in between is a transition
-            self.heard(state)
+        self._subscribers.append(callback)
+        self._peek = peek
+        state = peek()
+        if state is not None:  # now, so that any later change is a transition
+            self.observe(state)
 
-    def unsubscribe(self, tell: Callable[[Transition], None]) -> None:
-        """Call ``tell`` no longer."""
-        if tell in self._subscribers:
-            self._subscribers.remove(tell)
+    def unsubscribe(self, callback: Callable[[Transition], None]) -> None:
+        """Stop calling ``callback``."""
+        if callback in self._subscribers:
+            self._subscribers.remove(callback)
 
-    def heard(self, state: MaintenanceState) -> None:
-        """Take note of a new state; from any thread."""
-        beginning = self._beginning
-        io_thread.call_soon(lambda: self._look(state) if beginning is self._beginning else None)
+    def observe(self, state: MaintenanceState) -> None:
+        """Take over a new state; may be called from any thread."""
+        epoch = self._epoch
+        io_thread.call_soon(lambda: self._evaluate(state) if epoch is self._epoch else None)
 
     def forget(self) -> None:
-        """Begin anew, as a forked child does: the first state is no transition."""
+        """Return to the initial state, as in a forked child: the next state is not a transition."""
         if self._timer is not None:
             self._timer.cancel()
         self._mode = self._state = self._timer = None
-        self._beginning = object()
+        self._epoch = object()
         if self._subscribers:
-            io_thread.call_soon(self._look_again)
+            io_thread.call_soon(self._evaluate_again)
 
-    def _look_again(self) -> None:
-        state = None if self._next_look is None else self._next_look()
+    def _evaluate_again(self) -> None:
+        state = None if self._peek is None else self._peek()
         state = state or self._state
         if state is not None:
-            self._look(state)
+            self._evaluate(state)
 
-    def _look(self, state: MaintenanceState) -> None:
-        """Tell a transition if there is one now, and come back when the next may be due."""
+    def _evaluate(self, state: MaintenanceState) -> None:
+        """Publish a transition if the mode has changed, and schedule the next evaluation."""
         now = datetime.now(UTC)
         mode, before = state.mode_at(now), self._mode
         is_new = state is not self._state
         self._mode, self._state = mode, state
         if before is not None and mode is not before:
             reason, until, _ = state.explanation_at(now) if mode is not MaintenanceMode.OFF else (None, None, None)
-            self._tell(Transition(before, mode, now, reason, until, state.updated_by if is_new else None, state))
+            self._publish(Transition(before, mode, now, reason, until, state.updated_by if is_new else None, state))
         if self._timer is not None:
             self._timer.cancel()
         due = state.same_until(now)
         seconds = None if due is None else min(max((due - now).total_seconds(), 0.0), _LONGEST_SLEEP)
         if self._subscribers and self._is_polled():
             seconds = min(seconds or 1.0, 1.0)
-        self._timer = None if seconds is None else io_thread.call_later(seconds, self._look_again)
+        self._timer = None if seconds is None else io_thread.call_later(seconds, self._evaluate_again)
 
     def _is_polled(self) -> bool:
-        """Return whether the state can change without anybody telling, as an environment variable does."""
-        state = None if self._next_look is None else self._next_look()
+        """Return whether the state can change unnoticed, as an environment variable can."""
+        state = None if self._peek is None else self._peek()
         return state is not None and state.version == 0
 
-    def _tell(self, transition: Transition) -> None:
+    def _publish(self, transition: Transition) -> None:
         logger.info(
             "%r: maintenance went from %s to %s%s",
             self._where,
@@ -132,5 +129,5 @@ class Transitions:
                 "maintenance_version": transition.state.version,
             },
         )
-        for tell in tuple(self._subscribers):
-            tell(transition)
+        for callback in tuple(self._subscribers):
+            callback(transition)

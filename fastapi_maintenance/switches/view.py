@@ -1,4 +1,4 @@
-"""What a view of a switch is."""
+"""The interface of a view: one switch's state as this process sees it."""
 
 from __future__ import annotations
 
@@ -17,96 +17,95 @@ from .transitions import Transitions
 
 
 class Knowledge(StrEnum):
-    """How well a process knows a switch."""
+    """How current a process's copy of a switch is."""
 
     NOT_READY = "not_ready"
-    """Nothing was read yet."""
+    """No state was read yet."""
     READY = "ready"
     STALE = "stale"
-    """The store fails; what it last said counts, or what ``on_backend_error`` says."""
+    """The store fails; its last state applies, or ``on_backend_error`` decides."""
     ERROR = "error"
-    """The store never answered since the start; ``initial`` counts."""
+    """The store has not answered since the start; ``initial`` applies."""
 
 
 @dataclass(frozen=True, slots=True)
 class SwitchStatus:
-    """How well this process knows a switch."""
+    """How current this process's copy of a switch is."""
 
     knowledge: Knowledge
     version: int | None = None
-    """The version of the last state that the store had."""
+    """The version of the store's last state."""
     age_seconds: float | None = None
-    """How long ago the store last answered; ``None`` if it never did."""
+    """The seconds since the store last answered; ``None`` if it never did."""
     last_error: str | None = None
-    """Why the store fails, if it does."""
+    """The store's current error, if any."""
 
 
 class View(ABC):
-    """The state of one switch, as this process sees it."""
+    """One switch's state as this process sees it."""
 
     has_leases: ClassVar[bool] = False
-    """Whether holds expire unless they are renewed: where they outlive this process."""
+    """Whether holds expire unless they are renewed, because they outlive this process."""
     stores_reasons: ClassVar[bool] = True
-    """Whether the store has room for more than on and off."""
+    """Whether the store can hold more than on and off."""
 
     def __init__(self, backend: BaseStateBackend) -> None:
         self.backend = backend
         self.in_flight: dict[int, Scope] = {}
-        """The requests of this process that the switch governs, by the ``id`` of their scopes."""
+        """This process's requests that the switch applies to, by the ``id`` of their scopes."""
         self.has_uncounted_requests = False
-        """Whether there are some of which nobody sees the end."""
+        """Whether there are requests whose end is not observed."""
         self._watched: dict[str, Callable[[], None]] = {}
         self.transitions = Transitions(backend)
-        """What is told of the modes that count in this process."""
 
-    def watch(self, id_: str, missing: Callable[[], None]) -> None:
-        """Have ``missing`` called when a state comes in without that hold; it must not block nor raise."""
-        self._watched[id_] = missing
+    def watch(self, id_: str, on_missing: Callable[[], None]) -> None:
+        """Call ``on_missing`` when a new state lacks that hold; it must not block or raise."""
+        self._watched[id_] = on_missing
 
     def unwatch(self, id_: str) -> None:
-        """Watch a hold no longer."""
+        """Stop watching a hold."""
         self._watched.pop(id_, None)
 
-    def _notice(self, holds: Mapping[str, Hold]) -> None:
-        """Tell those whose holds are missing."""
-        for id_, missing in tuple(self._watched.items()):
+    def _notify_missing(self, holds: Mapping[str, Hold]) -> None:
+        """Call the callbacks of watched holds that are missing."""
+        for id_, on_missing in tuple(self._watched.items()):
             if id_ not in holds:
-                missing()
+                on_missing()
 
     @abstractmethod
     def peek(self) -> MaintenanceState | None:
-        """Return the state without I/O, or ``None`` where only ``read`` can tell."""
+        """Return the state without I/O, or ``None`` if it takes ``read`` to get it."""
 
     @abstractmethod
     def latest(self) -> MaintenanceState:
-        """Return the state without I/O, as it was when it was last read."""
+        """Return the last state that was read, without I/O."""
 
     @abstractmethod
     async def read(self) -> MaintenanceState:
-        """Return the state; a store that fails leaves the last known one."""
+        """Return the state; if the store fails, the last one that was read."""
 
     @abstractmethod
     def read_blocking(self) -> MaintenanceState:
-        """Return what ``read`` does, for code that is not on an event loop."""
+        """Return the state like ``read``, for code outside an event loop."""
 
     @abstractmethod
     async def apply(self, change: Change) -> MaintenanceState:
-        """Carry out one change and return the state after it.
+        """Apply one change and return the new state.
 
         Raises:
             ReadOnlyBackend: The stored mode can't be set from here.
-            UnsupportedByBackend: The store has no room for what was asked.
-            ChangeRejected: The store refused it.
+            UnsupportedByBackend: The store can't hold the change.
+            ChangeRejected: The store refused the change.
             BackendUnavailable: The store did not answer, and nothing was changed.
             OutcomeUnknown: The store did not answer, and something may have been changed.
         """
 
     @abstractmethod
     def status(self) -> SwitchStatus:
-        """Return how well the switch is known."""
+        """Return how current this process's copy is."""
 
     def start(self, user: object) -> None:  # noqa: B027 - most views have nothing to start
-        """Follow the store until ``user`` leaves or is gone, if that is what the view does."""
+        """Follow the store until ``user`` leaves or is garbage-collected, if this view follows a store."""
 
     def leave(self, user: object) -> None:  # noqa: B027 - most views have nothing to stop
-        """Follow the store no longer for ``user``; without any other user, not at all."""
+        """Stop following the store for ``user``; without other users, stop altogether."""

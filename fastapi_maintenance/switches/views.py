@@ -1,4 +1,4 @@
-"""This process's view of each backend: always the same one."""
+"""Creates views and manages their use by apps; each backend has one view per process."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from .view import Knowledge, SwitchStatus, View
 
 
 def view_of(backend: BaseStateBackend) -> View:
-    """Return this process's view of a backend, always the same one."""
+    """Return this process's only view of a backend."""
     view: View | None = vars(backend).get(VIEW)
     if view is None:
-        # One call, so that threads that come together share one view.
-        view = vars(backend).setdefault(VIEW, _new_view(backend))
+        # One atomic call, so that concurrent threads share one view.
+        view = vars(backend).setdefault(VIEW, _create_view(backend))
     return view
 
 
 def view_for(app: AppSwitch, backend: BaseStateBackend) -> View:
-    """Return the view of a backend that an app uses, until ``leave_all`` or until the app is gone."""
+    """Return the view of a backend, in use by an app until ``leave``, ``leave_all`` or the end of the app."""
     view = view_of(backend)
     if view not in app.views:
         app.views.add(view)
@@ -32,26 +32,26 @@ def view_for(app: AppSwitch, backend: BaseStateBackend) -> View:
 
 
 def leave(app: AppSwitch, view: View) -> None:
-    """Have an app use a view no longer."""
+    """End an app's use of a view."""
     app.views.discard(view)
     view.leave(app)
 
 
 def leave_all(app: AppSwitch) -> None:
-    """Have an app use none of its views any more; the next request begins anew."""
+    """End an app's use of all its views; the next request starts again."""
     with contextlib.suppress(KeyError):  # empty
         while True:
             app.views.pop().leave(app)
 
 
-def _new_view(backend: BaseStateBackend) -> View:
+def _create_view(backend: BaseStateBackend) -> View:
     if isinstance(backend, StoreBackend):
         return StoreView(backend)
     return MemoryView(backend) if isinstance(backend, StateBackend) else BooleanView(backend)
 
 
 class MemoryView(View):
-    """The view of a backend that has its whole state in this process: nothing to add."""
+    """The view of a backend that keeps its whole state in this process."""
 
     def __init__(self, backend: StateBackend) -> None:
         super().__init__(backend)
@@ -73,18 +73,18 @@ class MemoryView(View):
         """Return the backend's state."""
         state = self._backend.peek()
         if state is None:
-            msg = f"{self._backend!r} is a StateBackend that is not followed, so its peek() has to return the state"
+            msg = f"{self._backend!r} is a StateBackend without a store, so its peek() must return the state, got None"
             raise TypeError(msg)
         return state
 
     async def apply(self, change: Change) -> MaintenanceState:
-        """Carry out one change at the backend."""
+        """Apply one change to the backend."""
         state = await self._backend.apply(change)
-        self._notice(state.holds)
-        if self.transitions.are_wanted:
-            self.transitions.heard(state)
+        self._notify_missing(state.holds)
+        if self.transitions.has_subscribers:
+            self.transitions.observe(state)
         return state
 
     def status(self) -> SwitchStatus:
-        """Return that everything is known."""
+        """Return ``READY``: the state is always current."""
         return SwitchStatus(Knowledge.READY, self.read_blocking().version, 0.0)

@@ -35,8 +35,8 @@ from fastapi_maintenance import (
     maintenance_exception_handler,
     set_maintenance_mode,
 )
-from fastapi_maintenance.answers.accept import _preferred, preferred
-from fastapi_maintenance.answers.answer import DETAIL, HTML, JSON, OFFERED, PROBLEM, TEXT, preferred_by
+from fastapi_maintenance.answers.accept import _preferred_type, preferred_type
+from fastapi_maintenance.answers.answer import DETAIL, HTML, JSON, OFFERED, PROBLEM, TEXT, preferred_type_of
 from fastapi_maintenance.backends import MemoryBackend
 from fastapi_maintenance.model.decision import Rule
 from tests.support.asgi import call, get, handshake, request, scope_of
@@ -138,7 +138,7 @@ def answer_to(
     """Return what one client is told."""
     answer = answer or Answer()
     scope = scope_of("/page", method, headers={} if accept is None else {"Accept": accept})
-    return answer.response(answer.told(decision_of(reason, until), now), Request(scope), now)
+    return answer.response(answer.with_retry_after(decision_of(reason, until), now), Request(scope), now)
 
 
 def json_of(response: Response) -> Any:
@@ -172,7 +172,7 @@ def check_body(kind: str, body: bytes) -> None:
 def test_each_client_gets_what_it_prefers(client: str) -> None:
     """By weight, then by how precisely it was named, then by our own order, with JSON first."""
     accept, expected = CLIENTS[client]
-    assert preferred(accept, OFFERED) == expected
+    assert preferred_type(accept, OFFERED) == expected
 
 
 @pytest.mark.anyio
@@ -229,37 +229,37 @@ def test_several_fields_are_one_list() -> None:
     scope = scope_of()
     scope["headers"] = [(b"accept", b"text/plain;q=0.5"), (b"accept", b"text/html;q=0.9")]
     answer = Answer()
-    response = answer.response(answer.told(decision_of(), NOW), Request(scope), NOW)
+    response = answer.response(answer.with_retry_after(decision_of(), NOW), Request(scope), NOW)
     assert kind_of(response.headers) == HTML
 
 
 @given(st.text())
 def test_whatever_a_client_sends_it_gets_something_that_is_offered(accept: str) -> None:
     """No header raises."""
-    assert preferred(accept, OFFERED) in OFFERED
+    assert preferred_type(accept, OFFERED) in OFFERED
 
 
 def test_a_long_header_is_not_kept() -> None:
     """What clients make up is not to fill this process's memory."""
-    before = _preferred.cache_info()
-    assert preferred(f"text/html, text/x-{'x' * 1024}", OFFERED) == JSON
-    assert _preferred.cache_info() == before
+    before = _preferred_type.cache_info()
+    assert preferred_type(f"text/html, text/x-{'x' * 1024}", OFFERED) == JSON
+    assert _preferred_type.cache_info() == before
 
 
 @pytest.mark.parametrize(("more", "expected"), [(0, HTML), (1, JSON)])
 def test_no_more_than_1024_bytes_are_read(more: int, expected: str) -> None:
     """A longer header is no header, in one field or in several."""
     first, second = "text/html", "text/x-" + "x" * (1024 - len("text/html, text/x-") + more)
-    assert preferred(f"{first}, {second}", OFFERED) == expected
+    assert preferred_type(f"{first}, {second}", OFFERED) == expected
     scope = scope_of()
     scope["headers"] = [(b"accept", first.encode()), (b"accept", second.encode())]
-    assert preferred_by(scope) == expected
+    assert preferred_type_of(scope) == expected
 
 
 @pytest.mark.parametrize(("others", "expected"), [(31, HTML), (32, JSON)])
 def test_no_more_than_32_ranges_are_read(others: int, expected: str) -> None:
     """A header with more is no header."""
-    assert preferred(", ".join(["text/html", *["a/b"] * others]), OFFERED) == expected
+    assert preferred_type(", ".join(["text/html", *["a/b"] * others]), OFFERED) == expected
 
 
 _offers = st.sampled_from(OFFERED)
@@ -281,7 +281,7 @@ def test_what_is_chosen_has_the_highest_weight(elements: list[tuple[str, int]]) 
         return 0
 
     accept = ", ".join(f"{range_};q={thousandths / 1000:.3f}" for range_, thousandths in elements)
-    chosen = preferred(accept, OFFERED)
+    chosen = preferred_type(accept, OFFERED)
     if all(weight(offer) == 0 for offer in OFFERED):
         assert chosen == JSON
     else:
@@ -291,7 +291,7 @@ def test_what_is_chosen_has_the_highest_weight(elements: list[tuple[str, int]]) 
 @given(st.permutations(["text/html;q=0.5", "text/plain;q=0.7", "*/*;q=0.1", "application/problem+json;q=0.6"]))
 def test_the_order_of_a_header_does_not_matter(elements: list[str]) -> None:
     """RFC 9110 gives the order no meaning."""
-    assert preferred(", ".join(elements), OFFERED) == TEXT
+    assert preferred_type(", ".join(elements), OFFERED) == TEXT
 
 
 LONG = {
@@ -317,7 +317,7 @@ def test_no_header_takes_long(part: str, start: str) -> None:
     for size in (1_000, 1_000_000):
         scope["headers"] = [(b"accept", (start + part * size)[:size].encode())]
         started = time.thread_time()  # of this thread alone: the machine may be busy
-        preferred_by(scope)
+        preferred_type_of(scope)
         assert time.thread_time() - started < 0.01
 
 
@@ -464,7 +464,7 @@ def test_a_refusal_of_changes_alone_says_so(kind: str) -> None:
 
     def text_of(decision: Decision, answer: Answer) -> str:
         request = Request(scope_of("/page", "POST", headers={"Accept": kind}))
-        return bytes(answer.response(answer.told(decision, NOW), request, NOW).body).decode()
+        return bytes(answer.response(answer.with_retry_after(decision, NOW), request, NOW).body).decode()
 
     read_only = replace(decision_of(), mode=MaintenanceMode.READ_ONLY)
     for text in READ_ONLY_TEXTS[kind]:
@@ -488,7 +488,7 @@ def test_retry_after_is_never_negative_nor_after_the_end_plus_jitter(
     now: datetime, left: timedelta, jitter: int, random: Any
 ) -> None:
     """And less than a second too early at most, which only happens without jitter."""
-    decision = Answer(jitter_seconds=jitter).told(decision_of(until=now + left), now, random.randrange)
+    decision = Answer(jitter_seconds=jitter).with_retry_after(decision_of(until=now + left), now, random.randrange)
     seconds = decision.retry_after
     assert isinstance(seconds, int)
     assert seconds >= 0
@@ -502,7 +502,7 @@ def test_retry_after_is_never_negative_nor_after_the_end_plus_jitter(
 def test_an_unknown_end_is_told_as_configured_plus_jitter(seconds: int, jitter: int, random: Any) -> None:
     """No end, no arithmetic."""
     answer = Answer(retry_after=seconds, jitter_seconds=jitter)
-    told = answer.told(decision_of(), NOW, random.randrange).retry_after
+    told = answer.with_retry_after(decision_of(), NOW, random.randrange).retry_after
     assert told is not None
     assert seconds <= told <= seconds + jitter
 
@@ -511,21 +511,22 @@ def test_an_unknown_end_is_told_as_configured_plus_jitter(seconds: int, jitter: 
 def test_jitter_takes_every_second_there_is(jitter: int) -> None:
     """From the first whole second after the end to the last before the end plus jitter."""
     until, answer = NOW + timedelta(seconds=10.5), Answer(jitter_seconds=jitter)
-    draws = [answer.told(decision_of(until=until), NOW, lambda below, n=n: n % below) for n in range(jitter)]  # type: ignore[misc]
+    decision = decision_of(until=until)
+    draws = [answer.with_retry_after(decision, NOW, lambda below, n=n: n % below) for n in range(jitter)]  # type: ignore[misc]
     assert [decision.retry_after for decision in draws] == list(range(11, 11 + jitter))
 
 
 def test_jitter_is_drawn_for_each_client() -> None:
     """Not once for all."""
     answer = Answer(jitter_seconds=10**6)
-    assert len({answer.told(decision_of(), NOW).retry_after for _ in range(20)}) > 10
+    assert len({answer.with_retry_after(decision_of(), NOW).retry_after for _ in range(20)}) > 10
 
 
 def test_what_a_client_was_told_stays() -> None:
     """A decision is told once, so that header, body and handler agree."""
     answer = Answer(jitter_seconds=10**6)
-    told = answer.told(decision_of(), NOW)
-    assert answer.told(told, NOW + timedelta(hours=1)) is told
+    told = answer.with_retry_after(decision_of(), NOW)
+    assert answer.with_retry_after(told, NOW + timedelta(hours=1)) is told
     scope = scope_of(headers={"Accept": PROBLEM})
     response = answer.response(told, Request(scope), NOW)
     assert response.headers["retry-after"] == str(json_of(response)["retry_after"]) == str(told.retry_after)
@@ -534,7 +535,8 @@ def test_what_a_client_was_told_stays() -> None:
 def test_pages_reload_when_their_clients_are_told_to_come_back() -> None:
     """And so not all of them at once."""
     answer = Answer(jitter_seconds=60)
-    for told in (answer.told(decision_of(until=UNTIL), NOW, lambda below, n=n: n % below) for n in (0, 17, 59)):  # type: ignore[misc]
+    decision = decision_of(until=UNTIL)
+    for told in (answer.with_retry_after(decision, NOW, lambda below, n=n: n % below) for n in (0, 17, 59)):  # type: ignore[misc]
         page = answer.response(told, Request(scope_of(headers={"Accept": HTML})), NOW)
         assert f'data-reload="{page.headers["retry-after"]}"' in bytes(page.body).decode()
 
@@ -664,42 +666,42 @@ def test_an_answer_is_a_value() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"status": 200}, "status=200: 400 to 599"),
-        ({"status": "503"}, "status='503'"),
-        ({"status": True}, "status=True"),
-        ({"retry_after": -1}, "retry_after=-1 must be whole seconds from 0 to 1000000000"),
-        ({"retry_after": 10**9 + 1}, "retry_after=1000000001 must be whole seconds from 0 to 1000000000"),
-        ({"retry_after": 1.5}, "retry_after=1.5"),
-        ({"retry_after": timedelta(1)}, "retry_after=datetime.timedelta"),
-        ({"jitter_seconds": -1}, "jitter_seconds=-1"),
-        ({"jitter_seconds": False}, "jitter_seconds=False"),
-        ({"detail": ""}, "detail='': a text"),
-        ({"title": None}, "title=None: a text"),
-        ({"title": "\0"}, "title='\\x00': a text"),
-        ({"headers": [("a", "b")]}, "headers=[('a', 'b')]: a mapping"),
-        ({"headers": {"a b": "c"}}, "'a b' can't be a header's name"),
-        ({"headers": {1: "c"}}, "1 can't be a header's name"),
-        ({"headers": {"": "c"}}, "'' can't be a header's name"),
-        ({"headers": {"a": "b\r\nc"}}, "'b\\r\\nc' can't be the value of 'a'"),
-        ({"headers": {"a": " b"}}, "' b' can't be the value of 'a'"),
-        ({"headers": {"a": "\u20ac"}}, "can't be the value of 'a': Latin-1 text on one line"),
-        ({"headers": {"a": 1}}, "1 can't be the value of 'a'"),
-        ({"headers": {"Retry-After": "1"}}, "'Retry-After' can't be set, it is told by retry_after="),
-        ({"headers": {"content-TYPE": "text/plain"}}, "it follows from what the client prefers"),
-        ({"headers": {"Content-Length": "1"}}, "it follows from the body"),
+        ({"status": 200}, "status must be 400 to 599"),
+        ({"status": "503"}, "got '503'"),
+        ({"status": True}, "got True"),
+        ({"retry_after": -1}, "retry_after must be whole seconds from 0 to 1000000000, got -1"),
+        ({"retry_after": 10**9 + 1}, "retry_after must be whole seconds from 0 to 1000000000, got 1000000001"),
+        ({"retry_after": 1.5}, "got 1.5"),
+        ({"retry_after": timedelta(1)}, "from 0 to 1000000000, got datetime.timedelta"),
+        ({"jitter_seconds": -1}, "jitter_seconds must be whole seconds from 0 to 1000000000, got -1"),
+        ({"jitter_seconds": False}, "got False"),
+        ({"detail": ""}, "detail must be a text, got ''"),
+        ({"title": None}, "title must be a text, got None"),
+        ({"title": "\0"}, "title must be a text, got '\\x00'"),
+        ({"headers": [("a", "b")]}, "headers must be a mapping from names to values, got [('a', 'b')]"),
+        ({"headers": {"a b": "c"}}, "'a b' is no valid header name"),
+        ({"headers": {1: "c"}}, "1 is no valid header name"),
+        ({"headers": {"": "c"}}, "'' is no valid header name"),
+        ({"headers": {"a": "b\r\nc"}}, "'a' must be Latin-1 text on one line, got 'b\\r\\nc'"),
+        ({"headers": {"a": " b"}}, "'a' must be Latin-1 text on one line, got ' b'"),
+        ({"headers": {"a": "\u20ac"}}, "'a' must be Latin-1 text on one line, got '\u20ac'"),
+        ({"headers": {"a": 1}}, "'a' must be Latin-1 text on one line, got 1"),
+        ({"headers": {"Retry-After": "1"}}, "'Retry-After' can't be set, it is set by retry_after="),
+        ({"headers": {"content-TYPE": "text/plain"}}, "it is the type that the client prefers"),
+        ({"headers": {"Content-Length": "1"}}, "the body defines it"),
         ({"headers": {"Transfer-Encoding": "chunked"}}, "the server sets it"),
         ({"headers": {"Connection": "close"}}, "the server sets it"),
-        ({"html": 1}, "html=1: a template, or the Path of a file"),
-        ({"html": "page.html"}, "html='page.html' has no HTML in it; a file is given as Path('page.html')"),
-        ({"html": Path("/nonexistent/page.html")}, "it can't be read: "),
-        ({"html": "<p>$who"}, "html: nothing is known for $who; accepted: $title, $detail, $read_only,"),
+        ({"html": 1}, "html must be a template or the Path of a template file, got 1"),
+        ({"html": "page.html"}, "html must be HTML, got 'page.html'; pass a file as Path('page.html')"),
+        ({"html": Path("/nonexistent/page.html")}, "html: can't read "),
+        ({"html": "<p>$who"}, "html: unknown placeholder $who; accepted: $title, $detail, $read_only,"),
         ({"html": "<p>5 $"}, "write '$$' for a dollar sign"),
         ({"html": "<!-- if until --><p>"}, "has no other half"),
         ({"html": "<p><!-- endif -->"}, "has no other half"),
         ({"html": "<!-- if until --><!-- if not get --><!-- endif --><!-- endif -->"}, "has no other half"),
         (
             {"html": "<!-- if who --><!-- endif -->"},
-            "'<!-- if who -->' is no condition; accepted: read_only, reason, until,",
+            "'<!-- if who -->' has no valid condition; accepted: read_only, reason, until,",
         ),
     ],
 )
@@ -714,14 +716,14 @@ def test_a_file_that_is_no_utf_8_is_refused(tmp_path: Path) -> None:
     """It can't be sent as what it would be called."""
     file = tmp_path / "page.html"
     file.write_bytes(b"<p>\xff")
-    with pytest.raises(InvalidConfiguration, match="can't be read: 'utf-8' codec"):
+    with pytest.raises(InvalidConfiguration, match=r"can't read .*: 'utf-8' codec"):
         Answer(html=file)
 
 
 @pytest.mark.parametrize("make", [partial(MaintenanceModeMiddleware, FastAPI()), MaintenanceGuard])
 def test_an_answer_has_to_be_one(make: Any) -> None:
     """Middleware and guard say so when they are made."""
-    with pytest.raises(InvalidConfiguration, match=r"answer=\{'status': 503\}: an Answer\(\.\.\.\) is needed"):
+    with pytest.raises(InvalidConfiguration, match=r"answer must be an Answer\(\.\.\.\), got \{'status': 503\}"):
         make(answer={"status": 503})
 
 

@@ -28,7 +28,7 @@ def page(
 ) -> str:
     """Return the page that a browser gets."""
     answer = answer or Answer()
-    decision = answer.told(Decision(True, Rule.MODE, "default", MaintenanceMode.ON, reason, until), NOW)
+    decision = answer.with_retry_after(Decision(True, Rule.MODE, "default", MaintenanceMode.ON, reason, until), NOW)
     request = Request(scope_of("/", method, headers={"Accept": "text/html"}))
     return bytes(answer.response(decision, request, NOW).body).decode()
 
@@ -124,7 +124,7 @@ def test_the_policy_allows_this_script_and_style_and_nothing_else() -> None:
     )
     assert expected_policy == SHIPPED_POLICY
     for own, expected in ((Answer(), SHIPPED_POLICY), (Answer(html="<p>$title"), None)):
-        told = own.told(Decision(True, Rule.MODE, "default", MaintenanceMode.ON), NOW)
+        told = own.with_retry_after(Decision(True, Rule.MODE, "default", MaintenanceMode.ON), NOW)
         for kind, policy in (("text/html", expected), ("application/json", None)):
             response = own.response(told, Request(scope_of(headers={"Accept": kind})), NOW)
             assert response.headers.get("content-security-policy") == policy
@@ -133,7 +133,7 @@ def test_the_policy_allows_this_script_and_style_and_nothing_else() -> None:
 def test_a_policy_of_ones_own_stands_above_the_pages() -> None:
     """Headers of an answer are stronger than the default ones."""
     answer = Answer(headers={"content-security-policy": "default-src 'self'"})
-    told = answer.told(Decision(True, Rule.MODE, "default", MaintenanceMode.ON), NOW)
+    told = answer.with_retry_after(Decision(True, Rule.MODE, "default", MaintenanceMode.ON), NOW)
     response = answer.response(told, Request(scope_of(headers={"Accept": "text/html"})), NOW)
     assert response.headers.getlist("content-security-policy") == ["default-src 'self'"]
 

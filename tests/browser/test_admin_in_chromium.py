@@ -132,7 +132,7 @@ def test_a_maintenance_is_corrected(browser: Browser, url: str, scripts: bool) -
         reason.fill("newer disks")
         end.fill("2020-01-01T00:00")
         one.get_by_role("button", name="Change default").click()
-        expect(page.get_by_role("alert")).to_contain_text("that is over")
+        expect(page.get_by_role("alert")).to_contain_text("until must be in the future")
         expect(reason).to_be_visible()
         expect(reason).to_have_value("newer disks")
         expect(end).to_have_value("2020-01-01T00:00")

@@ -36,11 +36,11 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance.backends import LocalFileBackend, MemoryBackend, RedisBackend, SQLAlchemyBackend
 from fastapi_maintenance.backends.base import BaseStateBackend
-from fastapi_maintenance.cli import main
+from fastapi_maintenance.cli import main, reports
 from fastapi_maintenance.cli.running import Run
 from fastapi_maintenance.cli.store import complete_names
-from fastapi_maintenance.cli.terminal import details, document, summary
-from fastapi_maintenance.cli.values import after, duration, moment_of, operator, seconds
+from fastapi_maintenance.cli.terminal import details_of, document_of, summary_of
+from fastapi_maintenance.cli.values import add_duration, operator_name, parse_duration, parse_seconds, parse_time
 from fastapi_maintenance.exceptions import BackendUnavailable, InvalidConfiguration
 from fastapi_maintenance.model.change import Change
 from fastapi_maintenance.model.state import Hold
@@ -128,7 +128,7 @@ def test_an_option_of_the_former_version_goes_with_its_type(
     """Else it would be passed over in silence."""
     status, out, error = here(capsys, "status", option, "x", *(part.format(other=other) for part in backend))
     assert (status, out) == (2, "")
-    assert f"{option} 'x': it must come with --backend {kind}; --backend {url} says the same" in error
+    assert f"{option} 'x' must come with --backend {kind}; --backend {url} is equivalent" in error
 
 
 def test_a_day_of_an_operator(any_url: str) -> None:
@@ -158,7 +158,7 @@ def test_a_day_of_an_operator(any_url: str) -> None:
     known = run("status", "--json", env=env).json()
     assert (known["mode"], known["blocked"], known["reason"], known["version"]) == ("on", True, HOSTILE, 1)
     assert known["retry_after"] == 600
-    assert known["updated_by"] == operator()
+    assert known["updated_by"] == operator_name()
     assert timedelta(hours=1) < datetime.fromisoformat(known["until"]) - datetime.now(UTC) < timedelta(minutes=90)
 
     turned = run("off", "--json", env=env)
@@ -196,16 +196,15 @@ def test_reading_creates_nothing(tmp_path: Path, postgres_server: PostgresServer
     [
         ("on --backend bogus://u:hunter2@h", 2, "no backend 'bogus'"),
         ("on --backend redis://u:hunter2@h:x", 2, "port"),
-        ("on --backend memory://", 2, "another one"),
+        ("on --backend memory://", 2, "memory of another process"),
         ("on --backend {file} --for 2x", 2, "such as 90s, 15m, 2h"),
-        ("on --backend {file} --for 0s", 2, "a duration is needed"),
+        ("on --backend {file} --for 0s", 2, "--for must be a duration"),
         ("on --backend {file} --for 1h --until 2030-01-01T00:00Z", 2, "--for and --until"),
-        ("on --backend {file} --until 2020-01-01T00:00Z", 2, "--until '2020-01-01T00:00Z': that is over"),
-        ("on --backend {file} --until 2020-01-01T00:00Z", 2, "a time to come is needed; nothing was changed"),
+        ("on --backend {file} --until 2020-01-01T00:00Z", 2, "--until must be in the future, got '2020-01-01T00:00Z'"),
         ("on --backend {file} --until 2030-01-01T00:00", 2, "2030-01-01T00:00Z"),
-        ("on --backend {file} --until 05:00", 2, "a date is missing"),
-        ("on --backend {file} --until tomorrow", 2, "it can't be read"),
-        ("on --backend {file} --retry-after -1", 2, "--retry-after '-1'"),
+        ("on --backend {file} --until 05:00", 2, "(the date is missing)"),
+        ("on --backend {file} --until tomorrow", 2, "--until must be a time with a zone"),
+        ("on --backend {file} --retry-after -1", 2, "got '-1'"),
         ("on --backend {file} --frobnicate", 2, "--frobnicate"),
         ("on --backend {file} Billing!", 2, "invalid switch name 'Billing!'"),
         ("off --backend {file} default two", 1, "switch 'two' has no state in"),
@@ -222,28 +221,28 @@ def test_reading_creates_nothing(tmp_path: Path, postgres_server: PostgresServer
         ("status --backend redis://u:hunter2@127.0.0.1:{port}", 1, "is not available"),
         ("status --backend redis://u:hunter2@127.0.0.1:{port} --exit-code", 2, "is not available"),
         ("on --backend postgresql+asyncpg://u:hunter2@127.0.0.1:{port}/x", 1, "is not available"),
-        ("watch --backend {file} --interval soon", 2, "--interval 'soon'"),
+        ("watch --backend {file} --interval soon", 2, "got 'soon'"),
         ("on --backend {file} biling", 1, "switch 'biling' has no state in"),
         ("off --backend {file} biling", 1, "--new sets it for the first time"),
         ("schedule --backend {file} 2099-01-01T00:00Z 1h biling", 1, "switch 'biling' has no state in"),
         ("run --backend {file} biling -- true", 1, "switch 'biling' has no state in"),
-        ("run --backend {file}", 2, "must stand after '--': fastapi-maintenance run -- COMMAND"),
-        ("run --backend {file} --", 2, "must stand after '--': fastapi-maintenance run -- COMMAND"),
+        ("run --backend {file}", 2, "must come after '--': fastapi-maintenance run -- COMMAND"),
+        ("run --backend {file} --", 2, "must come after '--': fastapi-maintenance run -- COMMAND"),
         ("run --backend {file} alembic upgrade head", 2, ": fastapi-maintenance run -- alembic upgrade head"),
         ("run --backend {file} alembic", 2, "run -- alembic, or fastapi-maintenance run alembic -- COMMAND if 'al"),
-        ("run --backend {file} alembic --sql upgrade", 2, "must stand after '--': fastapi-maintenance run -- COMMAND"),
-        ("run --backend {file} a b -- true", 2, "before '--' must be one switch at most, got 'a b'"),
-        ("run --backend {file} --ttl 0 -- true", 2, "--ttl '0': must be seconds or a duration, at least 1"),
-        ("run --backend {file} --drain soon -- true", 2, "--drain 'soon': must be seconds or a duration"),
-        ("watch --backend {file} --interval 0", 2, "--interval '0': must be seconds or a duration, at least 1"),
+        ("run --backend {file} alembic --sql upgrade", 2, "must come after '--': fastapi-maintenance run -- COMMAND"),
+        ("run --backend {file} a b -- true", 2, "at most one switch before '--', got 'a b'"),
+        ("run --backend {file} --ttl 0 -- true", 2, "--ttl must be seconds or a duration, at least 1"),
+        ("run --backend {file} --drain soon -- true", 2, "--drain must be seconds or a duration"),
+        ("watch --backend {file} --interval 0", 2, "--interval must be seconds or a duration, at least 1"),
         ("run --backend {file} --on-failure explode -- true", 2, "explode"),
         ("run --backend {file} -- no-such-command", 127, "no-such-command"),
         ("bypass --backend {file}", 2, "FASTAPI_MAINTENANCE_BYPASS_SECRET"),
         ("bypass --backend {file} --secret-file /nowhere", 2, "No such file"),
-        ("bypass --backend {file} --secret-file {binary}", 2, "it is no text"),
+        ("bypass --backend {file} --secret-file {binary}", 2, "it is not text"),
         ("doctor shop", 2, "such as shop.main:app"),
         ("doctor no_such_module:app", 2, "No module named 'no_such_module'"),
-        ("doctor json:dumps", 2, "no FastAPI"),
+        ("doctor json:dumps", 2, "must be a FastAPI"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(
@@ -318,7 +317,7 @@ def test_a_fault_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch, url: str
     def fails(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("fastapi_maintenance.cli.commands.stores_of", fails)
+    monkeypatch.setattr("fastapi_maintenance.cli.changes.stores_of", fails)
     with pytest.raises(ZeroDivisionError):
         main(["off", "--backend", url])
 
@@ -332,7 +331,7 @@ def test_an_interrupt_has_the_status_that_shells_give_it(
     def interrupted(*_: object) -> None:
         raise interrupt
 
-    monkeypatch.setattr("fastapi_maintenance.cli.commands.stores_of", interrupted)
+    monkeypatch.setattr("fastapi_maintenance.cli.changes.stores_of", interrupted)
     assert main(["off", "--backend", url]) == 130
 
 
@@ -404,7 +403,7 @@ def test_holds_keep_a_switch_from_being_turned_off(capsys: pytest.CaptureFixture
     status, out, error = here(capsys, "on", "--for", "1h", "--backend", url)
     assert status == 0
     assert out.startswith("default: OFF (was OFF)")
-    assert error == "warning: on is stored, but code holds the switch, so it counts as off\n"
+    assert error == "warning: on is stored, but code holds the switch, so off applies\n"
     assert re.search(r"stored mode: on, until ", here(capsys, "status", "--backend", url)[1])
     assert here(capsys, "off", "--break-holds", "--backend", url)[2] == ""
 
@@ -416,8 +415,8 @@ def test_the_environment_can_be_read(capsys: pytest.CaptureFixture[str], monkeyp
         "default: READ-ONLY\n"
         "  version: 0\n"
         "  store: env://FASTAPI_MAINTENANCE_MODE\n"
-        "  note: that is a variable of this shell, and not of the app; "
-        "--backend URL or FASTAPI_MAINTENANCE_BACKEND says where the app keeps its switch\n"
+        "  note: a variable of this shell, not of the app; "
+        "--backend URL or FASTAPI_MAINTENANCE_BACKEND selects the app's store\n"
     )
     assert "this shell" not in here(capsys, "status", "--json")[1]
     assert here(capsys, "status", "--quiet") == (0, "", "")
@@ -585,7 +584,7 @@ def test_a_store_that_fails_is_no_switch_that_is_off(capsys: pytest.CaptureFixtu
 )
 def test_durations(text: str, expected: timedelta) -> None:
     """Units from the largest to the smallest."""
-    assert duration(text, "--for") == expected
+    assert parse_duration(text, "--for") == expected
 
 
 @pytest.mark.parametrize(
@@ -594,28 +593,28 @@ def test_durations(text: str, expected: timedelta) -> None:
 def test_what_is_no_duration(text: str) -> None:
     """Neither is a number without a unit."""
     with pytest.raises(InvalidConfiguration, match="--for "):
-        duration(text, "--for")
+        parse_duration(text, "--for")
 
 
 def test_seconds_may_be_a_duration() -> None:
     """As HTTP has them, or as people do."""
     for text, expected in {"0": 0, "0s": 0, "600": 600, " 10m ": 600}.items():
-        assert seconds(text, "--retry-after") == expected
+        assert parse_seconds(text, "--retry-after") == expected
     for wrong in "", "0", "0s", "-5", "soon", "9" * 10, "9" * 5000 + "s":
         with pytest.raises(InvalidConfiguration, match=r"--ttl .* must be seconds or a duration, at least 1, such as"):
-            seconds(wrong, "--ttl", least=1)
+            parse_seconds(wrong, "--ttl", least=1)
 
 
 def test_moments_have_a_zone() -> None:
     """What has none is shown with the one of this machine and with UTC."""
-    assert moment_of("2026-03-01T04:00+01:00", "--until") == NOW
-    assert moment_of(" 2026-03-01T03:00Z ", "--until") == NOW
+    assert parse_time("2026-03-01T04:00+01:00", "--until") == NOW
+    assert parse_time(" 2026-03-01T03:00Z ", "--until") == NOW
     with pytest.raises(InvalidConfiguration, match=r"2026-03-01T00:00[+-]\d\d:\d\d .*2026-03-01T00:00Z"):
-        moment_of("2026-03-01", "--until")
-    with pytest.raises(InvalidConfiguration, match="in which time zone"):
-        moment_of("0001-01-01T00:00", "--until")
-    with pytest.raises(InvalidConfiguration, match="after the year 9999"):
-        after(NOW, timedelta(days=999_999_999), "--for")
+        parse_time("2026-03-01", "--until")
+    with pytest.raises(InvalidConfiguration, match="must have a time zone"):
+        parse_time("0001-01-01T00:00", "--until")
+    with pytest.raises(InvalidConfiguration, match="by the year 9999"):
+        add_duration(NOW, timedelta(days=999_999_999), "--for")
 
 
 def test_somebody_has_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -625,27 +624,27 @@ def test_somebody_has_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyError
 
     monkeypatch.setattr("getpass.getuser", nobody)
-    assert operator().startswith("somebody@")
+    assert operator_name().startswith("somebody@")
 
 
 def test_what_has_ended_is_not_on() -> None:
     """Whatever is stored."""
     state = MaintenanceState(mode=MaintenanceMode.ON, until=NOW, reason="done", version=3)
-    assert str(summary("shop", state, NOW)) == "shop: OFF"
-    assert details(state, NOW, "there") == [
+    assert str(summary_of("shop", state, NOW)) == "shop: OFF"
+    assert details_of(state, NOW, "there") == [
         ("stored mode", "on, ended 2026-03-01 03:00:00 UTC"),
         ("version", "3"),
         ("store", "there"),
     ]
-    assert document("shop", state, NOW, "there")["reason"] is None
+    assert document_of("shop", state, NOW, "there")["reason"] is None
 
 
 def test_holds_without_owner_or_end_are_told() -> None:
     """Those of older versions and sticky ones."""
     state = MaintenanceState(holds={"one": Hold(kind="on")}, retry_after=60)
-    assert ("hold", "on, until it is given back") in details(state, NOW, "")
-    assert ("retry after", "60 s") in details(state, NOW, "")
-    assert document("shop", state, NOW, "")["holds"] == [
+    assert ("hold", "on, until it is given back") in details_of(state, NOW, "")
+    assert ("retry after", "60 s") in details_of(state, NOW, "")
+    assert document_of("shop", state, NOW, "")["holds"] == [
         {"id": "one", "kind": "on", "owner": "", "reason": None, "expires_at": None}
     ]
 
@@ -714,7 +713,7 @@ def test_a_command_runs_under_maintenance(any_url: str, tmp_path: Path) -> None:
     assert ended.status == 7
     out = ended.out.splitlines()
     assert out[:2] == ["words", "default: ON: nightly"]
-    assert f"hold: on by {operator()}, process " in ended.out
+    assert f"hold: on by {operator_name()}, process " in ended.out
     assert ended.error.splitlines() == ["default: ON while the command runs, version 1", "default: OFF"]
     assert mode_at(any_url) == "off"
 
@@ -881,7 +880,7 @@ def test_a_command_learns_that_its_hold_is_broken(url: str, tmp_path: Path) -> N
             ended = end_of(process)
             assert ended.status == status
             assert "is lost, its block runs without it" in ended.error
-            assert ("told to end" in ended.error) is bool(options)
+            assert ("gets SIGTERM" in ended.error) is bool(options)
 
 
 def test_what_can_not_be_run_is_told(url: str, tmp_path: Path) -> None:
@@ -984,12 +983,12 @@ def test_a_window_that_goes_on_is_ended_by_off(capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("arguments", "status", "complaint"),
     [
-        ("schedule 2099-01-01T00:00 1h", 2, "START '2099-01-01T00:00': in which time zone?"),
+        ("schedule 2099-01-01T00:00 1h", 2, "START must have a time zone, got '2099-01-01T00:00'"),
         ("schedule soon 1h --zone UTC", 2, "START 'soon': it can't be read"),
         ("schedule 2099-01-01T00:00Z later", 2, "END 'later': it can't be read"),
         ("schedule 2099-01-01T00:00Z 2098-01-01T00:00 --zone UTC", 2, "is not after the start"),
         ("schedule 2099-01-01T00:00 1h --zone Europe/Nowhere", 2, "--zone 'Europe/Nowhere'"),
-        ("schedule 9999-12-31T23:00Z 99h", 2, "after the year 9999"),
+        ("schedule 9999-12-31T23:00Z 99h", 2, "by the year 9999"),
         ("schedule 2020-01-01T00:00Z 1h", 2, "has no occurrence after now"),
         ("schedule 2099-01-01T00:00Z 1h --rrule NONSENSE --zone UTC", 2, "NONSENSE"),
         ("schedule 2099-01-01T00:00Z 1h --backend env://", 1, "can't be set from here"),
@@ -1070,7 +1069,7 @@ def test_the_doctor_tells_what_an_app_blocks() -> None:
         ("GET", "/health"): ("open: forced off",) * 2,
         ("GET", "/uuid/{one}"): (open_, closed),
         ("GET", "/public/{page}"): ("open: exempt, path",) * 2,
-        ("GET", "/odd/{one}"): ("unknown: no path could be made up",) * 2,
+        ("GET", "/odd/{one}"): ("unknown: no example path",) * 2,
         ("GET", "/strict/{one}"): ("unknown: matching raises ZeroDivisionError: ",) * 2,
         ("GET", "/gone"): ("503: forced on",) * 2,
         ("GET", "/reports"): (open_, closed),
@@ -1084,12 +1083,12 @@ def test_the_doctor_tells_what_an_app_blocks() -> None:
         ("GET", "/inner/closed"): ("unknown: default can't be read", closed),
         ("GET", "{tenant}.example/tenant"): (open_, closed),
         ("PUT", "{tenant}.example/tenant"): (closed, closed),
-        ("GET", "{tenant:tests_odd}.example/tenant"): ("unknown: no path could be made up",) * 2,
-        ("PUT", "{tenant:tests_odd}.example/tenant"): ("unknown: no path could be made up",) * 2,
+        ("GET", "{tenant:tests_odd}.example/tenant"): ("unknown: no example path",) * 2,
+        ("PUT", "{tenant:tests_odd}.example/tenant"): ("unknown: no example path",) * 2,
         ("GET", "/wrapped/open"): (open_, closed),
         ("GET", "/plain/"): (open_, closed),
         ("PUT", "/plain/"): (closed, closed),
-        ("ANY", "/<OwnKind>"): ("unknown: no path could be made up",) * 2,
+        ("ANY", "/<OwnKind>"): ("unknown: no example path",) * 2,
         ("GET", "/wrapped/closed"): ("unknown: default can't be read", closed),
     }
     assert rows["GET", "/gone"]["mark"] == "forced on"
@@ -1240,7 +1239,7 @@ def test_a_hold_against_one_of_several_switches_is_warned_of_by_its_name(
     asyncio.run(LocalFileBackend(file).apply(Change(put_holds={"one": Hold(kind="off", expires_at=soon)})))
     status, out, error = here(capsys, "on", "default", "billing", "--new", "--backend", url)
     assert (status, out) == (0, "default: OFF (was OFF), version 2\nbilling: ON (was OFF)\n")
-    assert error == "warning: default: on is stored, but code holds the switch, so it counts as off\n"
+    assert error == "warning: default: on is stored, but code holds the switch, so off applies\n"
 
 
 def test_a_relative_file_is_named_from_the_root(tmp_path: Path) -> None:
@@ -1322,12 +1321,12 @@ def test_a_window_of_another_switch_is_found(any_url: str) -> None:
         assert (refused.status, refused.out) == (1, "")
         assert refused.complaint == (
             f"error: no window '{made}', nothing was changed; there is none; "
-            f"it is one of switch 'billing': fastapi-maintenance cancel {made} billing"
+            f"it belongs to switch 'billing': fastapi-maintenance cancel {made} billing"
         )
     refused = run("cancel", "nonsense", "billing", env=env)
     assert refused.complaint == (
         f"error: no window 'nonsense', nothing was changed; there is '{made}'; "
-        "'fastapi-maintenance cancel nonsense NAME' cancels one of another switch"
+        "'fastapi-maintenance cancel nonsense NAME' cancels a window of another switch"
     )
     assert run("cancel", made, "billing", env=env).status == 0
 
@@ -1341,7 +1340,7 @@ def test_a_window_is_not_looked_for_where_the_store_does_not_list_its_switches(
     made = json.loads(here(capsys, "schedule", "2099-03-01T02:00Z", "1h", "billing", "--json", "--backend", url)[1])
     status, _, error = here(capsys, "cancel", made["window"]["id"], "--backend", url)
     assert status == 1
-    assert error.endswith("NAME' cancels one of another switch\n")
+    assert error.endswith("NAME' cancels a window of another switch\n")
 
 
 @pytest.mark.parametrize("granted", ["SELECT", "SELECT, UPDATE (name)", "SELECT, INSERT"])
@@ -1372,7 +1371,7 @@ def test_the_doctor_makes_no_table(tmp_path: Path) -> None:
         database.execute("CREATE TABLE items (id INTEGER)")
         examined = run("doctor", "--backend", f"sqlite+aiosqlite:///{tmp_path / 'db'}")
         assert examined.status == 0
-        assert "writable: not tried: nothing is stored yet; the first change makes the table" in examined.out
+        assert "writable: not tried: nothing is stored yet; the first change creates the table" in examined.out
         assert database.execute("SELECT name FROM sqlite_master").fetchall() == [("items",)]
 
 
@@ -1482,8 +1481,21 @@ def test_a_file_that_cannot_be_read_can_be_forgotten(
     broken.write_text(content)
     status, out, error = here(capsys, "forget", "broken", "--backend", url)
     assert (status, out.startswith("broken: OFF (forgotten")) == (0, True)
-    assert "a document that can't be read is replaced" in error
+    assert "replacing a document that can't be read" in error
     assert json.loads(here(capsys, "status", "broken", "--json", "--backend", url)[1])["mode"] == "off"
+
+
+def test_status_shows_the_switch_of_a_store_that_fails_when_it_lists_the_others(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, file: Path, url: str
+) -> None:
+    async def failing(_: object) -> list[str]:
+        raise BackendUnavailable("<store>", "down")
+
+    file.write_text("1")
+    monkeypatch.setattr(reports, "list_switches", failing)
+    status, out, error = here(capsys, "status", "--backend", url)
+    assert (status, out.startswith("default: ON")) == (0, True)
+    assert error == "warning: the other switches of the store can't be listed: <store> is not available: down\n"
 
 
 def test_a_store_that_cannot_list_its_switches_says_so(capsys: pytest.CaptureFixture[str]) -> None:

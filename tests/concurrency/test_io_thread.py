@@ -458,7 +458,7 @@ def test_a_fork_may_happen_at_any_moment(monkeypatch: pytest.MonkeyPatch) -> Non
         assert io_thread.submit(name_of_thread()).result(20) == "fastapi-maintenance"
     assert resets == ["reset"]
     assert io_thread._running is not running
-    assert io_thread._forgotten.pop() is running
+    assert io_thread._inherited.pop() is running
     running.stop()
 
 

@@ -292,7 +292,7 @@ async def test_who_makes_a_change_is_told_by_a_function(caplog: pytest.LogCaptur
         assert answer.json()["updated_by"] == "jo"
         answer = await client.put(url, json={"mode": "read_only"})
         assert (answer.status_code, answer.json()["updated_by"]) == (200, None)
-        assert "user failed: it isn't known who makes this change" in caplog.text
+        assert "user failed, so this change is stored without a name" in caplog.text
         assert "KeyError: 'x-user'" in caplog.text
         fields = fields_of((await client.get("/admin/")).text, "set")
         assert (await post(client, fields)).status_code == 303
@@ -300,10 +300,10 @@ async def test_who_makes_a_change_is_told_by_a_function(caplog: pytest.LogCaptur
     async with client_of(app_with(user=lambda request: 7)) as client:
         answer = await client.put(url, json={"mode": "on"})
         assert (answer.status_code, answer.json()["updated_by"]) == (200, None)
-        assert "user returned 7, which is no string" in caplog.text
+        assert "user must return a string, got 7" in caplog.text
     async with client_of(app_with(user=refuses)) as client:
         assert (await client.put(url, json={"mode": "off"})).status_code == 403
-    with pytest.raises(InvalidConfiguration, match=r"user='bob': a function is needed.*such as lambda request: "):
+    with pytest.raises(InvalidConfiguration, match=r"user must be a function.*such as lambda request: .*got 'bob'"):
         maintenance_admin(insecure=True, user="bob")  # type: ignore[arg-type]
 
 
@@ -326,7 +326,7 @@ async def test_a_change_can_require_what_it_is_based_on(client: httpx.AsyncClien
     answer = await client.put(url, json={"mode": "off"}, headers={"if-match": etag})
     assert (answer.status_code, answer.json()["detail"]) == (
         412,
-        "somebody else changed the switch meanwhile; look again and decide",
+        "somebody else has changed the switch: review its state and decide again",
     )
     assert await get_maintenance_mode() is True
     assert (await client.put(url, json={"mode": "off"}, headers={"if-match": "*"})).status_code == 200
@@ -645,8 +645,12 @@ async def test_a_change_of_what_is_planned_begins_with_the_plan(client: httpx.As
 @pytest.mark.parametrize(
     ("action", "typed", "problem"),
     [
-        ("set", {"mode": "read_only", "until": "2020-01-01T00:00", "retry_after": "60"}, "that is over"),
-        ("set", {"mode": "on", "until": "", "retry_after": "soon"}, "whole seconds are needed"),
+        (
+            "set",
+            {"mode": "read_only", "until": "2020-01-01T00:00", "retry_after": "60"},
+            "until must be in the future",
+        ),
+        ("set", {"mode": "on", "until": "", "retry_after": "soon"}, "must be whole seconds"),
         (
             "plan",
             {"mode": "read_only", "start": "2020-01-01T00:00", "end": "2020-01-01T01:00", "rrule": ""},
@@ -722,10 +726,10 @@ async def test_two_tabs_do_not_undo_each_other(client: httpx.AsyncClient) -> Non
     ("more", "message"),
     [
         ({"mode": "sometimes"}, "sometimes"),
-        ({"mode": "on", "until": "tomorrow"}, "&#39;tomorrow&#39; is no time"),
-        ({"mode": "on", "until": "2020-01-01T00:00"}, "that is over"),
-        ({"action": "explode"}, "accepted are set, plan, cancel, break"),
-        ({"action": "plan"}, "a start and an end are needed"),
+        ({"mode": "on", "until": "tomorrow"}, "got &#39;tomorrow&#39;"),
+        ({"mode": "on", "until": "2020-01-01T00:00"}, "until must be in the future"),
+        ({"action": "explode"}, "action must be set, plan, cancel or break"),
+        ({"action": "plan"}, "start and end must be given"),
         ({"action": "plan", "start": "2999-01-01T00:00", "end": "2998-01-01T00:00"}, "is not after the start"),
         ({"action": "cancel", "window": "x"}, "x"),
         ({"action": "break", "hold": "x"}, "hold x is gone"),
@@ -801,7 +805,7 @@ async def test_an_app_that_is_not_of_fastapi_can_have_it_as_well() -> None:
 async def test_the_app_in_the_request_may_be_any_asgi_app() -> None:
     from fastapi_maintenance.desk.access import Page
 
-    page = Page(known=None, user=lambda _: "")
+    page = Page(names=None, user=lambda _: "")
     request = Request({"type": "http", "app": object(), "headers": []})
     assert page.names(request) == ["default", "billing", "operators"]
     assert isinstance(configure_backend("memory"), MemoryBackend)

@@ -20,7 +20,7 @@ from fastapi_maintenance import guard
 from fastapi_maintenance.answers import answer, refusal
 from fastapi_maintenance.gate import exemptions, gate, visits
 from fastapi_maintenance.gate.decision_cache import PASSED_AT_ONCE
-from fastapi_maintenance.model import decision, policy
+from fastapi_maintenance.model import modes
 from fastapi_maintenance.model.decision import Mark
 from fastapi_maintenance.routing import apps, compat, index, marks, patterns, target_cache, walk
 
@@ -93,7 +93,7 @@ def the_last_match_wins(monkeypatch: pytest.MonkeyPatch) -> None:
         with _routes(router, router.routes[::-1]):
             return original(walk, router)
 
-    _replace(monkeypatch, Walk, "router", router)
+    _replace(monkeypatch, Walk, "enter_router", router)
 
 
 @mutant
@@ -106,7 +106,7 @@ def routes_added_later_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
         with _routes(router, first_routes):
             return original(walk, router)
 
-    _replace(monkeypatch, Walk, "router", router)
+    _replace(monkeypatch, Walk, "enter_router", router)
 
 
 @contextlib.contextmanager
@@ -125,10 +125,10 @@ def mounted_apps_are_opaque(monkeypatch: pytest.MonkeyPatch) -> None:
     def route(original: Any, walk: Any, matched: Any) -> Any:
         if isinstance(matched.route, Mount):
             walk.note_mark(matched.route.app)
-            return walk.target(matched.route.app)
+            return walk.reach(matched.route.app)
         return original(walk, matched)
 
-    _replace(monkeypatch, Walk, "route", route)
+    _replace(monkeypatch, Walk, "enter_route", route)
 
 
 @mutant
@@ -160,32 +160,32 @@ def the_path_is_taken_raw(monkeypatch: pytest.MonkeyPatch) -> None:
 @mutant
 def a_redirect_is_an_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     def behind(original: Any, walk: Any, router: Router) -> Any:
-        return walk.target(router) if walk.redirects(router) else original(walk, router)
+        return walk.reach(router) if walk.redirects(router) else original(walk, router)
 
-    _replace(monkeypatch, Walk, "behind", behind)
+    _replace(monkeypatch, Walk, "enter_fallback", behind)
 
 
 @mutant
 def what_does_not_exist_is_an_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     def default(original: Any, walk: Any, router: Router) -> Any:
-        return walk.target(router.default)
+        return walk.reach(router.default)
 
-    _replace(monkeypatch, Walk, "default", default)
+    _replace(monkeypatch, Walk, "enter_default", default)
     # Without frontends, and with the stock default, nobody asks what is behind.
-    monkeypatch.setattr(Walk, "nothing", lambda walk: walk.target(None))
+    monkeypatch.setattr(Walk, "reach_nothing", lambda walk: walk.reach(None))
 
 
 @mutant
 def a_custom_default_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    _replace(monkeypatch, Walk, "default", lambda original, walk, router: walk.nothing())
+    _replace(monkeypatch, Walk, "enter_default", lambda original, walk, router: walk.reach_nothing())
 
 
 @mutant
 def head_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def target(original: Any, walk: Any, *args: Any, **kwargs: Any) -> Any:
-        return walk.nothing() if walk.scope.get("method") == "HEAD" else original(walk, *args, **kwargs)
+        return walk.reach_nothing() if walk.scope.get("method") == "HEAD" else original(walk, *args, **kwargs)
 
-    _replace(monkeypatch, Walk, "target", target)
+    _replace(monkeypatch, Walk, "reach", target)
 
 
 @mutant
@@ -194,10 +194,10 @@ def head_does_not_fall_back_to_get(monkeypatch: pytest.MonkeyPatch) -> None:
         original: Any, walk: Any, endpoint: type[HTTPEndpoint], method: str, route: Any, **options: Any
     ) -> Any:
         if method == "HEAD" and not hasattr(endpoint, "head"):
-            return walk.nothing()
+            return walk.reach_nothing()
         return original(walk, endpoint, method, route, **options)
 
-    _replace(monkeypatch, Walk, "http_endpoint", http_endpoint)
+    _replace(monkeypatch, Walk, "enter_http_endpoint", http_endpoint)
 
 
 @mutant
@@ -222,10 +222,10 @@ def the_stock_handle_is_assumed(monkeypatch: pytest.MonkeyPatch) -> None:
     def http_route(original: Any, walk: Any, route: Route, context: Any, *args: Any) -> Any:
         described = route if context is None or context.methods == set() else context
         if described.methods and walk.scope["method"] not in described.methods:
-            return walk.nothing()
+            return walk.reach_nothing()
         return original(walk, route, context, *args)
 
-    _replace(monkeypatch, Walk, "http_route", http_route)
+    _replace(monkeypatch, Walk, "enter_http_route", http_route)
 
 
 @mutant
@@ -251,8 +251,8 @@ def a_router_looks_into_its_routes_alone(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @mutant
 def an_endpoint_class_only_dispatches(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = [name for name in compat._DECIDES_WHAT_AN_ENDPOINT_RUNS if name != "__await__"]
-    monkeypatch.setattr(compat, "_DECIDES_WHAT_AN_ENDPOINT_RUNS", names)
+    names = [name for name in compat._DISPATCH_ATTRIBUTES if name != "__await__"]
+    monkeypatch.setattr(compat, "_DISPATCH_ATTRIBUTES", names)
 
 
 @mutant
@@ -274,7 +274,7 @@ def a_mark_inside_applies_to_an_override(monkeypatch: pytest.MonkeyPatch) -> Non
         overriding = original(walk, target)
         return dataclasses.replace(overriding, mark=target.mark) if target.runs else overriding
 
-    _replace(monkeypatch, Walk, "with_overriding", with_overriding)
+    _replace(monkeypatch, Walk, "apply_overriding", with_overriding)
 
 
 @mutant
@@ -282,7 +282,7 @@ def nothing_is_forced_on_behind_an_override(monkeypatch: pytest.MonkeyPatch) -> 
     def with_overriding(original: Any, walk: Any, target: Any) -> Any:
         return original(walk, target if not walk.overriding else dataclasses.replace(target, runs=False))
 
-    _replace(monkeypatch, Walk, "with_overriding", with_overriding)
+    _replace(monkeypatch, Walk, "apply_overriding", with_overriding)
 
 
 @mutant
@@ -342,7 +342,7 @@ def marks_of_methods_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
         target = original(walk, endpoint, *args, **options)
         return walk.Target(target.runs, target.endpoint, mark, target.docs, target.entries)
 
-    _replace(monkeypatch, Walk, "http_endpoint", http_endpoint)
+    _replace(monkeypatch, Walk, "enter_http_endpoint", http_endpoint)
 
 
 @mutant
@@ -356,11 +356,11 @@ def docs_are_any_route_with_such_a_path(monkeypatch: pytest.MonkeyPatch) -> None
 
 @mutant
 def the_index_forgets_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    def led_to(original: Any, index: Any, path: str) -> Any:
+    def leaf_numbers_of(original: Any, index: Any, path: str) -> Any:
         numbers = original(index, path)
         return numbers and numbers[::-1]
 
-    _replace(monkeypatch, Index, "_led_to", led_to)
+    _replace(monkeypatch, Index, "_leaf_numbers_of", leaf_numbers_of)
 
 
 @mutant
@@ -390,17 +390,17 @@ def the_index_asks_no_convertor(monkeypatch: pytest.MonkeyPatch) -> None:
 def the_index_takes_no_path_for_a_parameter_and_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """`/users/me` leads to `/users/me` alone, not to `/users/{id}` too, which may be declared before it."""
 
-    def led_to(original: Any, index: Any, path: str) -> Any:
+    def leaf_numbers_of(original: Any, index: Any, path: str) -> Any:
         numbers = original(index, path)
         literal = [number for number in numbers or () if path in index._literal and index._leaves[number].is_certain]
         return literal[-1:] or numbers
 
-    _replace(monkeypatch, Index, "_led_to", led_to)
+    _replace(monkeypatch, Index, "_leaf_numbers_of", leaf_numbers_of)
 
 
 @mutant
 def what_is_known_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(target_cache._Way, "is_still", lambda way, scope: True)
+    monkeypatch.setattr(target_cache._Chain, "is_valid_for", lambda chain, scope: True)
 
 
 @mutant
@@ -431,11 +431,11 @@ def only_the_entrance_is_guarded(monkeypatch: pytest.MonkeyPatch) -> None:
     judge = gate.Gate.judge
 
     async def late(self: Any, visit: Any, *args: Any) -> Any:
-        verdict, receive = await judge(self, visit, *args)
-        if verdict.blocked:
+        cached, receive = await judge(self, visit, *args)
+        if cached.blocked:
             visit.target = walk.Target(runs=False)
-            verdict = PASSED_AT_ONCE
-        return verdict, receive
+            cached = PASSED_AT_ONCE
+        return cached, receive
 
     monkeypatch.setattr(gate.Gate, "judge_at_once", lambda *args: None)
     monkeypatch.setattr(gate.Gate, "judge", late)
@@ -462,8 +462,8 @@ def the_parts_of_a_batch_share_one_judgement(monkeypatch: pytest.MonkeyPatch) ->
 
     async def judge_again(original: Any, self: Any, visit: Any, entrance: Any, scope: Scope, receive: Any) -> Any:
         key = self, entrance, visit.state, scope["path"]
-        verdict, receive = await original(self, visit, entrance, scope, receive)
-        return shared.setdefault(key, verdict), receive
+        cached, receive = await original(self, visit, entrance, scope, receive)
+        return shared.setdefault(key, cached), receive
 
     _replace(monkeypatch, gate.Gate, "judge_again", judge_again)
 
@@ -524,7 +524,7 @@ def the_guard_exempts_preflights(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @mutant
 def the_guard_knows_no_mounts(monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(guard, "_mark", lambda scope, visit: marks.mark_of(scope.get("endpoint")))
+    monkeypatch.setattr(guard, "_mark_of", lambda scope, visit: marks.mark_of(scope.get("endpoint")))
     return "app"
 
 
@@ -546,27 +546,27 @@ def the_guard_lets_handshakes_through(monkeypatch: pytest.MonkeyPatch) -> str:
 @mutant
 def exemptions_open_what_is_forced_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def exempt_first(original: Any, self: Any, state: Any, target: Any, scope: Scope, *args: Any) -> Any:
-        verdict = original(self, state, target, scope, *args)
-        if verdict and verdict.blocked and self.terms.exemptions.of_request(scope, scope["path"], is_docs=target.docs):
+        cached = original(self, state, target, scope, *args)
+        if cached and cached.blocked and self.options.exemptions.of_request(scope, scope["path"], is_docs=target.docs):
             return PASSED_AT_ONCE
-        return verdict
+        return cached
 
-    _replace(monkeypatch, gate.Gate, "_verdict", exempt_first)
+    _replace(monkeypatch, gate.Gate, "_decide", exempt_first)
 
 
 @mutant
 def delete_is_safe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policy, "SAFE_METHODS", decision.SAFE_METHODS | {"DELETE"})
+    monkeypatch.setattr(modes, "SAFE_METHODS", modes.SAFE_METHODS | {"DELETE"})
 
 
 @mutant
 def handshakes_are_safe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policy, "SAFE_METHODS", decision.SAFE_METHODS | {None})
+    monkeypatch.setattr(modes, "SAFE_METHODS", modes.SAFE_METHODS | {None})
 
 
 @mutant
 def read_only_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policy, "SAFE_METHODS", frozenset())
+    monkeypatch.setattr(modes, "SAFE_METHODS", frozenset())
 
 
 @mutant
@@ -589,9 +589,9 @@ if FRONTENDS:
     @mutant
     def frontends_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
         def behind(original: Any, walk: Any, router: Router) -> Any:
-            return walk.nothing() if walk.redirects(router) else walk.default(router)
+            return walk.reach_nothing() if walk.redirects(router) else walk.enter_default(router)
 
-        _replace(monkeypatch, Walk, "behind", behind)
+        _replace(monkeypatch, Walk, "enter_fallback", behind)
 
 
 if LAZY_INCLUDES:

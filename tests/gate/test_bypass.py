@@ -53,7 +53,7 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, MemoryBackend
-from fastapi_maintenance.gate.bypass import MAX_LIFETIME, Claims, _same_place, maintenance_ids
+from fastapi_maintenance.gate.bypass import MAX_LIFETIME, Claims, _relative_location, maintenance_ids
 from fastapi_maintenance.model.state import Hold
 from tests.support.asgi import call, client, get, handshake, request, scope_of, status
 from tests.support.servers import exchange, uvicorn_server
@@ -310,7 +310,7 @@ async def test_a_token_for_no_switch_can_not_be_made(backend: BaseStateBackend) 
     await set_maintenance_mode(True)
     with pytest.raises(InvalidSwitchName):
         await Bypass(SECRET).token("*")
-    with pytest.raises(InvalidConfiguration, match="can't be a cookie"):
+    with pytest.raises(InvalidConfiguration, match="to fit into a cookie"):
         await Bypass(SECRET).token(holder="x" * 2000)
 
 
@@ -836,7 +836,7 @@ async def test_a_link_comes_with_a_path_or_a_whole_url(backend: BaseStateBackend
     }.items():
         assert re.fullmatch(link, await bypass.link(url))
     for url in ("", "x", "//api.example/x", "javascript:alert(1)", "ftp://api.example/", "https:///x"):
-        with pytest.raises(InvalidConfiguration, match="url="):
+        with pytest.raises(InvalidConfiguration, match="url must begin with"):
             await bypass.link(url)
 
 
@@ -1030,7 +1030,7 @@ def test_a_link_leads_nowhere_else(path: str, raw: bool, query: str) -> None:
     scope = {"path": path, "query_string": query.encode()}
     if raw:
         scope["raw_path"] = path.encode()
-    location = _same_place(scope)
+    location = _relative_location(scope)
     assert re.fullmatch(r"(?:\?|\./)[!-~]*", location)
     base = "https://service.example/" + quote(path.lstrip("/\\"))
     for read in (urljoin, as_browsers_read):
@@ -1047,7 +1047,7 @@ paths = st.text(st.sampled_from("/\\.;:@%2e?#\t\n\r ax\x00é"), max_size=12)
 @example("/a/..", "")
 def test_no_path_and_query_lead_elsewhere(path: str, query: str) -> None:
     """Whatever is made of the characters that mean something in a URL."""
-    location = _same_place({"path": path, "raw_path": path.encode(), "query_string": query.encode()})
+    location = _relative_location({"path": path, "raw_path": path.encode(), "query_string": query.encode()})
     assert re.fullmatch(r"(?:\?|\./)[!-~]*", location)
     base = "https://service.example/a/b?c"
     assert as_browsers_read(base, location).startswith("https://service.example/")
@@ -1068,7 +1068,7 @@ def test_a_link_leads_back_to_where_it_came_from(segments: list[str], pairs: lis
     assert bypass.take(scope)
     there = f"https://service.example{path}?{PARAMETER}=token&{query}"
     for read in (urljoin, as_browsers_read):
-        back = urlsplit(read(there, _same_place(scope)))
+        back = urlsplit(read(there, _relative_location(scope)))
         assert (back.netloc, back.path) == ("service.example", path)
         assert parse_qsl(back.query, keep_blank_values=True) == [pair for pair in pairs if pair[0] != PARAMETER]
 

@@ -231,9 +231,9 @@ async def test_a_guard_names_a_switch() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"exemptions": ["/health"]}, "exemptions=['/health']: an Exemptions(...) is needed"),
-        ({"exempt_handler": True}, "exempt_handler=True: a function that takes the request is needed"),
-        ({"response_handler": "page.html"}, "response_handler='page.html': a function"),
+        ({"exemptions": ["/health"]}, "exemptions must be an Exemptions(...), got ['/health']"),
+        ({"exempt_handler": True}, "exempt_handler must be a function that takes the request, got True"),
+        ({"response_handler": "page.html"}, "that takes the request, got 'page.html'"),
     ],
 )
 async def test_an_argument_that_can_not_work_is_refused(options: dict[str, Any], message: str) -> None:

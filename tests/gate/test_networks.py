@@ -162,7 +162,7 @@ def test_no_text_breaks_it(text: str) -> None:
         ("2001:db8::1/32", "write '2001:db8::/32'"),
         ("::ffff:10.0.0.1/104", "has host bits set"),
         ("10.0.0.0/33", "'10.0.0.0/33'"),
-        ("10.0.0/8", "; text such as '10.0.0.0/8', '2001:db8::/32' or '192.0.2.7' is needed"),
+        ("10.0.0/8", "; it must be text such as '10.0.0.0/8', '2001:db8::/32' or '192.0.2.7'"),
         ("10.0.0.0/", "with the number of bits"),
         ("10.0.0.0/255.0.0.0", "not a mask"),
         ("10.0.0.0/0.255.255.255", "not a mask"),
@@ -186,7 +186,9 @@ def test_a_network_that_is_none_is_refused_at_once(network: Any, advice: str) ->
     assert advice in str(error.value)
 
 
-@pytest.mark.parametrize(("networks", "advice"), [("10.0.0.0/8", "write networks=('10.0.0.0/8',)"), (None, "several")])
+@pytest.mark.parametrize(
+    ("networks", "advice"), [("10.0.0.0/8", "write networks=('10.0.0.0/8',)"), (None, "must be an iterable")]
+)
 def test_networks_are_several(networks: Any, advice: str) -> None:
     """One string is not taken for its letters."""
     with pytest.raises(InvalidConfiguration, match=re.escape(advice)):

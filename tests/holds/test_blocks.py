@@ -278,7 +278,7 @@ async def test_a_block_that_its_store_fails_says_so(caplog: pytest.LogCaptureFix
         async with maintenance_mode_on(backend):
             raise AssertionError
     assert await get_maintenance_mode(backend) is False
-    assert "could not be given back" in caplog.text
+    assert "could not be released" in caplog.text
     backend.is_down = False
     assert await get_maintenance_mode(backend) is False
 
@@ -503,7 +503,7 @@ def test_a_block_that_can_not_work_is_refused_where_it_is_made() -> None:
 
     with pytest.raises(InvalidConfiguration, match=r"with parentheses: @maintenance_mode_on\(\)"):
         maintenance_mode_on(migrate)  # type: ignore[arg-type]
-    with pytest.raises(InvalidConfiguration, match="backend='billing'"):
+    with pytest.raises(InvalidConfiguration, match="got 'billing'"):
         maintenance_mode_on("billing")  # type: ignore[arg-type]
     with pytest.raises(InvalidSwitchName):
         maintenance_mode_off(name="Not a name")
@@ -536,5 +536,5 @@ async def test_a_cancellation_counts_also_where_the_release_fails_after_it(caplo
     may_fail.set()
     await asyncio.wait({task})
     assert task.cancelled()
-    assert "a hold could not be given back while its block was cancelled" in caplog.text
+    assert "a hold could not be released while its block was cancelled" in caplog.text
     assert "ConnectionError: down" in caplog.text

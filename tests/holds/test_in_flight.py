@@ -37,7 +37,7 @@ from fastapi_maintenance import (
     maintenance_mode_on,
 )
 from fastapi_maintenance.backends import BaseStateBackend, LocalFileBackend, MemoryBackend
-from fastapi_maintenance.holds.in_flight import SERVICE_RESTART, Socket, _Waiting
+from fastapi_maintenance.holds.in_flight import SERVICE_RESTART, Socket, _Waiter
 from tests.support.asgi import call, get, scope_of
 from tests.support.servers import SERVERS, uvicorn_server
 from tests.support.traffic import until
@@ -356,20 +356,20 @@ async def test_a_drain_in_a_process_without_an_app_says_that_it_waits_for_nothin
         pass
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     told = (
-        "drain=...: no app with MaintenanceModeMiddleware runs in this process, so nothing is waited for; "
-        "`fastapi-maintenance run --drain 30s` waits for the others"
+        "drain=...: no app with MaintenanceModeMiddleware runs in this process, so the drain does not wait; "
+        "`fastapi-maintenance run --drain 30s` waits for other processes"
     )
     assert warnings == ([] if has_app else [told])
 
 
 @pytest.mark.parametrize("drain", [0, -1, True, "30", float("nan"), float("inf"), timedelta()])
 def test_what_is_no_time_to_wait_is_refused(drain: Any) -> None:
-    with pytest.raises(InvalidConfiguration, match="drain="):
+    with pytest.raises(InvalidConfiguration, match="drain must be seconds or a timedelta above 0, got "):
         maintenance_mode_on(drain=drain)
 
 
 def test_only_a_drain_closes_websockets() -> None:
-    with pytest.raises(InvalidConfiguration, match="close_websockets=True goes with drain"):
+    with pytest.raises(InvalidConfiguration, match="close_websockets=True must be given with drain"):
         maintenance_mode_on(close_websockets=True)
     with pytest.raises(TypeError, match="drain"):
         maintenance_mode_off(drain=1)  # type: ignore[call-arg]
@@ -498,11 +498,11 @@ def test_requests_of_other_event_loops_are_waited_for() -> None:
 
 async def test_who_has_not_looked_yet_is_told_of_nothing() -> None:
     """A request that ends before is not found."""
-    waiting = _Waiting()
-    waiting.left(1)
-    assert not waiting.done.done()
-    waiting.wait_for(dict)
-    assert waiting.done.done()
+    waiter = _Waiter()
+    waiter.remove(1)
+    assert not waiter.done.done()
+    waiter.wait_for(dict)
+    assert waiter.done.done()
 
 
 # Under load, on a real server

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from fastapi_maintenance.model.decision import SAFE_METHODS, Decision, Facts, Mark, Rule
-from fastapi_maintenance.model.modes import MaintenanceMode
+from fastapi_maintenance.model.decision import Decision, Facts, Mark, Rule
+from fastapi_maintenance.model.modes import SAFE_METHODS, MaintenanceMode
 from fastapi_maintenance.model.policy import PRECEDENCE, decide
 from fastapi_maintenance.model.state import Hold, MaintenanceState
 

@@ -25,7 +25,7 @@ from fastapi_maintenance.model.state import MaintenanceState
 from fastapi_maintenance.model.windows.plan import plan
 from fastapi_maintenance.model.windows.recurrence import Recurrence
 from fastapi_maintenance.model.windows.rule import MAX_RULE_LENGTH, Rule
-from fastapi_maintenance.model.windows.timetable import Timetable, current, next_change, upcoming
+from fastapi_maintenance.model.windows.timetable import Occurrence, Timetable
 from fastapi_maintenance.model.windows.window import Window
 from tests.support.traffic import untraced
 from tests.support.windows import (
@@ -44,6 +44,19 @@ from tests.support.windows import (
     views,
     window,
 )
+
+
+def current(windows: list[Window], now: datetime) -> Occurrence | None:
+    return Timetable(windows).at(now).occurrence
+
+
+def next_change(table: Timetable, now: datetime) -> datetime | None:
+    """Return when the mode changes next, as far as that is in sight."""
+    return next((step.since for step in table.outlook(now).steps[1:]), None)
+
+
+def upcoming(windows: list[Window], now: datetime, limit: int) -> list[Occurrence]:
+    return Timetable(windows).upcoming(now, limit)
 
 
 def starts(planned: Window, limit: int, since: datetime | None = None) -> list[str]:
@@ -89,9 +102,9 @@ def test_a_window_scheduled_for_later_does_not_count_yet_and_a_past_one_no_more(
     once = window(NOW + HOUR, NOW + 2 * HOUR)
     assert current([once], NOW) is None
     assert current([once], NOW + 3 * HOUR) is None
-    assert next_change([once], NOW) == once.start
-    assert next_change([once], NOW + HOUR) == once.end
-    assert next_change([once], NOW + 2 * HOUR) is None
+    assert next_change(Timetable([once]), NOW) == once.start
+    assert next_change(Timetable([once]), NOW + HOUR) == once.end
+    assert next_change(Timetable([once]), NOW + 2 * HOUR) is None
 
 
 def test_a_clock_may_jump_to_and_fro() -> None:
@@ -105,7 +118,7 @@ def test_a_clock_may_jump_to_and_fro() -> None:
 def test_no_windows_never_count() -> None:
     segment = Timetable([]).at(NOW)
     assert (segment.occurrence, segment.until) == (None, None)
-    assert Timetable([]).next_change(NOW) is None
+    assert next_change(Timetable([]), NOW) is None
     assert upcoming([], NOW, 5) == []
 
 
@@ -125,8 +138,8 @@ def test_on_counts_before_read_only_and_then_the_one_that_ends_last() -> None:
         *[("reading", NOW + 9 * HOUR)] * 6,
         None,
     ]
-    assert table.next_change(NOW) == NOW + HOUR
-    assert table.next_change(NOW + HOUR) == NOW + 3 * HOUR
+    assert next_change(table, NOW) == NOW + HOUR
+    assert next_change(table, NOW + HOUR) == NOW + 3 * HOUR
 
 
 def test_the_end_that_clients_hear_is_that_of_all_windows_that_follow_without_a_gap() -> None:
@@ -137,7 +150,7 @@ def test_the_end_that_clients_hear_is_that_of_all_windows_that_follow_without_a_
     table = Timetable([overlapping, weaker, first, adjacent])
     for hour in (0, 1, 1.6, 2, 2.9, 0.5):
         assert ends_of(table, NOW + hour * HOUR) == NOW + 3 * HOUR
-        assert table.next_change(NOW + hour * HOUR) == NOW + 3 * HOUR
+        assert next_change(table, NOW + hour * HOUR) == NOW + 3 * HOUR
     assert ends_of(table, NOW + 3 * HOUR) == NOW + 4 * HOUR
 
 
@@ -145,7 +158,7 @@ def test_read_only_that_turns_into_on_has_not_ended() -> None:
     """Whoever is blocked by the one is blocked by the other."""
     table = Timetable([window(NOW, NOW + HOUR, mode="read_only"), window(NOW + HOUR, NOW + 2 * HOUR)])
     assert ends_of(table, NOW) == NOW + 2 * HOUR
-    assert table.next_change(NOW) == NOW + HOUR
+    assert next_change(table, NOW) == NOW + HOUR
 
 
 def test_an_end_that_is_not_in_sight_is_not_told() -> None:
@@ -153,7 +166,7 @@ def test_an_end_that_is_not_in_sight_is_not_told() -> None:
     table = Timetable([nonstop])
     assert table.at(NOW).occurrence is not None
     assert ends_of(table, NOW) is None
-    assert table.next_change(NOW) is None
+    assert next_change(table, NOW) is None
 
 
 def test_an_endless_window_is_possible() -> None:
@@ -183,7 +196,7 @@ def test_an_occurrence_that_was_ended_is_over_and_the_next_one_comes() -> None:
     assert untouched is later
     assert ended.ended == berlin(2026, 11, 21, 3)
     assert current([ended], now) is None
-    assert next_change([ended], now) == berlin(2026, 11, 22, 3)
+    assert next_change(Timetable([ended]), now) == berlin(2026, 11, 22, 3)
     assert current([ended], berlin(2026, 11, 22, 3)) is not None
     assert current([ended], berlin(2026, 11, 20, 3)) is None, "a clock that goes back revives nothing"
     assert ended_early([ended], now) == (ended,)
@@ -291,8 +304,8 @@ def test_a_recurring_window_may_last_until_it_recurs_and_for_a_year() -> None:
         (NOW, NOW, {}, "is not after the start"),
         (NOW - 2 * HOUR, NOW - HOUR, {}, "no occurrence after now, which is 2026-11-21"),
         (NOW, None, {"mode": "off"}, "mode 'off': Input should be 'on' or 'read_only'"),
-        (NOW, None, {"zone": "Mars"}, "zone='Mars' goes with rrule.*leave it out"),
-        (NOW, None, {"zone": 5}, "zone=5 goes with rrule"),
+        (NOW, None, {"zone": "Mars"}, "zone must only be given with rrule, got 'Mars'.*leave it out"),
+        (NOW, None, {"zone": 5}, "zone must only be given with rrule, got 5"),
         (NOW, None, {"rrule": "FREQ=DAILY", "zone": 5}, "zone 5: Input should be a valid string"),
         (NOW, None, {"rrule": "FREQ=DAILY", "zone": "Europe/Berlim"}, "unknown time zone 'Europe/Berlim'.*tzdata"),
         (NOW, None, {"rrule": "FREQ=DAILY", "zone": "../../etc/passwd"}, "unknown time zone"),
@@ -305,14 +318,14 @@ def test_a_recurring_window_may_last_until_it_recurs_and_for_a_year() -> None:
             r"start 2026-11-22 02:00:00\+01:00 has an offset but no IANA zone.*zone='Europe/Berlin'",
         ),
         (berlin(2027, 3, 28, 2, 30), None, {"rrule": "FREQ=DAILY"}, "does not exist in Europe/Berlin"),
-        (berlin(2027, 10, 31, 2, 30, fold=1), None, {"rrule": "FREQ=DAILY"}, "the second of that name"),
+        (berlin(2027, 10, 31, 2, 30, fold=1), None, {"rrule": "FREQ=DAILY"}, "the second time with this name"),
         (berlin(1899, 1, 1), None, {"rrule": "FREQ=DAILY"}, "the years 1900 to 2999"),
         (NOW, NOW + 367 * DAY, {"rrule": "FREQ=YEARLY;INTERVAL=9"}, "366 days at most"),
         (
             berlin(2026, 11, 22, 2),
             None,
             {"rrule": "FREQ=WEEKLY;BYDAY=MO"},
-            r"is no occurrence of the rule 'FREQ=WEEKLY;BYDAY=MO'.*first one that is, 2026-11-23 02:00:00\+01:00",
+            r"is not an occurrence of the rule 'FREQ=WEEKLY;BYDAY=MO'.*first occurrence, 2026-11-23 02:00:00\+01:00",
         ),
         (NOW, NOW + 25 * HOUR, {"rrule": "FREQ=DAILY"}, "overlaps itself, it recurs after 1 day"),
         (NOW, NOW + 3 * HOUR, {"rrule": "FREQ=DAILY;BYHOUR=0,22"}, "overlaps itself, it recurs after 2:00:00"),
@@ -332,46 +345,46 @@ def test_a_plan_that_cannot_be_meant_is_refused(
 @pytest.mark.parametrize(
     ("rrule", "problem"),
     [
-        ("", "no part of a rule"),
-        ("DAILY", "no part of a rule"),
-        ("FREQ=DAILY;", "no part of a rule"),
-        ("FREQ=DAILY;BYMONTHDAY=", "no part of a rule"),
-        ("INTERVAL=2", "FREQ is one of YEARLY, MONTHLY, WEEKLY, DAILY, HOURLY, MINUTELY"),
-        ("FREQ=SECONDLY", "FREQ is one of"),
-        ("FREQ=DAILY;FREQ=DAILY", "FREQ stands there twice"),
+        ("", "is not a part of a rule"),
+        ("DAILY", "is not a part of a rule"),
+        ("FREQ=DAILY;", "is not a part of a rule"),
+        ("FREQ=DAILY;BYMONTHDAY=", "is not a part of a rule"),
+        ("INTERVAL=2", "FREQ must be one of YEARLY, MONTHLY, WEEKLY, DAILY, HOURLY, MINUTELY"),
+        ("FREQ=SECONDLY", "FREQ must be one of"),
+        ("FREQ=DAILY;FREQ=DAILY", "FREQ must be given once only"),
         ("FREQ=DAILY;COUNT=3;UNTIL=20301231T000000Z", "COUNT and UNTIL exclude each other"),
         ("FREQ=DAILY;UNTIL=20301231", "UTC such as 20301231T235959Z"),
         ("FREQ=DAILY;UNTIL=20301231T000000", "UTC such as 20301231T235959Z"),
         ("FREQ=DAILY;UNTIL=20301331T000000Z", "20301331T000000Z"),
-        ("DTSTART:20200101T000000\nRRULE:FREQ=DAILY", "DTSTART has no place in it, the window's start"),
-        ("DTSTART=20200101T000000;FREQ=DAILY", "DTSTART has no place in it"),
-        ("FREQ=DAILY;BYSECOND=1,31", "BYSECOND has no place in it"),
-        ("FREQ=DAILY\nEXDATE:20200101T000000Z", "no part of a rule"),
-        ("FREQ=DAILY;BYEASTER=1", "BYEASTER is no part of a rule that is known here"),
-        ("FREQ=DAILY;INTERVAL=0", "INTERVAL=0: accepted are 1 to 366"),
-        ("FREQ=DAILY;INTERVAL=99999999999", "INTERVAL=99999999999 is no number"),
-        ("FREQ=DAILY;INTERVAL=1,2", "INTERVAL=1,2 is no number"),
-        ("FREQ=DAILY;COUNT=1001", "COUNT=1001: accepted are 1 to 1000"),
-        ("FREQ=DAILY;BYHOUR=24", "BYHOUR=24: accepted are 0 to 23"),
-        ("FREQ=DAILY;BYMONTHDAY=-32", "BYMONTHDAY=-32: accepted are 1 to 31 or -1 to -31"),
+        ("DTSTART:20200101T000000\nRRULE:FREQ=DAILY", "DTSTART must not be part of a rule: the window has"),
+        ("DTSTART=20200101T000000;FREQ=DAILY", "DTSTART must not be part of a rule"),
+        ("FREQ=DAILY;BYSECOND=1,31", "BYSECOND must not be part of a rule"),
+        ("FREQ=DAILY\nEXDATE:20200101T000000Z", "is not a part of a rule"),
+        ("FREQ=DAILY;BYEASTER=1", "a part must be one of FREQ, UNTIL, .*, got BYEASTER"),
+        ("FREQ=DAILY;INTERVAL=0", "INTERVAL must be 1 to 366, got 0"),
+        ("FREQ=DAILY;INTERVAL=99999999999", "INTERVAL=99999999999 is not a number"),
+        ("FREQ=DAILY;INTERVAL=1,2", "INTERVAL=1,2 is not a number"),
+        ("FREQ=DAILY;COUNT=1001", "COUNT must be 1 to 1000, got 1001"),
+        ("FREQ=DAILY;BYHOUR=24", "BYHOUR must be 0 to 23, got 24"),
+        ("FREQ=DAILY;BYMONTHDAY=-32", "BYMONTHDAY must be 1 to 31 or -1 to -31, got -32"),
         ("FREQ=WEEKLY;BYMONTHDAY=1", "BYMONTHDAY has no meaning with FREQ=WEEKLY"),
         ("FREQ=DAILY;BYYEARDAY=1", "BYYEARDAY has no meaning with FREQ=DAILY"),
         ("FREQ=MONTHLY;BYWEEKNO=1", "BYWEEKNO has no meaning with FREQ=MONTHLY"),
-        ("FREQ=DAILY;BYDAY=XX", "XX are no days"),
-        ("FREQ=MONTHLY;BYDAY=0MO", "0MO are no days"),
-        ("FREQ=MONTHLY;BYDAY=54MO", "54MO are no days"),
+        ("FREQ=DAILY;BYDAY=XX", "days must be MO, .*, got XX"),
+        ("FREQ=MONTHLY;BYDAY=0MO", "days must be MO, .*, got 0MO"),
+        ("FREQ=MONTHLY;BYDAY=54MO", "days must be MO, .*, got 54MO"),
         ("FREQ=MONTHLY;BYDAY=53TH", "BYDAY: a month has each day of the week at most 5 times"),
         ("FREQ=MONTHLY;BYDAY=-6MO", "BYDAY: a month has each day of the week at most 5 times"),
         ("FREQ=YEARLY;BYMONTH=12;BYDAY=20SA", "BYDAY: a month has each day of the week at most 5 times"),
-        ("FREQ=DAILY;UNTIL=20261332T000000Z", "UNTIL=20261332T000000Z is no time"),
-        ("FREQ=WEEKLY;WKST=1", "1 are no days"),
+        ("FREQ=DAILY;UNTIL=20261332T000000Z", "UNTIL=20261332T000000Z is not a valid time"),
+        ("FREQ=WEEKLY;WKST=1", "days must be MO, .*, got 1"),
         ("FREQ=DAILY;BYDAY=1MO", "numbered days such as 1MO need FREQ=MONTHLY"),
         ("FREQ=YEARLY;BYWEEKNO=1;BYDAY=1MO", "numbered days such as 1MO need FREQ=MONTHLY"),
         ("FREQ=MONTHLY;BYDAY=1MO,TU", "make two windows of it"),
         ("FREQ=MONTHLY;BYSETPOS=1", "there is none"),
         ("FREQ=HOURLY;BYMINUTE=1,2;BYSETPOS=1", "BYSETPOS has no meaning with FREQ=HOURLY"),
-        ("FREQ=HOURLY;INTERVAL=7", "the INTERVAL of hours divides 24"),
-        ("FREQ=MINUTELY;INTERVAL=7", "the INTERVAL of minutes divides 60"),
+        ("FREQ=HOURLY;INTERVAL=7", "the INTERVAL of hours must divide 24"),
+        ("FREQ=MINUTELY;INTERVAL=7", "the INTERVAL of minutes must divide 60"),
         ("FREQ=DAILY;BYHOUR=" + ",".join(["1"] * MAX_RULE_LENGTH), "at most 512 characters"),
     ],
 )
@@ -394,7 +407,7 @@ def test_numbered_days_may_be_those_of_a_year() -> None:
         ("FREQ=DAILY;BYHOUR=0,5,7;BYSETPOS=1,-1", 8 * HOUR, "overlaps itself, it recurs after 7:00:00"),
         ("FREQ=MONTHLY;BYDAY=53TH", HOUR, "a month has each day of the week at most 5 times"),
         ("FREQ=DAILY;BYMONTH=2;BYMONTHDAY=31", HOUR, "never occurs"),
-        ("FREQ=DAILY;BYHOUR=5", HOUR, "begin with the first one that is"),
+        ("FREQ=DAILY;BYHOUR=5", HOUR, "begin with the first occurrence"),
     ],
 )
 def test_a_document_has_no_window_that_may_not_be_planned(rrule: str, lasts: timedelta, problem: str) -> None:
@@ -560,7 +573,7 @@ def test_a_rule_is_not_followed_for_ever() -> None:
         table.at(datetime(year, 12, 30, tzinfo=UTC))
     assert current([daily], FOREVER) is None
     assert current([daily], datetime.min.replace(tzinfo=UTC)) is None
-    assert next_change([daily], datetime.min.replace(tzinfo=UTC)) == daily.start
+    assert next_change(Timetable([daily]), datetime.min.replace(tzinfo=UTC)) == daily.start
 
 
 def test_a_count_is_refused_whose_last_occurrence_is_out_of_sight() -> None:
@@ -657,6 +670,7 @@ def rules(draw: st.DrawFn) -> str:
 @example("FREQ=MONTHLY;BYDAY=MO,FR;BYSETPOS=1,-1", 20 * 24 * 60, 75 * 24 * 60, None)
 @example("FREQ=YEARLY", 2 * 365 * 24 * 60 + 59 * 24 * 60, 130 * 366 * 24 * 60, None)
 @example("FREQ=WEEKLY;INTERVAL=13;BYMONTH=1;BYHOUR=0", 60, 4_733_220, 1)
+@example("FREQ=YEARLY;BYDAY=MO,TH;BYSETPOS=2,-1", 0, 366 * 24 * 60, 9)
 def test_a_rule_followed_from_the_middle_gives_what_it_gives_from_the_start(
     rule: str, minutes: int, later: int, count: int | None
 ) -> None:
@@ -753,7 +767,7 @@ def test_a_timetable_that_was_asked_for_anything_answers_as_a_new_one() -> None:
     def answer(asked: Timetable, moment: datetime) -> tuple[object, ...]:
         segment = asked.at(moment)
         assert segment.since <= moment
-        return segment.occurrence, segment.until, ends_of(asked, moment), asked.next_change(moment)
+        return segment.occurrence, segment.until, ends_of(asked, moment), next_change(asked, moment)
 
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda moment: answer(table, moment), moments))

@@ -365,11 +365,11 @@ async def test_a_maintenance_is_planned_and_cancelled() -> None:
     ("options", "message"),
     [
         ({"start": datetime(2100, 1, 1)}, "start 2100-01-01 00:00:00 has no time zone"),  # noqa: DTZ001 - naive on purpose
-        ({"end": "tomorrow"}, "end='tomorrow': an aware datetime is needed"),
+        ({"end": "tomorrow"}, "end must be an aware datetime, got 'tomorrow'"),
         ({"end": NOW}, "is not after the start"),
         ({"mode": "off"}, "mode 'off'"),
-        ({"mode": "maybe"}, "maintenance mode 'maybe'"),
-        ({"reason": "\ud800"}, "a text is needed"),
+        ({"mode": "maybe"}, "maintenance mode must be .*, got 'maybe'"),
+        ({"reason": "\ud800"}, "reason must be a string that UTF-8"),
         ({"rrule": "FREQ=SOMETIMES"}, "FREQ"),
         ({"rrule": 7}, "rrule 7"),
         ({"rrule": "FREQ=DAILY", "zone": "Mars/Base"}, "unknown time zone 'Mars/Base'"),
@@ -495,7 +495,7 @@ async def test_code_in_the_docs_runs() -> None:
 
 def test_an_end_beyond_sight_is_no_next_change(monkeypatch: pytest.MonkeyPatch) -> None:
     """A window that is not in sight may begin before."""
-    outlook = Outlook([Step(NOW - DAY, 0)], NOW + HOUR)
+    outlook = Outlook([Step(NOW - DAY, OFF)], NOW + HOUR)
     monkeypatch.setattr(Timetable, "outlook", lambda self, now: outlook)
     state = state_with(planned(NOW + 8 * HOUR, NOW + 9 * HOUR), mode=ON, until=NOW + 2 * HOUR)
     assert state.next_change_at(NOW) is None

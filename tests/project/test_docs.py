@@ -21,8 +21,8 @@ from typer.main import get_command
 import fastapi_maintenance
 from fastapi_maintenance import backends, exceptions, stores, testing
 from fastapi_maintenance.backends import FollowOptions, StoreBackend
-from fastapi_maintenance.cli.program import app as command_line
-from fastapi_maintenance.cli.values import duration, seconds
+from fastapi_maintenance.cli.commands import app as command_line
+from fastapi_maintenance.cli.values import parse_duration, parse_seconds
 from fastapi_maintenance.concurrency import io_thread
 from fastapi_maintenance.desk import router
 from fastapi_maintenance.model.decision import Rule
@@ -171,9 +171,9 @@ def parse(arguments: list[str]) -> None:
         if value in (None, "never"):
             continue
         if parameter.metavar == "DURATION":
-            duration(value, parameter.opts[0])
+            parse_duration(value, parameter.opts[0])
         elif parameter.metavar == "SECONDS":
-            seconds(value, parameter.opts[0])
+            parse_seconds(value, parameter.opts[0])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

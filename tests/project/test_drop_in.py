@@ -124,10 +124,10 @@ def test_its_helpers_for_texts_are_here(write: Any) -> None:
 
 @pytest.mark.parametrize("word", ["2", "maybe", "truth", "o n", "x" * 1000])
 def test_its_helpers_refuse_other_texts(word: str) -> None:
-    with pytest.raises(ValueError, match="no boolean: accepted are 1, yes, y, true, t, on; 0, no") as error:
+    with pytest.raises(ValueError, match="must be 1, yes, y, true, t, on; 0, no") as error:
         BaseStateBackend._str_to_bool(word)
     assert len(str(error.value)) < 200
-    with pytest.raises(ValueError, match="2 is no boolean"):
+    with pytest.raises(ValueError, match="must be True or False, got 2"):
         BaseStateBackend._bool_to_str(2)  # type: ignore[arg-type]
 
 

@@ -59,7 +59,7 @@ def test_the_tree_is_the_one_that_is_drawn() -> None:
 @pytest.mark.parametrize(
     ("error", "facts", "told"),
     [
-        (InvalidSwitchName("A"), {"name": "A"}, "'A': accepted are lower-case letters"),
+        (InvalidSwitchName("A"), {"name": "A"}, "'A': it must be lower-case letters"),
         (UnknownBackend("x", ["env", "memory"]), {"kind": "x", "known": ("env", "memory")}, "'x'; known: env, memory"),
         (AmbiguousSwitch(3), {"count": 3}, "3 apps in this process"),
         (ReadOnlyBackend("the store", "wait"), {"where": "the store"}, "the store can't be set from here"),

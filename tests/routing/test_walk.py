@@ -992,9 +992,9 @@ def break_match(monkeypatch: pytest.MonkeyPatch, replacement: Any) -> None:
 @pytest.mark.parametrize(
     ("replacement", "problem"),
     [
-        (None, "of a known app raises AttributeError"),
-        (lambda self, scope: (Match.NONE, {}), "of a known app raises ValueError"),
-        (lambda self, scope: (Match.NONE, {}, None, None), "GET /outer/inner/1 of a known app leads to None"),
+        (None, "of the self-check app raises AttributeError"),
+        (lambda self, scope: (Match.NONE, {}), "of the self-check app raises ValueError"),
+        (lambda self, scope: (Match.NONE, {}, None, None), "GET /outer/inner/1 of the self-check app leads to None"),
     ],
 )
 def test_a_router_that_answers_otherwise_is_noticed(
@@ -1044,3 +1044,10 @@ async def test_frontends_of_another_name_are_noticed(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(walk, "FrontendRouteGroup", None)
     with pytest.raises(UnsupportedFastAPI, match="_FrontendRouteGroup"):
         await get(guarded(FastAPI()), "/docs")
+
+
+def test_what_matching_finds_of_fastapi_is_merged() -> None:
+    """As FastAPI's router does it: the outer match's own members stay."""
+    scope = {"path_params": {"a": 1}, "fastapi": {"outer": 1}}
+    walk._update_scope(scope, {"path_params": {"b": 2}, "fastapi": {"inner": 2}})
+    assert scope == {"path_params": {"b": 2}, "fastapi": {"outer": 1, "inner": 2}}

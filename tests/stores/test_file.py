@@ -151,11 +151,11 @@ def test_reading_creates_nothing(backend: LocalFileBackend, tmp_path: Path) -> N
         (b"garbage", "'garbage' is neither 1/on/true/yes, 0/off/false/no or read_only, nor a JSON document"),
         (b"x" * 1000, "'xxxxxxxxxxxxxxxxxxxx' is neither"),
         (b"\0\0\0", "is neither"),
-        (b"\xff\xfe\xfd", "it is no text"),
-        (b"\x80", "it is no text"),
+        (b"\xff\xfe\xfd", "it is not text"),
+        (b"\x80", "it is not text"),
         (b'{"schema":1,"mode":"o', "Invalid JSON"),
         (b'{"schema":2}', "schema"),
-        (b'{"mode":"on"}', "it does not say which schema it has"),
+        (b'{"mode":"on"}', "its schema is missing"),
         (b"1" + b" " * MAX_BYTES, "more than 65536 bytes"),
         (b"[1]", "is neither"),
     ],
@@ -186,22 +186,22 @@ def test_any_content_is_a_state_or_a_failure(tmp_path_factory: pytest.TempPathFa
 
 def test_a_directory_is_a_failure(backend: LocalFileBackend, path: Path) -> None:
     path.mkdir()
-    with pytest.raises(CorruptState, match="no regular file"):
+    with pytest.raises(CorruptState, match="not a regular file"):
         load(backend)
-    with pytest.raises(CorruptState, match="no regular file"):
+    with pytest.raises(CorruptState, match="not a regular file"):
         done(backend.apply(setting(ON)))
 
 
 def test_a_pipe_is_a_failure_and_blocks_nobody(backend: LocalFileBackend, path: Path) -> None:
     os.mkfifo(path)
     before = time.monotonic()
-    with pytest.raises(CorruptState, match="no regular file"):
+    with pytest.raises(CorruptState, match="not a regular file"):
         load(backend)
     assert time.monotonic() - before < 5  # opened as one opens a file, it waits for ever
 
 
 def test_a_device_is_a_failure() -> None:
-    with pytest.raises(CorruptState, match="no regular file"):
+    with pytest.raises(CorruptState, match="not a regular file"):
         load(LocalFileBackend("/dev/zero"))
 
 
@@ -449,7 +449,7 @@ def give_away(path: Path) -> None:
 
 def refused(path: Path, entry: Path) -> None:
     """Show that neither reading nor writing goes through something, and that the error names it and the way out."""
-    problem = f"{entry} belongs to user 65534, in a directory that everybody may write in: .*; remove it, or use"
+    problem = f"{entry} belongs to user 65534, in a directory that everybody can write in: .*; remove it, or use"
     for operation in (
         load,
         lambda backend: done(backend.apply(setting(ON))),
@@ -823,7 +823,7 @@ def test_a_link_stays_and_its_target_is_written(tmp_path: Path) -> None:
 
 def test_two_ways_to_one_file_share_its_lock(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("switch")
-    with locked(tmp_path / "switch.lock"), pytest.raises(BackendUnavailable, match="held"):
+    with locked(tmp_path / "switch.lock"), pytest.raises(BackendUnavailable, match="locked"):
         done(LocalFileBackend(tmp_path / "link", timeout_seconds=1).apply(setting(ON)))
 
 
@@ -918,7 +918,7 @@ def test_a_lock_that_is_held_for_too_long_is_a_certain_failure(path: Path) -> No
     backend = LocalFileBackend(path, timeout_seconds=1)
     with (
         locked(path.with_name("switch.lock")),
-        pytest.raises(BackendUnavailable, match=r"other processes held .*switch\.lock all the time") as raised,
+        pytest.raises(BackendUnavailable, match=r"other processes kept .*switch\.lock locked") as raised,
     ):
         done(backend.apply(setting(ON)))
     assert not isinstance(raised.value, OutcomeUnknown)

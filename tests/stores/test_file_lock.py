@@ -67,7 +67,7 @@ def test_a_lock_that_is_held_is_waited_for_and_given_back(windows: ModuleType, t
     store = windows.FileStore(path)
     with path.with_name("switch.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(BackendUnavailable, match=r"other processes held .*switch\.lock all the time"):
+        with pytest.raises(BackendUnavailable, match=r"other processes kept .*switch\.lock locked"):
             done(store.replace("default", b"1", None, seconds=0.05))
         assert not path.exists()
         threading.Timer(0.1, fcntl.flock, (lock, fcntl.LOCK_UN)).start()

@@ -161,14 +161,14 @@ class LosesItAll(OneMemory):
 @pytest.mark.parametrize(
     ("kind", "promise"),
     [
-        (IgnoresRevisions, "refuse to create a document that is there"),
-        (ReusesRevisions, "give each write another revision"),
+        (IgnoresRevisions, "refuse to create a document that exists"),
+        (ReusesRevisions, "give each write a new revision"),
         (LosesWrites, "read what was written"),
-        (LosesLaterWrites, "refuse to replace a former revision"),
-        (NaiveTime, "give its time with a zone, or None"),
+        (LosesLaterWrites, "refuse to replace an old revision"),
+        (NaiveTime, "return its time with a time zone, or None"),
         (Truncates, "keep 65536 bytes"),
-        (NeverWakes, "wake those who watch after each write"),
-        (NeverConfirms, "wake once the subscription is confirmed"),
+        (NeverWakes, r"call changed\(\) after each write"),
+        (NeverConfirms, r"call changed\(\) once the subscription is confirmed"),
         (ListsNothing, "list the switches that have a document, or return None"),
         (MixesSwitches, "keep the documents of two switches apart"),
         (LosesItAll, r"open its connections again after aclose\(\)"),
@@ -246,7 +246,7 @@ def test_what_can_not_be_a_scheme_is_refused(scheme: str) -> None:
 
 @pytest.mark.parametrize("scheme", urls.BUILT_IN)
 def test_the_schemes_of_this_package_stay_its_own(scheme: str) -> None:
-    with pytest.raises(InvalidConfiguration, match="is one of this package's own"):
+    with pytest.raises(InvalidConfiguration, match="is built in"):
         register_store(scheme, lambda url: MemoryStore())
 
 

@@ -998,7 +998,7 @@ print(threading.active_count())
 
 def test_a_url_that_is_an_object_is_refused_by_its_type() -> None:
     """Its repr has the password in it."""
-    with pytest.raises(InvalidConfiguration, match=r"must be text such as .*, not RedisDsn") as error:
+    with pytest.raises(InvalidConfiguration, match=r"must be text such as .*, got RedisDsn") as error:
         RedisBackend(RedisDsn("redis://us3r:s3cret@host"))  # type: ignore[arg-type]
     assert "s3cret" not in str(error.value)
     assert error.value.__context__ is None

@@ -643,7 +643,7 @@ def test_the_limit_of_waiting_for_locks_ends_with_the_transaction(
     done(backend.apply(setting(OFF)))
 
     async def look() -> str:
-        async with store_of(backend)._connected() as connection:
+        async with store_of(backend)._connect() as connection:
             return await shown(connection)
 
     assert [text.endswith("ms") for text in seen] == [True]
@@ -728,7 +728,7 @@ def test_a_deadlock_or_conflict_is_tried_again(
 
     async def conflict(self: SQLAlchemyStore, *args: Any) -> int:
         if next(tries) < 3:
-            async with self._connected() as connection:
+            async with self._connect() as connection:
                 await connection.exec_driver_sql(f"DO $$ BEGIN RAISE SQLSTATE '{sqlstate}'; END $$")
         return await write(self, *args)
 
@@ -870,8 +870,8 @@ def test_a_representation_has_no_credentials() -> None:
 def test_messages_of_drivers_are_cleaned() -> None:
     backend = SQLAlchemyBackend("postgresql+asyncpg://me:hun%20ter@host/db?sslpassword=hunter3&ssl=require")
     error = RuntimeError("dsn me:hun ter@host and hun%20ter and hun+ter and hunter3 with require\nmore")
-    assert store_of(backend)._redacted(error) == "RuntimeError: dsn me:***@host and *** and *** and *** with require"
-    assert store_of(backend)._redacted(RuntimeError()) == "RuntimeError: "
+    assert store_of(backend)._redact(error) == "RuntimeError: dsn me:***@host and *** and *** and *** with require"
+    assert store_of(backend)._redact(RuntimeError()) == "RuntimeError: "
 
 
 @pytest.mark.parametrize(
@@ -905,10 +905,10 @@ def test_making_one_connects_to_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("sqlite:///x.db", "names no async driver; accepted are such as sqlite\\+aiosqlite://"),
-        ("postgresql://h/d", "names no async driver; accepted are such as postgresql\\+asyncpg://"),
+        ("sqlite:///x.db", "names no async driver; use one such as sqlite\\+aiosqlite://"),
+        ("postgresql://h/d", "names no async driver; use one such as postgresql\\+asyncpg://"),
         ("postgresql+psycopg2://h/d", "names no async driver"),
-        ("mysql://h/d", "names no async driver; accepted are such as mysql\\+aiomysql://"),
+        ("mysql://h/d", "names no async driver; use one such as mysql\\+aiomysql://"),
         ("mariadb://h/d", "accepted are such as mysql\\+aiomysql://"),
         ("postgresql+nonsense://h/d", "names no async driver"),
         ("oracle+oracledb://h/d", "oracle is not supported; supported are postgresql, mysql, sqlite, mariadb"),
@@ -1091,7 +1091,7 @@ def test_a_disk_that_does_not_answer_is_given_up_on(tmp_path: Path, make: Make) 
             raise
 
     async def give_up() -> None:
-        task = asyncio.create_task(store._unbroken(never_ends()))
+        task = asyncio.create_task(store._run_to_end(never_ends()))
         await asyncio.sleep(0)
         await io_thread.cancelled([task])
 
@@ -1110,7 +1110,7 @@ def test_what_fails_after_it_was_cancelled_is_no_surprise(
         raise ZeroDivisionError
 
     async def cancel() -> None:
-        task = asyncio.create_task(store._unbroken(fails_later()))
+        task = asyncio.create_task(store._run_to_end(fails_later()))
         await asyncio.sleep(0)
         await io_thread.cancelled([task])
 

@@ -43,7 +43,7 @@ from tests.support.traffic import OFF, ON, READ_ONLY, Figures, Moment, Traffic, 
 
 T = TypeVar("T")
 
-RECOVERY_SECONDS = 2.0
+RECOVERY_SECONDS = 1.5
 """From the store's return, until it is followed again."""
 MOST_TIMES_AS_SLOW = 2.0
 """Requests during a fault, compared with those before it."""
@@ -484,9 +484,9 @@ def test_a_store_that_is_down_at_the_start_is_read_once_it_is_there(
             assert later.p99 < 0.05
             assert status.knowledge is Knowledge.ERROR
             assert (status.version, status.age_seconds) == (None, None)
-            until = "until it can be, the switch counts"
+            until = "until it can be, the switch is"
             assert told(caplog.records) == [
-                f"the maintenance state can't be read, {until} as {initial}: {status.last_error}",
+                f"the maintenance state can't be read, {until} {initial}: {status.last_error}",
                 f"{store.backend!r} can be read again",
             ]
             assert_no_secrets(status, caplog.records)
@@ -625,7 +625,7 @@ def test_a_state_that_is_too_old_gives_way_to_what_was_chosen(
             lines = told(caplog.records)
             assert len(lines) == 3 * outage
             assert lines[-2:] == [
-                f"{backend!r} has failed for 1 s: the switch counts as {policy}",
+                f"{backend!r} has failed for 1 s: the switch is treated as {policy}",
                 f"{backend!r} can be read again",
             ]
             # It is noticed when an attempt fails: after the longest pause between two, and a time-out.

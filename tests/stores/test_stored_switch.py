@@ -111,7 +111,7 @@ def test_a_change_gives_up_when_others_are_always_first() -> None:
     async def test() -> None:
         store = MemoryStore()
         store.before_write = lambda: store.put(KEY, MaintenanceState(epoch="e", version=store.writes).to_json())
-        with pytest.raises(BackendUnavailable, match="others changed it all the time"):
+        with pytest.raises(BackendUnavailable, match="other writers kept changing the document"):
             await switch_in(store, seconds=0.1).change(turn())
         assert stored(store)["mode"] == "off"
 

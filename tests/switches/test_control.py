@@ -128,11 +128,11 @@ async def test_a_name_in_the_place_of_a_backend_is_answered_with_how_it_is_given
         sync(maintenance_mode_off),
     )
     for call in calls:
-        with pytest.raises(InvalidConfiguration, match=r"which switch is meant, write name='billing'$"):
+        with pytest.raises(InvalidConfiguration, match=r"to select a switch, write name='billing'$"):
             await call("billing")
-    with pytest.raises(InvalidConfiguration, match=r"subclass is needed$"):
+    with pytest.raises(InvalidConfiguration, match=r"subclass, got 'redis://localhost'$"):
         await get_maintenance_mode("redis://localhost")  # type: ignore[arg-type]
-    with pytest.raises(InvalidConfiguration, match=r"subclass is needed$"):
+    with pytest.raises(InvalidConfiguration, match=r"subclass, got 'billing'$"):
         MaintenanceModeMiddleware(FastAPI(), backend="billing")  # type: ignore[arg-type]
 
 
@@ -148,17 +148,17 @@ async def test_maintenance_ends_by_itself() -> None:
 @pytest.mark.parametrize(
     ("value", "options", "message"),
     [
-        ("maybe", {}, "maintenance mode 'maybe': accepted are True, False, 'off', 'on', 'read_only'"),
-        (1, {}, "maintenance mode 1: accepted"),
+        ("maybe", {}, "maintenance mode must be True, False or one of 'off', .*, got 'maybe'"),
+        (1, {}, "maintenance mode must be .*, got 1"),
         (True, {"until": datetime(2100, 1, 1)}, "until 2100-01-01 00:00:00 has no time zone"),  # noqa: DTZ001
-        (True, {"until": datetime.max.replace(tzinfo=timezone(-timedelta(hours=1)))}, "outside of the years 1 to"),
-        (True, {"until": datetime(2020, 1, 1, tzinfo=UTC)}, "that is over"),
-        (True, {"until": 3600}, "until=3600: an aware datetime is needed"),
-        (True, {"until": timedelta(0)}, "until=0:00:00: that is over"),
-        (True, {"until": timedelta.max}, "outside of the years 1 to"),
+        (True, {"until": datetime.max.replace(tzinfo=timezone(-timedelta(hours=1)))}, "within the years 1 to"),
+        (True, {"until": datetime(2020, 1, 1, tzinfo=UTC)}, "until must be in the future, got 2020-01-01"),
+        (True, {"until": 3600}, "until must be an aware datetime, got 3600"),
+        (True, {"until": timedelta(0)}, "until must be in the future, got 0:00:00"),
+        (True, {"until": timedelta.max}, "within the years 1 to"),
         (True, {"retry_after": -1}, "retry_after=-1 must be whole seconds from 0 to 1000000000"),
-        (True, {"by": 5}, "by=5: a text is needed"),
-        (False, {"until": datetime(2100, 1, 1, tzinfo=UTC)}, "until goes with a mode that blocks"),
+        (True, {"by": 5}, "by must be a string that UTF-8 can encode, got 5"),
+        (False, {"until": datetime(2100, 1, 1, tzinfo=UTC)}, "until must be given with a mode that blocks, got off"),
     ],
 )
 async def test_what_can_not_be_set_is_refused(value: Any, options: dict[str, Any], message: str) -> None:
@@ -200,7 +200,7 @@ def sync(function: Callable[..., object]) -> Callable[..., Any]:
 )
 async def test_what_is_no_backend_or_no_name_is_refused_by_every_call(use: Any) -> None:
     """With the value in the message."""
-    with pytest.raises(InvalidConfiguration, match="backend='memory': an instance"):
+    with pytest.raises(InvalidConfiguration, match="must be an instance of a BaseStateBackend subclass, got 'memory'"):
         await use("memory")
     with pytest.raises(InvalidSwitchName, match="'Billing'"):
         await use(None, name="Billing")
@@ -221,10 +221,10 @@ async def test_a_named_switch_is_another_switch() -> None:
 async def test_a_reason_is_a_text(reason: Any) -> None:
     """What stores could not keep, or clients not read, is refused before anything is changed."""
     backend = MemoryBackend()
-    with pytest.raises(InvalidConfiguration, match=r"reason=.*: a text is needed"):
+    with pytest.raises(InvalidConfiguration, match="reason must be a string that UTF-8 can encode, got "):
         await set_maintenance_mode(True, backend, reason=reason)
     for block in (maintenance_mode_on, maintenance_mode_off):
-        with pytest.raises(InvalidConfiguration, match=r"reason=.*: a text is needed"):
+        with pytest.raises(InvalidConfiguration, match="reason must be a string that UTF-8 can encode, got "):
             block(backend, reason=reason)
     assert backend.peek() == MaintenanceState()
 

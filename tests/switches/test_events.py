@@ -165,9 +165,9 @@ async def test_a_switch_is_looked_at_again_when_it_may_have_changed(
     until = None if ends_in is None else datetime.now(UTC) + timedelta(seconds=ends_in)
     state = MaintenanceState(version=version, mode=ON, until=until)
     transitions = Transitions("the switch")
-    transitions._subscribers, transitions._next_look = [lambda _: None], lambda: state
+    transitions._subscribers, transitions._peek = [lambda _: None], lambda: state
     begin = asyncio.get_running_loop().time()
-    transitions._look(state)
+    transitions._evaluate(state)
     timer, end = transitions._timer, asyncio.get_running_loop().time()
     assert (timer is None) is (within is None)
     if timer is not None and within is not None:
@@ -232,7 +232,7 @@ async def test_a_cancelled_subscription_is_told_nothing_more(told: Told) -> None
 
 
 def test_a_hook_has_to_be_callable() -> None:
-    with pytest.raises(InvalidConfiguration, match="hook='webhook': a function that takes a Transition"):
+    with pytest.raises(InvalidConfiguration, match="hook must be a function that takes a Transition, got 'webhook'"):
         on_change("webhook")  # type: ignore[arg-type]
 
 
@@ -268,7 +268,7 @@ async def test_a_subscription_can_begin_anew(told: Told, subscribe: Any) -> None
     """As it does in a forked child; it is told once of each."""
     backend = MemoryBackend()
     subscribe(told, backend)
-    events._begin_anew()
+    events._restart_after_fork()
     await set_maintenance_mode(True, backend)
     assert await told.modes(1) == [(OFF, ON)]
     await asyncio.sleep(0.1)

@@ -81,7 +81,7 @@ async def test_a_whole_state_has_to_come_from_somewhere() -> None:
         def peek(self) -> Any:
             return None
 
-    with pytest.raises(TypeError, match=r"its peek\(\) has to return the state"):
+    with pytest.raises(TypeError, match=r"its peek\(\) must return the state"):
         await view_of(Mute()).read()
 
 
@@ -163,13 +163,13 @@ def shown(view: View) -> tuple[MaintenanceMode, int]:
 def shown_by(view: View) -> list[MaintenanceState]:
     """Return a list to which each state is added that the view shows from now on."""
     states: list[MaintenanceState] = []
-    show = view._show  # type: ignore[attr-defined]
+    show = view._publish  # type: ignore[attr-defined]
 
     def note(state: MaintenanceState) -> None:
         states.append(state)
         show(state)
 
-    view._show = note  # type: ignore[attr-defined]
+    view._publish = note  # type: ignore[attr-defined]
     return states
 
 
@@ -644,7 +644,7 @@ async def test_a_state_that_is_too_old_counts_as_it_was_asked_for(
     assert "can't be read" in failed
     assert came_back == "<store of default> can be read again"
     already = at(1, mode) == last_known
-    assert turns == ([] if already else [f"<store of default> has failed for 60 s: the switch counts as {policy}"])
+    assert turns == ([] if already else [f"<store of default> has failed for 60 s: the switch is treated as {policy}"])
 
 
 async def test_a_store_is_asked_again_when_its_state_will_be_too_old(make: Make, clock: Clock) -> None:
@@ -658,7 +658,7 @@ async def test_a_store_is_asked_again_when_its_state_will_be_too_old(make: Make,
     assert isinstance(view, StoreView)
     for seconds, least, most in ((0, 0.5, 1.0), (59.9, 0.09, 0.11), (60, 0.5, 1.0)):
         clock.now = 1000.0 + seconds
-        assert least <= view._pause() <= most
+        assert least <= view._seconds_until_next_read() <= most
 
 
 @pytest.mark.parametrize("policy", ["open", "closed"])
@@ -965,7 +965,7 @@ def test_a_fork_leaves_what_the_parent_used(make: Make) -> None:
     tasks = view._tasks
     view.reset_after_fork()
     assert view.peek() is None
-    assert follower._forgotten.pop() is tasks
+    assert follower._abandoned_tasks.pop() is tasks
     assert not any(task.done() for task in tasks)
     io_thread.submit(io_thread.cancelled(tasks)).result(20)
 

@@ -100,7 +100,7 @@ def test_other_names_are_refused_everywhere(name: Any) -> None:
         lambda: registry.meant(name=name),
         lambda: registry.meant(MemoryBackend(), name),
     ):
-        with pytest.raises(InvalidSwitchName, match=re.escape(f"invalid switch name {name!r}: accepted are")) as error:
+        with pytest.raises(InvalidSwitchName, match=re.escape(f"invalid switch name {name!r}: it must be")) as error:
             refuse()
         assert error.value.name == name
         assert isinstance(error.value, ValueError)
@@ -305,13 +305,13 @@ def test_a_password_is_not_shown(url: str) -> None:
     [
         ("env", {"variable": "X"}, "backend 'env' has no option variable; accepted: var_name"),
         ("memory", {"b": 1, "a": 2}, "backend 'memory' has no option a, b; accepted: initial"),
-        ("memory", {"initial": "maybe"}, "maintenance mode 'maybe'"),
+        ("memory", {"initial": "maybe"}, ", got 'maybe'"),
         ("env", {"var_name": ""}, "var_name=''"),
         ("env", {"var_name": "A=B"}, "var_name='A=B'"),
         ("env", {"var_name": 3}, "var_name=3"),
         ("env", {"var_name": None}, "var_name=None"),
         ("env://A=B", {}, "var_name='A=B'"),
-        ("memory://x", {}, "backend URL 'memory://x': nothing can follow memory://"),
+        ("memory://x", {}, "backend URL must be memory:// without a path, got 'memory://x'"),
         ("file", {}, "backend 'file' needs file_path"),
         ("file", {"poll_seconds": 1}, "backend 'file' needs file_path"),
         ("file", {"file_path": "x", "path": "y"}, "backend 'file' has no option path; accepted: file_path, poll_"),
@@ -321,7 +321,7 @@ def test_a_password_is_not_shown(url: str) -> None:
         ("file:", {}, "file_path='' must be the name of a file"),
         ("file:///", {}, "file_path='/' must be the name of a file"),
         ("file:a%00b", {}, "file_path='a\\x00b' must be the name of a file"),
-        ("file://host/x", {}, "backend URL 'file://host/x': file:///absolute/path or file:relative/path is needed"),
+        ("file://host/x", {}, "backend URL must be file:///absolute/path or file:relative/path, got 'file://host/x'"),
         ("redis", {"db": 1}, "backend 'redis' has no option db; accepted: url, key, poll_seconds"),
         ("redis", {"key": ""}, "key='' must be the name of a key"),
         ("redis", {"url": SQL}, "a Redis URL can't be used: it begins with another scheme"),
@@ -329,14 +329,14 @@ def test_a_password_is_not_shown(url: str) -> None:
         ("redis", {"max_stale": 9}, "on_backend_error='keep' with max_stale=9: 'open' and 'closed' apply once"),
         ("redis", {"on_backend_error": "closed"}, "on_backend_error='closed' with max_stale=None"),
         ("redis", {"on_backend_error": "off"}, "on_backend_error='off' must be 'keep', 'open' or 'closed'"),
-        ("redis", {"initial": "maybe"}, "maintenance mode 'maybe'"),
-        (REDIS, {"key": "x"}, "options ['key'] go with a backend's type; a URL says it all"),
+        ("redis", {"initial": "maybe"}, ", got 'maybe'"),
+        (REDIS, {"key": "x"}, "options ['key'] must come with a backend's type, not with a URL"),
         ("sqlalchemy", {}, "backend 'sqlalchemy' needs url"),
         ("sqlalchemy", {"url": "postgresql://localhost/db"}, "accepted are such as postgresql+asyncpg://..."),
         ("sqlite+aiosqlite://", {}, "url: an in-memory database is gone with its connection"),
-        ("memory://", {"initial": True}, "options ['initial'] go with a backend's type; a URL says it all"),
-        (MemoryBackend, {}, "a type or URL (env, file, memory, redis, sqlalchemy, env://[VAR], file:///absolute"),
-        (None, {}, "backend None: a type or URL"),
+        ("memory://", {"initial": True}, "options ['initial'] must come with a backend's type, not with a URL"),
+        (MemoryBackend, {}, "backend must be a type or URL (env, file, memory, redis, sqlalchemy, env://[VAR], file:"),
+        (None, {}, " or a backend, got None"),
     ],
 )
 def test_options_that_can_not_work_are_refused(arguments: Any, options: dict[str, Any], message: str) -> None:
@@ -364,7 +364,7 @@ def test_a_database_without_an_async_driver_is_told_how_to_name_one(
     """As deployments have such URLs for others; by the variable as well."""
     monkeypatch.setenv("FASTAPI_MAINTENANCE_BACKEND", url)
     scheme = url.partition(":")[0]
-    message = f"backend URL {scheme}://...: an async driver is needed, write {spelling}"
+    message = f"backend URL must name an async driver, got {scheme}://...; write {spelling}"
     uses: list[Callable[[], object]] = [
         lambda: configure_backend(url),
         lambda: configure_backend(url, name="billing"),
@@ -380,7 +380,7 @@ def test_a_database_without_an_async_driver_is_told_how_to_name_one(
 
 def test_options_do_not_go_with_a_backend() -> None:
     """It was made already."""
-    with pytest.raises(InvalidConfiguration, match=re.escape("options ['initial'] go with a backend's type")):
+    with pytest.raises(InvalidConfiguration, match=re.escape("options ['initial'] must come with a backend's type")):
         configure_backend(MemoryBackend(), initial=True)
 
 
@@ -395,7 +395,7 @@ def test_an_option_that_has_no_default_is_needed_by_named_switches_as_well(kind:
 @pytest.mark.parametrize("backend", ["memory", MemoryBackend, None, True])
 def test_only_instances_of_backends_are_backends(backend: Any) -> None:
     """A class or a name is a likely mistake."""
-    with pytest.raises(InvalidConfiguration, match=re.escape(f"backend={backend!r}: an instance of")):
+    with pytest.raises(InvalidConfiguration, match=re.escape(f"a BaseStateBackend subclass, got {backend!r}")):
         checked_backend(backend)
 
 
@@ -453,13 +453,11 @@ async def test_a_variable_that_names_no_backend_is_an_error(monkeypatch: pytest.
 
 def test_a_variable_may_name_a_type(monkeypatch: pytest.MonkeyPatch) -> None:
     """If that needs no options."""
-    monkeypatch.setenv("FASTAPI_MAINTENANCE_BACKEND", "memory")
-    assert isinstance(registry.meant(), MemoryBackend)
-    configure_backend("env", name="billing")
-    registry.clear()
     monkeypatch.setenv("FASTAPI_MAINTENANCE_BACKEND", "file")
     with pytest.raises(InvalidConfiguration, match="backend 'file' needs file_path"):
         registry.meant()
+    monkeypatch.setenv("FASTAPI_MAINTENANCE_BACKEND", "memory")
+    assert isinstance(registry.meant(), MemoryBackend)
 
 
 def test_named_switches_stand_in_the_store_of_the_default_one() -> None:
@@ -584,10 +582,7 @@ def test_each_change_is_noticed_by_its_version() -> None:
     table.configure("default", backend)
     versions.append(table.version)
     assert table.meant() is backend
-    table.clear()
-    versions.append(table.version)
-    assert len(set(versions)) == 3
-    assert table.meant() is not backend
+    assert len(set(versions)) == 2
 
 
 @pytest.mark.anyio
@@ -613,11 +608,11 @@ async def test_a_switch_that_can_not_be_set_says_so() -> None:
 )
 def test_what_is_no_backend_is_named_without_its_password(backend: Any, shown: str) -> None:
     """Of an object only the type: nobody knows what its repr tells."""
-    makes: list[tuple[str, Callable[[], object]]] = [("backend=", lambda: checked_backend(backend))]
+    makes: list[Callable[[], object]] = [lambda: checked_backend(backend)]
     if not isinstance(backend, str):
-        makes.append(("backend ", lambda: configure_backend(backend)))
-    for prefix, make in makes:
-        with pytest.raises(InvalidConfiguration, match=re.escape(f"{prefix}{shown}: ")) as error:
+        makes.append(lambda: configure_backend(backend))
+    for make in makes:
+        with pytest.raises(InvalidConfiguration, match=f", got {re.escape(shown)}(;|$)") as error:
             make()
         assert SECRET not in "".join(traceback.format_exception(error.value))
 

@@ -1,1 +1,1 @@
-"""Planned periods of maintenance."""
+"""Windows: planned periods of maintenance, once or recurring."""

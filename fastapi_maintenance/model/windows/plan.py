@@ -1,16 +1,16 @@
-"""Windows: periods of maintenance that are known beforehand, once or by a recurrence rule.
+"""Plans windows, with checks of an operator's input.
 
-Everything here is a pure function of its arguments, ``now`` included: nothing runs at the start or the end of a
-window. So a restart, a clock that jumps and a host that slept through the start change nothing: what counts is what
-the clock says when a request comes. (A timetable remembers what it worked out last, which no caller can see.)
+All functions are pure, ``now`` included: nothing runs at the start or the end of a window. So a restart, a clock that
+jumps and a host that was suspended at the start have no effect: only the time of a request matters. (A timetable has a
+cache, which is invisible to callers.)
 
-How windows recur (RFC 5545, sections 3.3.5 and 3.8.5.3; ``recurrence`` has the rules):
+How windows recur (RFC 5545, sections 3.3.5 and 3.8.5.3; rules are in ``recurrence``):
 
-- A recurring window begins at the same local time in its zone. Where clocks went forward past that time, it begins
-  as much later as they skipped (02:30 becomes 03:30); where the time comes twice, at the first.
-- It always lasts as long as its first occurrence did, in elapsed time: start and end are ``DTSTART`` and ``DTEND``,
-  which repeat the exact duration. One of 01:00 to 05:00 ends at 06:00 on the day on which clocks go forward in
-  between, and at 04:00 on the day on which they go back.
+- A recurring window begins at the same local time in its zone. If clocks skip that time, it begins later by the
+  skipped amount (02:30 becomes 03:30); if the time occurs twice, the window begins at the first.
+- Each occurrence lasts as long as the first, in elapsed time: start and end are ``DTSTART`` and ``DTEND``, which
+  repeat the exact duration. A window from 01:00 to 05:00 ends at 06:00 if clocks move forward in between, and at
+  04:00 if they move back.
 - The start belongs to the window and the end does not.
 """
 
@@ -37,28 +37,28 @@ def plan(
     rrule: str | None = None,
     zone: str | None = None,
 ) -> Window:
-    """Return a new window, after all the checks that spare an operator a surprise.
+    """Return a new window, after checks for mistakes of the operator.
 
     Args:
-        start: Aware. Of a recurring window it is an occurrence too, as RFC 5545 demands.
-        end: Aware. It belongs to the window no more.
-        now: A window that is over by then is a mistake.
+        start: Aware. It must be an occurrence of the rule (RFC 5545).
+        end: Aware. It does not belong to the window.
+        now: Aware. The window must not be over by then.
         mode: ``"on"`` or ``"read_only"``.
-        reason: What clients are told.
-        rrule: The rule by which it recurs, such as ``"FREQ=WEEKLY;BYDAY=SU"``.
-        zone: In which zone's local time it recurs; by default the ``ZoneInfo`` of ``start``.
+        reason: The reason for clients.
+        rrule: The recurrence rule, such as ``"FREQ=WEEKLY;BYDAY=SU"``.
+        zone: The IANA zone of the recurrence; by default the ``ZoneInfo`` of ``start``.
 
     Raises:
-        InvalidConfiguration: It can't be what was meant, and why.
+        InvalidConfiguration: The window is a mistake; the message explains why.
     """
     try:
         check_aware(start, "start")
         check_aware(end, "end")
         check_aware(now, "now")
         if rrule is None and zone is not None:
-            raise ValueError(  # noqa: TRY301 - told as the others are
-                f"zone={zone!r} goes with rrule, to say where a recurring window recurs; "
-                "the times of one that does not recur have their zones in themselves: leave it out"
+            raise ValueError(  # noqa: TRY301 - reported like the other errors
+                f"zone must only be given with rrule, got {zone!r}: "
+                "without rrule, start and end define their zones; leave it out"
             )
         if rrule is not None and zone is None:
             zone = zone_of(start)

@@ -1,13 +1,13 @@
-"""Recurrence rules (RFC 5545, section 3.3.10): what is accepted, and at which local times a rule occurs.
+"""The local times at which a recurrence rule occurs (RFC 5545, section 3.3.10).
 
-The days of a year on which a rule occurs are the bits of one number, which a few operations make. So whatever is
-asked of a rule takes microseconds, and some hundred of them where the answer is years ahead, or never comes.
+The days of a year on which a rule occurs are the bits of one integer. So a query takes microseconds, and some hundred
+microseconds if the next occurrence is years ahead or does not exist.
 
-How we read the RFC:
+Our interpretation of the RFC:
 
-- The calendar year has the days of its first and last week that lie in it: ``BYWEEKNO=1`` may be 31 December.
-- Days that a month or a year lacks are left out: a window of 29 February recurs in leap years.
-- ``HOURLY`` and ``MINUTELY`` mean hours and minutes of the local day, the same ones every day.
+- A calendar year includes its days in weeks of neighbouring years: ``BYWEEKNO=1`` may be 31 December.
+- Days that a month or a year lacks are skipped: a window on 29 February recurs in leap years.
+- ``HOURLY`` and ``MINUTELY`` mean hours and minutes of the local day, the same every day.
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ from .calendar_bits import (
     bits_of_nth_week,
     bits_of_weeks,
     combine_bits,
-    every,
-    indices,
+    every_nth_bit,
+    indices_of,
     month_bits,
-    nearest,
-    steps,
+    select_steps,
+    shortest_distance,
 )
 from .rule import WEEKDAYS, Rule
 
 SIGHT_YEARS = 41
-"""In how many years to look for the next occurrence: 29 February falls on a Sunday every 40 years at least.
+"""How many years to search for the next occurrence: 29 February falls on a Sunday at least every 40 years.
 
-With ``FREQ=YEARLY``, years that ``INTERVAL`` leaves out do not come into it.
+With ``FREQ=YEARLY``, years that ``INTERVAL`` skips are not included.
 """
 
 _LAST_YEAR = 9000
-"""No rule occurs later. So nobody meets the end of the calendar."""
+"""No rule occurs later, so that no calculation exceeds the range of ``datetime``."""
 
 _CHECKED_IN_SIGHT = 100
-"""How many occurrences of a rule with ``BYSETPOS`` are looked at to find its shortest gap."""
+"""How many occurrences of a rule with ``BYSETPOS`` are checked for its shortest gap."""
 
 _DAY, _MINUTE = timedelta(days=1), timedelta(minutes=1)
 
 
 class Recurrence:
-    """At which local times, without a zone, a rule occurs.
+    """The local times, without a zone, at which a rule occurs.
 
     Args:
         rule: The rule.
-        start: Where it begins. What the rule leaves open, such as the time of day, is that of the start.
+        start: When the rule begins. It defines all that the rule leaves open, such as the time of day.
 
     Raises:
-        ValueError: ``COUNT`` reaches too far.
+        ValueError: ``COUNT`` reaches too far ahead.
     """
 
     def __init__(self, rule: Rule, start: datetime) -> None:
@@ -68,15 +68,15 @@ class Recurrence:
         self._frequency = "DAILY" if by_day else rule.frequency
         self._interval = 1 if by_day and rule.frequency != "DAILY" else rule.interval
         self._positions = rule.numbers.get("BYSETPOS", ())
-        self._chosen_of: dict[int, list[int]] = {}
+        self._positions_by_length: dict[int, list[int]] = {}
         self._minutes = self._minutes_of_day()
-        """The minutes of the day at which it occurs, as the bits of one number; they are the same ones every day."""
+        """The minutes of the day at which the rule occurs, as bits; they are the same every day."""
         if by_day and self._positions:
-            minutes = list(indices(self._minutes))
-            self._minutes = sum(1 << minutes[index] for index in self._chosen(len(minutes)))
+            minutes = list(indices_of(self._minutes))
+            self._minutes = sum(1 << minutes[index] for index in self._select_positions(len(minutes)))
             self._positions = ()
         self._times = self._minutes.bit_count()
-        self._minutes_in_order = [*indices(self._minutes)] if self._positions else []
+        self._minutes_in_order = [*indices_of(self._minutes)] if self._positions else []
         self._weekdays = frozenset(day for nth, day in rule.days if not nth)
         self._numbered = [(nth, day) for nth, day in rule.days if nth]
         self._dates = self._explicit_dates()
@@ -86,27 +86,27 @@ class Recurrence:
         span = {"DAILY": 1, "WEEKLY": 7}.get(self._frequency)
         self._span = 0 if span is None else span * self._interval
         if span is not None:
-            self._pattern = ((1 << span) - 1) * every(self._span, YEAR_BITS + 2 * self._span)
+            self._pattern = ((1 << span) - 1) * every_nth_bit(self._span, YEAR_BITS + 2 * self._span)
             weekday = (start.weekday() - rule.week_start) % 7 if span == len(WEEKDAYS) else 0
             self._origin = start.toordinal() - weekday
         self._last: datetime | None = None
         if rule.count is not None:
-            self._last = self._nth(rule.count)
+            self._last = self._find_last(rule.count)
 
     def _minutes_of_day(self) -> int:
         rule, start = self._rule, self.start
         hours: Iterable[int] = rule.numbers.get("BYHOUR", (start.hour,))
         minutes: Iterable[int] = rule.numbers.get("BYMINUTE", (start.minute,))
         if rule.frequency == "HOURLY":
-            hours = steps(rule.interval, start.hour, among=rule.numbers.get("BYHOUR", range(24)))
+            hours = select_steps(rule.interval, start.hour, among=rule.numbers.get("BYHOUR", range(24)))
         elif rule.frequency == "MINUTELY":
             hours = rule.numbers.get("BYHOUR", range(24))
-            minutes = steps(rule.interval, start.minute, among=rule.numbers.get("BYMINUTE", range(60)))
+            minutes = select_steps(rule.interval, start.minute, among=rule.numbers.get("BYMINUTE", range(60)))
         of_hour = sum(1 << minute for minute in minutes)
         return sum(of_hour << 60 * hour for hour in hours)
 
     def _explicit_dates(self) -> dict[str, tuple[int, ...]]:
-        """Return the numbers that days must have, with those that a rule leaves to its start."""
+        """Return the numbers that restrict days, with defaults from the start."""
         rule = self._rule
         dates = {name: rule.numbers[name] for name in (*BITS_OF_DATES, "BYWEEKNO") if name in rule.numbers}
         says = dates.keys() - {"BYMONTH"}
@@ -121,9 +121,9 @@ class Recurrence:
         return dates
 
     def occurs_from(self, since: datetime) -> Iterator[datetime]:
-        """Yield the local times at which it occurs, from ``since`` on, in order, as if all of them existed.
+        """Yield the local times of occurrences from ``since`` on, in order, including times that clocks skip.
 
-        It ends when it occurs no more, or after the years in sight.
+        Ends after the last occurrence, or after ``SIGHT_YEARS``.
         """
         since = max(since, self.start)
         for year in self._years(since):
@@ -133,28 +133,28 @@ class Recurrence:
                 yield wall
 
     def shorter_gap(self, duration: timedelta) -> timedelta | None:
-        """Return the shortest gap between two occurrences if it is shorter than ``duration``; it must occur at all."""
+        """Return the shortest gap between two occurrences if it is shorter than ``duration``; the rule must occur."""
         if self._rule.count == 1:
             return None
         if self._positions:
             walls = islice(self.occurs_from(self.start), _CHECKED_IN_SIGHT)
             gap = min((later - earlier for earlier, later in pairwise(walls)), default=duration)
             return gap if gap < duration else None
-        minutes = nearest(self._minutes, -(-duration // _MINUTE))
+        minutes = shortest_distance(self._minutes, -(-duration // _MINUTE))
         if minutes is not None:
             return minutes * _MINUTE
         first, last = (self._minutes & -self._minutes).bit_length(), self._minutes.bit_length()
         spread = (last - first) * _MINUTE
         too_near = -(-(duration + spread) // _DAY)
-        days = nearest(self._bits_in_sight(), too_near) if too_near > 1 else None
+        days = shortest_distance(self._bits_in_sight(), too_near) if too_near > 1 else None
         return None if days is None else days * _DAY - spread
 
     def _years(self, since: datetime) -> range:
-        """Return the years in which to look for occurrences from ``since`` on."""
+        """Return the years to search for occurrences from ``since`` on."""
         if self._frequency == "YEARLY":
             periods = -(-(since.year - self.start.year) // self._interval)
             years = range(self.start.year + periods * self._interval, _LAST_YEAR, self._interval)
-        else:  # with positions, a week belongs to the year in which it begins, and may reach into the next
+        else:  # with positions, a week belongs to the year in which it begins, and may end in the next
             years = range(since.year - bool(self._positions and since.month == 1), _LAST_YEAR)
         return years[:SIGHT_YEARS] if self._times else years[:0]
 
@@ -162,7 +162,7 @@ class Recurrence:
         """Yield the local times of one year from ``since`` on, in order."""
         bits = self._days(year)
         if not bits and self._frequency != "WEEKLY":
-            return  # at once: most years of some rules are empty
+            return  # a fast exit: some rules have no occurrence in most years
         first = date(year, 1, 1).toordinal()
         skipped = max(since.toordinal() - first, 0)
         if self._positions:
@@ -170,28 +170,28 @@ class Recurrence:
                 if wall >= since:
                     yield wall
             return
-        for index in indices(bits >> skipped << skipped):
+        for index in indices_of(bits >> skipped << skipped):
             midnight = datetime.fromordinal(first + index) + self._seconds
             early = -(-(since - midnight) // _MINUTE) if midnight < since else 0
-            for minute in indices(self._minutes >> early << early):
+            for minute in indices_of(self._minutes >> early << early):
                 yield midnight + minute * _MINUTE
 
     def _at_positions(self, year: int, bits: int, skipped: int) -> Iterator[datetime]:
-        """Yield the local times that ``BYSETPOS`` names in the periods of a year; not those that end too early."""
+        """Yield the local times that ``BYSETPOS`` selects in the periods of a year; skips those that end too early."""
         new_year = datetime(year, 1, 1) + self._seconds  # noqa: DTZ001 - a local time
         for period in self._periods(year, bits):
-            chosen = self._chosen(period.bit_count() * self._times) if period >> skipped else []
-            days = list(indices(period)) if chosen else []
+            chosen = self._select_positions(period.bit_count() * self._times) if period >> skipped else []
+            days = list(indices_of(period)) if chosen else []
             for index in chosen:
                 day, minute = divmod(index, self._times)
                 yield new_year + days[day] * _DAY + self._minutes_in_order[minute] * _MINUTE
 
-    def _chosen(self, length: int) -> list[int]:
-        """Return which ones of so many ``BYSETPOS`` names."""
-        chosen = self._chosen_of.get(length)
+    def _select_positions(self, length: int) -> list[int]:
+        """Return the indices, of ``length`` occurrences in a period, that ``BYSETPOS`` selects."""
+        chosen = self._positions_by_length.get(length)
         if chosen is None:
             places = {at - 1 if at > 0 else length + at for at in self._positions if abs(at) <= length}
-            chosen = self._chosen_of[length] = sorted(places)
+            chosen = self._positions_by_length[length] = sorted(places)
         return chosen
 
     def _periods(self, year: int, bits: int) -> Iterable[int]:
@@ -206,13 +206,13 @@ class Recurrence:
         return (bits & WEEK << index for index in weeks)
 
     def _days(self, year: int) -> int:
-        """Return the days of a year on which it occurs."""
+        """Return the days of a year on which the rule occurs."""
         bits = self._bits_by_year.get(year)
         if bits is None:
-            bits = self._bits_by_year[year] = self._worked_out(year)
+            bits = self._bits_by_year[year] = self._compute_days(year)
         return bits
 
-    def _worked_out(self, year: int) -> int:
+    def _compute_days(self, year: int) -> int:
         leap, first = isleap(year), date(year, 1, 1).toordinal()
         kind = leap, (first - 1) % 7, isleap(year - 1)
         bits = self._bits_by_kind.get(kind)
@@ -226,7 +226,7 @@ class Recurrence:
         return bits
 
     def _bits_of(self, leap: bool, weekday: int, after_leap: bool) -> int:
-        """Return the days that fit the rule, but for its interval, in the years that begin on a weekday."""
+        """Return the days that match the rule, apart from its interval, in years that begin on ``weekday``."""
         bits = self._bits_by_leap.get(leap)
         if bits is None:
             bits = self._bits_by_leap[leap] = self._bits_of_dates(leap=leap)
@@ -251,7 +251,7 @@ class Recurrence:
         return bits
 
     def _bits_in_sight(self) -> int:
-        """Return the days on which it occurs, from that of the start on, as the bits of one number."""
+        """Return the days on which the rule occurs within ``SIGHT_YEARS``; bit 0 is the day of the start."""
         bits, begin = 0, self.start.toordinal()
         for year in self._years(self.start):
             offset = date(year, 1, 1).toordinal() - begin
@@ -261,11 +261,11 @@ class Recurrence:
             bits |= days << offset if offset >= 0 else days >> -offset
         return bits if self._last is None else bits & (1 << self._last.toordinal() - begin + 1) - 1
 
-    def _nth(self, count: int) -> datetime:
-        """Return the local time of the occurrence that ``COUNT`` makes the last.
+    def _find_last(self, count: int) -> datetime:
+        """Return the local time of the last occurrence, number ``count``.
 
         Raises:
-            ValueError: It is out of sight.
+            ValueError: It is more than ``SIGHT_YEARS`` ahead.
         """
         missing = count
         for year in self._years(self.start):
@@ -285,8 +285,8 @@ class Recurrence:
             if missing <= found:
                 day, minute = divmod(missing + early - 1, self._times)
                 new_year = datetime(year, 1, 1) + self._seconds  # noqa: DTZ001 - a local time
-                return new_year + [*indices(bits)][day] * _DAY + [*indices(self._minutes)][minute] * _MINUTE
+                return new_year + [*indices_of(bits)][day] * _DAY + [*indices_of(self._minutes)][minute] * _MINUTE
             missing -= found
         if missing == count:
-            return self.start  # it never occurs, which is another matter
+            return self.start  # it never occurs; the caller checks that
         raise ValueError(f"COUNT={count} reaches beyond the {SIGHT_YEARS} years in sight: give UNTIL instead")

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 MAX_RULE_LENGTH = 512
-"""The longest recurrence rule that is accepted, in characters."""
+"""The longest recurrence rule, in characters."""
 
 _MOST_OCCURRENCES = 1000
 """The largest ``COUNT``."""
@@ -40,47 +40,47 @@ _NOT_WITH = {
     "BYMONTHDAY": frozenset({"WEEKLY"}),
     "BYSETPOS": frozenset({"HOURLY", "MINUTELY"}),
 }
-"""The frequencies with which a part has no meaning (RFC 5545, section 3.3.10; for ``BYSETPOS`` our own limit)."""
+"""The frequencies that do not allow a part (RFC 5545, section 3.3.10; for ``BYSETPOS`` our own limit)."""
 
 _ELSEWHERE = {
-    "DTSTART": "the window's start says when it begins",
+    "DTSTART": "the window has its own start",
     "BYSECOND": "a window begins at the second of its start",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """A recurrence rule as it is written."""
+    """A parsed recurrence rule."""
 
     frequency: str
     numbers: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    """The parts that are numbers, sorted."""
+    """The values of each numeric part, sorted."""
     days: tuple[tuple[int, int], ...] = ()
-    """``BYDAY``: which one of the period (0: each), and which day of the week from Monday, 0."""
+    """``BYDAY``: pairs of the number within the period (0: each) and the weekday (0: Monday)."""
     week_start: int = 0
     until: datetime | None = None
 
     @property
     def interval(self) -> int:
-        """Every which period it occurs in."""
+        """The rule applies to every ``interval``-th period."""
         return self.numbers.get("INTERVAL", (1,))[0]
 
     @property
     def count(self) -> int | None:
-        """How often it occurs; ``None``: for ever, or until a time."""
+        """How often it occurs; ``None``: for ever, or until ``until``."""
         return self.numbers.get("COUNT", (None,))[0]
 
     @property
     def numbers_in_months(self) -> bool:
-        """Whether numbered days such as 1MO are numbered in months, rather than in years."""
+        """Whether numbered days such as 1MO are numbered within months, not years."""
         return self.frequency == "MONTHLY" or "BYMONTH" in self.numbers
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the rule that was written.
+        """Return the rule for a text.
 
         Raises:
-            ValueError: It is none, or none that a window can have.
+            ValueError: The text is not a rule, or windows do not support it.
         """
         try:
             return cls._parse(text)
@@ -93,16 +93,16 @@ class Rule:
         for part in text.split(";"):
             name = part.partition("=")[0].partition(":")[0]
             if name in _ELSEWHERE:
-                raise ValueError(f"{name} has no place in it, {_ELSEWHERE[name]}")
+                raise ValueError(f"{name} must not be part of a rule: {_ELSEWHERE[name]}")
             match = _PART.fullmatch(part)
             if match is None:
-                raise ValueError(f"{part!r} is no part of a rule such as 'FREQ=WEEKLY;BYDAY=SU'")
+                raise ValueError(f"{part!r} is not a part of a rule: write a rule such as 'FREQ=WEEKLY;BYDAY=SU'")
             if name in parts:
-                raise ValueError(f"{name} stands there twice")
+                raise ValueError(f"{name} must be given once only")
             parts[name] = match[2]
         frequency = parts.pop("FREQ", None)
         if frequency not in _FREQUENCIES:
-            raise ValueError(f"FREQ is one of {', '.join(_FREQUENCIES)}")
+            raise ValueError(f"FREQ must be one of {', '.join(_FREQUENCIES)}, got {frequency}")
         readers: dict[str, Callable[[str], Any]] = {
             "BYDAY": _days_of_week,
             "WKST": lambda value: _days_of_week(value)[0][1],
@@ -133,11 +133,15 @@ class Rule:
             and not self.days
             and not any(name.startswith("BY") and name != "BYSETPOS" for name in self.numbers)
         ):
-            raise ValueError("BYSETPOS chooses from what another BY... part names, and there is none")
+            raise ValueError("BYSETPOS must be combined with another BY... part, and there is none")
         if self.frequency == "HOURLY" and 24 % self.interval:
-            raise ValueError("the INTERVAL of hours divides 24, so that they are the same ones every day")
+            raise ValueError(
+                f"the INTERVAL of hours must divide 24, so that they are the same every day, got {self.interval}"
+            )
         if self.frequency == "MINUTELY" and 60 % self.interval:
-            raise ValueError("the INTERVAL of minutes divides 60, so that they are the same ones every hour")
+            raise ValueError(
+                f"the INTERVAL of minutes must divide 60, so that they are the same every hour, got {self.interval}"
+            )
 
     def _check_numbered_days(self) -> None:
         if self.frequency not in {"YEARLY", "MONTHLY"} or "BYWEEKNO" in self.numbers:
@@ -147,23 +151,21 @@ class Rule:
             period = "month" if self.numbers_in_months else "year"
             raise ValueError(f"BYDAY: a {period} has each day of the week at most {most} times")
         if not all(nth for nth, _ in self.days):
-            raise ValueError("BYDAY has either numbered days such as 1MO or plain ones, make two windows of it")
+            raise ValueError("BYDAY must not mix numbered days such as 1MO with plain days: make two windows of it")
 
 
 def _numbers(name: str, value: str) -> tuple[int, ...]:
     accepted = _NUMBERS.get(name)
     if accepted is None:
-        raise ValueError(
-            f"{name} is no part of a rule that is known here: FREQ, UNTIL, BYDAY, WKST, {', '.join(_NUMBERS)}"
-        )
+        raise ValueError(f"a part must be one of FREQ, UNTIL, BYDAY, WKST, {', '.join(_NUMBERS)}, got {name}")
     if _NUMBER_LIST.fullmatch(value) is None or (name in _SINGLE and "," in value):
-        raise ValueError(f"{name}={value} is no number")
+        raise ValueError(f"{name}={value} is not a number")
     numbers = set(map(int, value.split(",")))
     for number in numbers.difference(accepted):
         if not (name in _FROM_THE_END and -number in accepted):
             minus = "-" if name in _FROM_THE_END else ""
             also = f" or {minus}{accepted[0]} to {minus}{accepted[-1]}" if minus else ""
-            raise ValueError(f"{name}={number}: accepted are {accepted[0]} to {accepted[-1]}{also}")
+            raise ValueError(f"{name} must be {accepted[0]} to {accepted[-1]}{also}, got {number}")
     return tuple(sorted(numbers))
 
 
@@ -171,14 +173,14 @@ def _days_of_week(value: str) -> tuple[tuple[int, int], ...]:
     matches = [_DAY_OF_WEEK.fullmatch(word) for word in value.split(",")]
     days = {(int(match[1] or 0), WEEKDAYS.index(match[2])) for match in matches if match is not None}
     if None in matches or any(abs(nth) not in range(54) for nth, _ in days):
-        raise ValueError(f"{value} are no days: accepted are {', '.join(WEEKDAYS)}, numbered up to 53: 1MO, -1FR")
+        raise ValueError(f"days must be {', '.join(WEEKDAYS)}, numbered up to 53 as in 1MO or -1FR, got {value}")
     return tuple(sorted(days))
 
 
 def _utc(value: str) -> datetime:
     if _UNTIL.fullmatch(value) is None:
-        raise ValueError(f"UNTIL={value}: a time in UTC such as 20301231T235959Z is needed (RFC 5545, section 3.3.10)")
+        raise ValueError(f"UNTIL must be in UTC such as 20301231T235959Z (RFC 5545, section 3.3.10), got {value}")
     try:
         return datetime.fromisoformat(value).astimezone(UTC)
     except ValueError:
-        raise ValueError(f"UNTIL={value} is no time") from None
+        raise ValueError(f"UNTIL={value} is not a valid time") from None

@@ -1,26 +1,27 @@
-"""A window: a planned period, once or recurring."""
+"""A window: a planned period, once or recurring, and its validation."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from ..modes import PlannedModeName
 from ..moments import Moment, zone_named
 from .recurrence import Recurrence
 from .rule import MAX_RULE_LENGTH, Rule
 
 MAX_WINDOWS = 100
-"""How many windows a switch may have."""
+"""The most windows of one switch."""
 
 _FIRST_YEAR, _LAST_YEAR = 1900, 2999
-"""The years in which a recurring window may begin for the first time."""
+"""The years in which the first occurrence of a recurring window may begin."""
 
 _LAST_YEAR_PLACED = 8998
-"""Until then recurrences are looked for, whose own end is later."""
+"""The last year of occurrences; ``Recurrence`` ends later."""
 
 _LONGEST = timedelta(days=366)
 """The longest recurring window."""
@@ -36,39 +37,41 @@ class Window(BaseModel):
 
     id: str = Field(min_length=1, max_length=64)
     start: Moment
-    """When it begins, or begins for the first time."""
+    """The start of the first occurrence."""
     end: Moment
-    """When it ends, or ends for the first time."""
-    mode: Literal["on", "read_only"] = "on"
+    """The end of the first occurrence."""
+    mode: PlannedModeName = "on"
     reason: str | None = None
     rrule: str | None = Field(default=None, max_length=MAX_RULE_LENGTH)
-    """By which rule it recurs (RFC 5545, without ``RRULE:``)."""
+    """The recurrence rule (RFC 5545, without ``RRULE:``)."""
     zone: str | None = None
-    """The IANA zone in whose local time a recurring window recurs."""
+    """The IANA zone for the local times of a recurring window."""
     ended: Moment | None = None
-    """Occurrences that began up to then are over, since an operator ended them early."""
+    """Occurrences that began up to then were ended early by an operator."""
 
     @field_validator("rrule")
     @classmethod
-    def _one_spelling(cls, rrule: str | None) -> str | None:
+    def _normalize_rrule(cls, rrule: str | None) -> str | None:
         return None if rrule is None else rrule.strip().upper().removeprefix("RRULE:")
 
     @model_validator(mode="after")
-    def _makes_sense(self) -> Self:
+    def _check_consistency(self) -> Self:
         if self.end <= self.start:
             raise ValueError(f"the end {self.end} is not after the start {self.start}")
         if (self.rrule is None) is not (self.zone is None):
             raise ValueError(
-                "a recurring window needs both: a rule (rrule) and an IANA zone such as 'Europe/Berlin' (zone), "
-                "in whose local time it recurs"
+                "a recurring window needs both: a rule (rrule), and the IANA zone of its local times (zone), "
+                "such as 'Europe/Berlin'"
             )
         if self.rrule is not None and self.zone is not None:
             zone_named(self.zone)
             if self.duration > _LONGEST:
-                raise ValueError(f"a recurring window lasts {_LONGEST.days} days at most, not {self.duration}")
+                raise ValueError(f"a recurring window must last {_LONGEST.days} days at most, got {self.duration}")
             if not _FIRST_YEAR <= self.start.year <= _LAST_YEAR:
-                raise ValueError(f"a recurring window begins in the years {_FIRST_YEAR} to {_LAST_YEAR}: {self.start}")
-            recurrence_of(self)  # the zone before: what is wrong is cached, and zones may be installed
+                raise ValueError(
+                    f"a recurring window must begin in the years {_FIRST_YEAR} to {_LAST_YEAR}, got {self.start}"
+                )
+            recurrence_of(self)  # after the zone: problems are cached, and missing zones may be installed later
         return self
 
     @property
@@ -78,12 +81,17 @@ class Window(BaseModel):
 
 
 def zone_of(start: datetime) -> str:
+    """Return the IANA name of a time's zone.
+
+    Raises:
+        ValueError: It has only an offset.
+    """
     if start.tzinfo is UTC:
         return "UTC"
     key = getattr(start.tzinfo, "key", None)
     if not isinstance(key, str):
-        raise ValueError(  # noqa: TRY004 - the type is right, what it has to say is too little
-            f"start {start} has an offset but no IANA zone, which says what becomes of it when clocks change: "
+        raise ValueError(  # noqa: TRY004 - its type is right, its zone is not
+            f"start {start} has an offset but no IANA zone, which defines when clocks change: "
             "give it as tzinfo=ZoneInfo('Europe/Berlin'), or pass zone='Europe/Berlin'"
         )
     return key
@@ -96,7 +104,7 @@ def check_existence(start: datetime) -> None:
 
 
 class _Starts:
-    """When a recurring window begins: its rule's local times, placed in its zone."""
+    """The starts of a recurring window: its rule's local times, converted from its zone."""
 
     def __init__(self, rrule: str, zone: str, first: datetime) -> None:
         self.zone = zone_named(zone)
@@ -104,11 +112,11 @@ class _Starts:
         self.recurrence = Recurrence(Rule.parse(rrule), first.astimezone(self.zone).replace(tzinfo=None))
 
     def since(self, moment: datetime) -> Iterator[datetime]:
-        """Yield when it begins, from a moment on, in order."""
+        """Yield the starts from a moment on, in order."""
         since = max(moment, self._first)
         if since.year > _LAST_YEAR_PLACED:
             return
-        # A local time that is skipped or comes twice may be placed at or after `since` although it reads earlier.
+        # A local time that is skipped or occurs twice may convert to `since` or later although it reads earlier.
         reads = min((since + by).astimezone(self.zone).replace(tzinfo=None) - by for by in (-_DAY, 0 * _DAY, _DAY))
         until = self.recurrence.until
         for start in self._placed(self.recurrence.occurs_from(reads)):
@@ -118,12 +126,12 @@ class _Starts:
                 yield start
 
     def _placed(self, walls: Iterable[datetime]) -> Iterator[datetime]:
-        """Yield the moments of local times: the first if there are two, and later by the gap if there is none."""
+        """Yield the moments of local times: the first of two, or later by the gap if clocks skip the time."""
         moved: list[datetime] = []
         for wall in walls:
             start = wall.replace(tzinfo=self.zone).astimezone(UTC)
             if start.astimezone(self.zone).replace(tzinfo=None) != wall:
-                moved.append(start)  # past local times that are still to come
+                moved.append(start)  # after later local times of `walls`
                 continue
             if moved:
                 yield from (other for other in moved if other < start)
@@ -133,39 +141,39 @@ class _Starts:
 
 
 def recurrence_of(window: Window) -> _Starts:
-    """Return when a recurring window begins.
+    """Return the starts of a recurring window.
 
     Raises:
-        ValueError: It can't be what was meant, and why.
+        ValueError: The window is a mistake; the message explains why.
     """
-    recurrence = _checked_recurrence(window.rrule or "", window.zone or "", window.start, window.duration)
+    recurrence = _starts_or_problem(window.rrule or "", window.zone or "", window.start, window.duration)
     if isinstance(recurrence, str):
-        raise ValueError(recurrence)  # noqa: TRY004 - what is wrong with the window
+        raise ValueError(recurrence)  # noqa: TRY004 - the cached problem
     return recurrence
 
 
-@lru_cache(maxsize=4 * MAX_WINDOWS)  # a document is read every second, and its windows are the same for weeks
-def _checked_recurrence(rrule: str, zone: str, start: datetime, duration: timedelta) -> _Starts | str:
-    """Return when a window begins, or what is wrong with it."""
+@lru_cache(maxsize=4 * MAX_WINDOWS)  # a document is read every second, its windows rarely change
+def _starts_or_problem(rrule: str, zone: str, start: datetime, duration: timedelta) -> _Starts | str:
+    """Return the starts of a window, or its problem."""
     try:
         starts = _Starts(rrule, zone, start)
     except ValueError as error:
         return str(error)
     begins = start.astimezone(starts.zone)
     if begins.fold:
-        return f"start {begins} is the second of that name, and a window recurs at the first: begin with that"
+        return f"start {begins} is the second time with this name, and a window recurs at the first: begin with that"
     first = next(starts.since(start), None)
     if first is None:
-        return f"a window by the rule {rrule!r} never occurs"
+        return f"a window with the rule {rrule!r} never occurs"
     if first != start:
         return (
-            f"start {begins} is no occurrence of the rule {rrule!r}: "
-            f"begin with the first one that is, {first.astimezone(starts.zone)}"
+            f"start {begins} is not an occurrence of the rule {rrule!r}: "
+            f"begin with the first occurrence, {first.astimezone(starts.zone)}"
         )
     gap = starts.recurrence.shorter_gap(duration)
     if gap is not None:
         return (
-            f"a window of {duration} by the rule {rrule!r} overlaps itself, it recurs after {gap}: "
-            "let it be shorter, or recur less often"
+            f"a window of {duration} with the rule {rrule!r} overlaps itself, it recurs after {gap}: "
+            "make it shorter, or let it recur less often"
         )
     return starts

@@ -1,1 +1,1 @@
-"""Documents in files."""
+"""The store that keeps documents in files."""

@@ -1,4 +1,4 @@
-"""What a file contains: a bare word or a document."""
+"""Converts between documents and the content of files, which is a bare word or a JSON document."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BARE = "bare "
 
 
 def read_content(fd: int) -> bytes:
-    """Return what a file has, up to one byte more than it may have."""
+    """Return the content of a file, at most ``MAX_BYTES + 1`` bytes."""
     raw = b""
     while len(raw) <= MAX_BYTES and (part := os.read(fd, MAX_BYTES + 1 - len(raw))):
         raw += part
@@ -29,16 +29,16 @@ def read_content(fd: int) -> bytes:
 
 
 def revision_of(content: bytes, file: os.stat_result) -> str:
-    """Return the revision of a file. Modification times repeat on fast writes, and contents do as well."""
+    """Return the revision of a file. Neither its modification time nor its content alone identifies a write."""
     digest = hashlib.blake2b(content, digest_size=16).hexdigest()
     return f"{file.st_ino}-{file.st_mtime_ns}-{file.st_size}-{digest}"
 
 
 def to_document(found: Reading, file: os.stat_result | None, *, where: str) -> Reading:
-    """Return the document that a file's content stands for, in place of the content.
+    """Return the reading of a file with its content converted to a document.
 
     Raises:
-        CorruptState: It is neither a word nor a document.
+        CorruptState: The content is neither a word nor a document.
     """
     if found.content is None or file is None:
         return found
@@ -49,7 +49,7 @@ def to_document(found: Reading, file: os.stat_result | None, *, where: str) -> R
 
 
 def _document_of(content: bytes, file: os.stat_result) -> bytes:
-    """Return the document that a file's content stands for, or raise a ``ValueError`` that says what is wrong."""
+    """Return the document that a file's content means, or raise a ``ValueError`` that names the problem."""
     if len(content) > MAX_BYTES:
         msg = f"more than {MAX_BYTES} bytes"
         raise ValueError(msg)
@@ -59,7 +59,7 @@ def _document_of(content: bytes, file: os.stat_result) -> bytes:
             content.decode("utf-16") if content.startswith(_UTF16) else content.removeprefix(codecs.BOM_UTF8).decode()
         )
     except UnicodeDecodeError:
-        msg = "it is no text"
+        msg = "it is not text"
         raise ValueError(msg) from None
     text = text.strip()
     if not text:
@@ -75,7 +75,7 @@ def _document_of(content: bytes, file: os.stat_result) -> bytes:
     version = min(max(file.st_mtime_ns // 1000, 0), MAX_VERSION)
     modified = UNIX_EPOCH + timedelta(microseconds=version)
     return MaintenanceState(
-        # Named after the word, so that followers see a change even between two files of the same version.
+        # The epoch contains the word, so followers see a change even if two files have the same version.
         epoch=f"{_BARE}{mode}",
         version=version,
         mode=mode,
@@ -84,17 +84,17 @@ def _document_of(content: bytes, file: os.stat_result) -> bytes:
     ).to_json()
 
 
-def bare_word(document: bytes, found: Reading, former: os.stat_result | None) -> bytes | None:
-    """Return the word that says all that a document says, if there is one.
+def word_of(document: bytes, found: Reading, former: os.stat_result | None) -> bytes | None:
+    """Return ``0`` or ``1`` if that expresses the whole document, or ``None``.
 
-    A word says by the file's time since when it applies, so it can't say that a maintenance goes on.
+    A word applies since the modification time of its file, so it can't express a maintenance that began earlier.
     """
     state = MaintenanceState.from_json(document, where="the new document")
     before = None
     with contextlib.suppress(CorruptState):
         content = to_document(found, former, where="").content
         before = None if content is None else MaintenanceState.from_json(content, where="")
-    goes_on = before is not None and state.since is not None and state.since == before.since
-    if goes_on or not is_plain(state):
+    began_earlier = before is not None and state.since is not None and state.since == before.since
+    if began_earlier or not is_plain(state):
         return None
     return b"0" if state.mode is MaintenanceMode.OFF else b"1"

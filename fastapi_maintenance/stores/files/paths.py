@@ -1,4 +1,4 @@
-"""Paths without links, and files that strangers may have put there."""
+"""Resolves symbolic links, and refuses files that untrusted users may have created."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ import os
 import stat
 from pathlib import Path
 
-# Without O_NONBLOCK, a pipe that nobody writes to would block for ever. No system has all of these.
+# Without O_NONBLOCK, opening a pipe that has no writer would block for ever. No system has all of these flags.
 FLAGS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_NOCTTY", "O_BINARY"))
 HAS_OWNERS = hasattr(os, "geteuid")
-"""Windows has access control lists in their place, which a new file inherits."""
+"""False on Windows, where a new file inherits access control lists."""
 _MAX_LINKS = 40
-"""As many as Linux follows."""
+"""The limit of Linux."""
 
 
-class OfStrangerError(OSError):
-    """Something might be anybody's."""
+class UntrustedFileError(OSError):
+    """Any user may have created this file."""
 
 
 def resolve(path: Path) -> Path:
-    """Return a path without links in it, up to the first name that does not exist.
+    """Return a path with its symbolic links resolved, up to the first name that does not exist.
 
     Raises:
-        OSError: There are too many links, or one that might be anybody's.
+        UntrustedFileError: Any user may have created a link, directory or file of the path.
+        OSError: There are too many links.
     """
     at, rest, links = Path(path.anchor), list(path.parts[:0:-1]), 0
     while rest:
@@ -33,7 +34,7 @@ def resolve(path: Path) -> Path:
             found = entry.lstat()
         except FileNotFoundError:
             return entry.joinpath(*reversed(rest))
-        refuse_stranger(entry, found)
+        refuse_untrusted(entry, found)
         if not stat.S_ISLNK(found.st_mode):
             at = entry
             continue
@@ -46,15 +47,15 @@ def resolve(path: Path) -> Path:
     return at
 
 
-def refuse_stranger(path: Path, found: os.stat_result) -> None:
-    """Refuse to use what anybody may have put where it is."""
+def refuse_untrusted(path: Path, found: os.stat_result) -> None:
+    """Raise ``UntrustedFileError`` if any user may have created a file."""
     if not HAS_OWNERS:
         return
     directory = path.parent.stat()
     trusted = (0, directory.st_uid, os.geteuid())
     if directory.st_mode & stat.S_IWOTH and found.st_uid not in trusted:
-        raise OfStrangerError(
+        raise UntrustedFileError(
             errno.EACCES,
-            f"{path} belongs to user {found.st_uid}, in a directory that everybody may write in: it could be a trap; "
-            "remove it, or use a directory that only this service and its operators may write in",
+            f"{path} belongs to user {found.st_uid}, in a directory that everybody can write in: it could be a trap; "
+            "remove it, or use a directory that only this service and its operators can write in",
         )

@@ -1,6 +1,6 @@
-"""Documents in files: one file each, for all processes of one host and for operators with a shell.
+"""The store that keeps each document in a file, for all processes of one host and for operators with a shell.
 
-Reading never creates or changes anything. Writing keeps two more files beside it: ``<file>.lock``, which stays, and
+Reading never creates or changes anything. Writing creates two more files: ``<file>.lock``, which stays, and
 ``<file>.lock.new``, which becomes the file.
 """
 
@@ -21,29 +21,29 @@ from typing import ClassVar, TypeVar
 from ...concurrency.daemon_threads import run_in_thread
 from ...exceptions import BackendUnavailable, CorruptState, DeadlinePassed, InvalidConfiguration
 from ..contract import Conflict, DocumentStore, Reading, is_switch_name
-from .content import bare_word, read_content, revision_of, to_document
-from .lock import give, is_at, lock_of, opened, try_lock, unlock
-from .paths import FLAGS, HAS_OWNERS, OfStrangerError, refuse_stranger, resolve
+from .content import read_content, revision_of, to_document, word_of
+from .lock import change_owner, is_at, lock_of, open_lock, try_lock, unlock
+from .paths import FLAGS, HAS_OWNERS, UntrustedFileError, refuse_untrusted, resolve
 
 T = TypeVar("T")
 
 _SECONDS_BETWEEN_TRIES = 0.004
 _SHARE_OF_THE_FILE = 0.8
-"""The part of a write's time in which the file may be replaced; the rest is for the answer, which is then certain."""
+"""The part of a write's time in which the file may be replaced; the rest is reserved for a certain answer."""
 _random = random.Random()  # noqa: S311 - no secret
 
 
 class FileStore(DocumentStore):
-    """Documents in files; a bare word such as ``1`` is read and written as the document that it stands for.
+    """Keeps documents in files; a bare word such as ``1`` is read and written as the document that it means.
 
-    Every call runs on a daemon thread, so a file system that hangs stops nothing else. A file that hangs has one such
-    thread: further calls are refused until the system has answered.
+    Every call runs on a daemon thread, so a file system that hangs blocks nothing else. A file that hangs occupies
+    only one thread: further calls wait for it until they time out.
 
     Args:
-        path: The file of the default switch. ``state.json`` has ``state.billing.json`` beside it.
+        path: The file of the default switch. For ``state.json``, the switch ``billing`` has ``state.billing.json``.
 
     Raises:
-        InvalidConfiguration: The path can't be a file's.
+        InvalidConfiguration: The path can't be the path of a file.
     """
 
     missing_is_off: ClassVar[bool] = True
@@ -54,14 +54,14 @@ class FileStore(DocumentStore):
             raise InvalidConfiguration(f"file_path={self.path!r} must be the name of a file")
         self._default = Path(self.path).absolute()
         self._under_way: set[tuple[int, str]] = set()
-        """The switches for which a call is under way, each with the process."""
+        """The calls in progress, by process and switch."""
 
     def path_of(self, switch: str) -> Path:
         """Return the absolute path of a switch's file."""
         path = self._default
         if switch == "default":
             return path
-        # "switch.lock" is the lock of "switch"; no other switch's name can meet the files that writing needs.
+        # "switch.lock" is the lock of "switch"; no other switch name collides with the files that writing creates.
         suffix = path.suffix or (".switch" if switch == "lock" else "")
         return path.with_name(f"{path.stem}.{switch}{suffix}")
 
@@ -76,39 +76,39 @@ class FileStore(DocumentStore):
 
     @property
     def is_absolute(self) -> bool:
-        """Whether the path was given as an absolute one."""
+        """Whether the given path is absolute."""
         return Path(self.path).is_absolute()
 
     async def read(self, key: str) -> Reading:
-        """Return the document that the file stands for now.
+        """Return the document that the file means.
 
-        The file is read each time: it is small, and its modification time may be the same after a change.
+        Each call reads the file: it is small, and a change may leave its modification time the same.
 
         Raises:
             BackendUnavailable: The file can't be read.
-            CorruptState: It is no regular file, is empty, or has something else.
+            CorruptState: The file is not a regular file, is empty, or is neither a word nor a document.
         """
         return await self._run(key, lambda: self._read(key))
 
     async def replace(
         self, key: str, content: bytes, revision: str | None, *, seconds: float, quiet: bool = False
     ) -> Reading:
-        """Replace the file as a whole under its lock, if nobody has written it since."""
+        """Replace the whole file under its lock if it still has this revision; return the new reading."""
         deadline = time.monotonic() + seconds * _SHARE_OF_THE_FILE
         return await self._run(key, lambda: self._replace(key, content, revision, deadline))
 
     async def names(self) -> list[str]:
-        """Return the switches that have a file, by the names of the files beside the default one's."""
+        """Return the switches that have a file, by the names of the files in the directory."""
         return await self._run("", self._names)
 
     async def try_writing(self, key: str) -> str | None:
-        """Write a file without a name into the directory; the lock is not created, nor taken."""
+        """Check that the directory is writable with an unnamed temporary file; the lock is not used."""
         await self._run(key, lambda: self._try_writing(key))
         return None
 
     async def _run(self, key: str, call: Callable[[], T]) -> T:
-        this = os.getpid(), key  # in a forked child nothing is under way
-        # For a caller that was cancelled. A file that hangs gets no second thread.
+        this = os.getpid(), key  # a forked child has none of its parent's calls
+        # A call that was cancelled may still be in progress. A file that hangs must not occupy a second thread.
         while this in self._under_way:  # noqa: ASYNC110 - an event belongs to one loop
             await asyncio.sleep(_SECONDS_BETWEEN_TRIES)
         self._under_way.add(this)
@@ -122,12 +122,11 @@ class FileStore(DocumentStore):
         return await run_in_thread(job)
 
     def _read(self, key: str) -> Reading:
-        """Return the document that a file stands for."""
-        path = self._behind_links(key)
+        path = self._resolve_path(key)
         return to_document(*self._read_raw(key, path), where=str(path))
 
     def _read_raw(self, key: str, path: Path) -> tuple[Reading, os.stat_result | None]:
-        """Return a file's content as it is, and the system's record of the file."""
+        """Return a file's unconverted content and its ``stat`` result."""
         try:
             fd = os.open(path, os.O_RDONLY | FLAGS)
         except FileNotFoundError:
@@ -136,9 +135,9 @@ class FileStore(DocumentStore):
             raise BackendUnavailable(self.describe(key), error.strerror) from error
         try:
             file = os.fstat(fd)
-            refuse_stranger(path, file)
+            refuse_untrusted(path, file)
             if not stat.S_ISREG(file.st_mode):
-                raise CorruptState(str(path), "it is no regular file")
+                raise CorruptState(str(path), "it is not a regular file")
             content = read_content(fd)
             return Reading(content, revision_of(content, file)), file
         except OSError as error:
@@ -147,15 +146,15 @@ class FileStore(DocumentStore):
             os.close(fd)
 
     def _replace(self, key: str, content: bytes, revision: str | None, deadline: float) -> Reading:
-        path = self._behind_links(key)
+        path = self._resolve_path(key)
         new = path.with_name(f"{path.name}.lock.new")
         try:
-            with self._locked(key, path, deadline) as lock:
+            with self._hold_lock(key, path, deadline) as lock:
                 found, former = self._read_raw(key, path)
                 if found.revision != revision:
                     raise Conflict(to_document(found, former, where=str(path)))
                 new.unlink(missing_ok=True)  # left by a process that died here
-                word = bare_word(content, found, former)
+                word = word_of(content, found, former)
                 try:
                     file = _write_new(new, word or content, former)
                     self._check_lock(key, lock, path)
@@ -164,7 +163,7 @@ class FileStore(DocumentStore):
                     new.unlink(missing_ok=True)
                     raise
         except OSError as error:
-            raise BackendUnavailable(self.describe(key), _explained(error, path)) from error
+            raise BackendUnavailable(self.describe(key), _explain(error, path)) from error
         _flush_directory(path.parent)
         written = word or content
         return to_document(Reading(written, revision_of(written, file)), file, where=str(path))
@@ -179,7 +178,7 @@ class FileStore(DocumentStore):
         try:
             entries = [entry.name for entry in path.parent.iterdir()]
         except OSError as error:
-            raise BackendUnavailable(self.describe("default"), _explained(error, path)) from error
+            raise BackendUnavailable(self.describe("default"), _explain(error, path)) from error
         found = {"default"} if path.name in entries else set()
         for entry in entries:
             switch = entry.removeprefix(f"{path.stem}.").removesuffix(path.suffix)
@@ -188,7 +187,7 @@ class FileStore(DocumentStore):
         return sorted(found)
 
     def _try_writing(self, key: str) -> None:
-        path = self._behind_links(key)
+        path = self._resolve_path(key)
         self._read(key)
         try:
             with tempfile.TemporaryFile(dir=path.parent) as file:
@@ -196,12 +195,12 @@ class FileStore(DocumentStore):
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise BackendUnavailable(self.describe(key), _explained(error, path)) from error
+            raise BackendUnavailable(self.describe(key), _explain(error, path)) from error
 
-    def _behind_links(self, key: str) -> Path:
-        """Return a switch's path without links in it.
+    def _resolve_path(self, key: str) -> Path:
+        """Return a switch's path without symbolic links.
 
-        They are followed here and not by the system, since that would follow those of strangers as well.
+        The system must not resolve them, because it would follow the links of untrusted users as well.
         """
         try:
             return resolve(self.path_of(key))
@@ -209,13 +208,13 @@ class FileStore(DocumentStore):
             raise BackendUnavailable(self.describe(key), error.strerror) from error
 
     @contextlib.contextmanager
-    def _locked(self, key: str, path: Path, deadline: float) -> Iterator[int]:
-        """Hold the lock of a file, for all processes of this host; gives the descriptor of the lock file.
+    def _hold_lock(self, key: str, path: Path, deadline: float) -> Iterator[int]:
+        """Hold the lock of a file against all processes of this host; yield the descriptor of the lock file.
 
-        The lock file stays: removing it would take away the lock that another process is about to get.
+        The lock file stays: another process may already have opened it to lock it next.
         """
         while True:
-            lock = opened(lock_of(path))
+            lock = open_lock(lock_of(path))
             try:
                 if try_lock(lock):
                     if is_at(lock, lock_of(path)):
@@ -226,21 +225,21 @@ class FileStore(DocumentStore):
                 raise
             os.close(lock)
             if time.monotonic() >= deadline:
-                raise BackendUnavailable(self.describe(key), f"other processes held {lock_of(path)} all the time")
+                raise BackendUnavailable(self.describe(key), f"other processes kept {lock_of(path)} locked")
             time.sleep(_random.uniform(_SECONDS_BETWEEN_TRIES / 2, _SECONDS_BETWEEN_TRIES))
         try:
             yield lock
         finally:
-            # Closing is not enough where a process was forked meanwhile: it has the descriptor as well.
+            # Closing is not enough: a child that was forked meanwhile has the descriptor as well.
             unlock(lock)
             os.close(lock)
 
 
 def _move(new: Path, path: Path, deadline: float) -> None:
-    """Put a file in the place of another, unless it is too late.
+    """Replace a file with another file.
 
     Raises:
-        DeadlinePassed: It is.
+        DeadlinePassed: The deadline passed before the replacement.
     """
     while True:
         if time.monotonic() >= deadline:
@@ -248,7 +247,7 @@ def _move(new: Path, path: Path, deadline: float) -> None:
         try:
             new.replace(path)
         except PermissionError:
-            if os.name != "nt":  # Windows refuses it while somebody reads the file
+            if os.name != "nt":  # Windows refuses this while somebody reads the file
                 raise
             time.sleep(_SECONDS_BETWEEN_TRIES)
         else:
@@ -256,12 +255,12 @@ def _move(new: Path, path: Path, deadline: float) -> None:
 
 
 def _write_new(new: Path, content: bytes, former: os.stat_result | None) -> os.stat_result:
-    """Create a file to replace a former one, with its owner and permissions where the system lets us."""
-    # O_EXCL: what was put there by others, such as a link, is not followed.
+    """Create a file with the owner and permissions of the former file, as far as the system allows it."""
+    # O_EXCL: a file or link that others created under this name is not used.
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o664 if former is None else 0o600)
     with open(fd, "wb") as stream:  # noqa: PTH123 - a descriptor
         if former is not None and HAS_OWNERS:
-            give(fd, former.st_uid, former.st_gid)
+            change_owner(fd, former.st_uid, former.st_gid)
             os.fchmod(fd, former.st_mode & 0o777)
         stream.write(content)
         stream.flush()
@@ -272,14 +271,14 @@ def _write_new(new: Path, content: bytes, former: os.stat_result | None) -> os.s
         os.fsync(fd)
         if os.utime in os.supports_fd:
             return os.fstat(fd)
-    os.utime(new, ns=(moment, moment))  # after closing, by which Windows sets the time as well
+    os.utime(new, ns=(moment, moment))  # after closing, because closing sets the time on Windows
     return new.stat()
 
 
 def _flush_directory(directory: Path) -> None:
-    """Have the directory survive a power cut, where the file system knows how.
+    """Write a directory to disk, so that the change survives a power cut, if the file system supports that.
 
-    The change counts already, so nothing that fails here can be reported as its failure.
+    The change is already in effect, so an error here must not be reported as its failure.
     """
     with contextlib.suppress(OSError):
         fd = os.open(directory, os.O_RDONLY)
@@ -289,10 +288,11 @@ def _flush_directory(directory: Path) -> None:
             os.close(fd)
 
 
-def _explained(error: OSError, path: Path) -> str:
+def _explain(error: OSError, path: Path) -> str:
+    """Return the cause of an error and its remedy."""
     if isinstance(error, FileNotFoundError):
         return f"there is no directory {path.parent}: create it, and let this process write in it"
-    if isinstance(error, OfStrangerError):
+    if isinstance(error, UntrustedFileError):
         return str(error.strerror)
     if error.errno == errno.ELOOP:
         return f"{error.filename} is a symbolic link: remove it"

@@ -1,1 +1,1 @@
-"""Documents in databases, by way of SQLAlchemy."""
+"""The store that keeps documents in a database, through SQLAlchemy."""

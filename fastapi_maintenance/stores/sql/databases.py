@@ -1,4 +1,4 @@
-"""The differences between the databases that are supported."""
+"""The differences between the supported databases."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]{0,62}\.)?[A-Za-z_][A-Za-z0-9_]{0,62
 
 @dataclass(frozen=True, kw_only=True)
 class _Family:
-    """The peculiarities of a family of databases."""
+    """The SQL of one kind of database."""
 
     async_form: str
     quote: str = '"'
@@ -22,11 +22,11 @@ class _Family:
     time_type: str = "TIMESTAMP"
     table_options: str = ""
     exists: str | None = None
-    """Asked before the table was seen, where the database would log a question for a row as an error."""
+    """Queried until the table was seen, if the database would log a query of a missing table as an error."""
     clock: str
-    """The milliseconds since 1970, when the expression is evaluated; NULL where the clock is the one of this host."""
+    """The milliseconds since 1970 at evaluation; NULL if the database uses this host's clock."""
     limits: str | None = None
-    """Begins a transaction that gives up by itself; ``{ms}`` is the time that is left."""
+    """Begins each transaction; limits its waits for locks and for further statements to ``{ms}`` milliseconds."""
 
 
 FAMILIES = {
@@ -35,7 +35,7 @@ FAMILIES = {
         time_type="TIMESTAMP WITH TIME ZONE",
         exists="SELECT to_regclass('{table}') IS NOT NULL",
         clock="CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
-        # The second ends a transaction whose COMMIT did not come in time, so that it can't come later.
+        # The second setting ends a transaction whose COMMIT is late, so that it can't commit later.
         limits="SELECT set_config('lock_timeout', '{ms}', true), "
         "set_config('idle_in_transaction_session_timeout', '{ms}', true)",
     ),
@@ -52,16 +52,16 @@ FAMILIES["mariadb"] = FAMILIES["mysql"]
 
 
 def ddl(dialect: str, table: str = DEFAULT_TABLE) -> str:
-    """Return the statement that makes the table: for ``postgresql``, ``mysql``, ``mariadb`` or ``sqlite``.
+    """Return the statement that creates the table: for ``postgresql``, ``mysql``, ``mariadb`` or ``sqlite``.
 
     Raises:
-        InvalidConfiguration: No such dialect is supported, or the table's name can't be one.
+        InvalidConfiguration: The dialect is not supported, or the table's name is invalid.
     """
     if dialect not in FAMILIES:
-        raise InvalidConfiguration(f"dialect {dialect!r} must be one of {', '.join(FAMILIES)}")
+        raise InvalidConfiguration(f"dialect must be one of {', '.join(FAMILIES)}, got {dialect!r}")
     family = FAMILIES[dialect]
     return (
-        f"CREATE TABLE IF NOT EXISTS {quoted(checked_table(table), family)} (\n"
+        f"CREATE TABLE IF NOT EXISTS {quote_table(check_table(table), family)} (\n"
         "    name VARCHAR(100) NOT NULL PRIMARY KEY,\n"
         "    revision VARCHAR(32) NOT NULL,\n"
         f"    document {family.text_type} NOT NULL,\n"
@@ -70,14 +70,16 @@ def ddl(dialect: str, table: str = DEFAULT_TABLE) -> str:
     )
 
 
-def quoted(table: str, family: _Family) -> str:
+def quote_table(table: str, family: _Family) -> str:
+    """Return the name of a table in the quotes of a database."""
     return ".".join(f"{family.quote}{part}{family.quote}" for part in table.split("."))
 
 
-def checked_table(table: str) -> str:
+def check_table(table: str) -> str:
+    """Return the name of a table, or raise ``InvalidConfiguration`` if it is invalid."""
     if not _TABLE.fullmatch(table):
         raise InvalidConfiguration(
-            f"table={table!r}: up to 63 letters, digits and '_' are accepted, not beginning with a digit, "
-            "and a schema before it, such as 'ops.maintenance'"
+            f"table={table!r} must be up to 63 letters, digits and '_', not beginning with a digit; "
+            "a schema may precede it, such as 'ops.maintenance'"
         )
     return table

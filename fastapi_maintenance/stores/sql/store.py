@@ -1,7 +1,7 @@
-"""Documents in a database: a row each, replaced by one conditional statement.
+"""The store that keeps each document in a database row, replaced by one conditional statement.
 
-The table is made by the first write; reading makes nothing. Migrations find its definition in
-``SQLAlchemyBackend.ddl("postgresql")`` and the like::
+The first write creates the table; reading creates nothing. For migrations, ``SQLAlchemyBackend.ddl("postgresql")``
+returns its definition::
 
     CREATE TABLE IF NOT EXISTS "fastapi_maintenance" (
         name VARCHAR(100) NOT NULL PRIMARY KEY,
@@ -28,8 +28,8 @@ from ...concurrency.per_loop import PerLoop
 from ...exceptions import BackendUnavailable, InvalidConfiguration, MaintenanceError, OutcomeUnknown
 from ...model.moments import UNIX_EPOCH
 from ..contract import MAX_BYTES, Conflict, DocumentStore, Reading
-from .databases import DEFAULT_TABLE, FAMILIES, checked_table, ddl, quoted
-from .urls import checked_url
+from .databases import DEFAULT_TABLE, FAMILIES, check_table, ddl, quote_table
+from .urls import check_url
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, CursorResult
@@ -42,10 +42,10 @@ _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
 _SECRET = re.compile(r"pass|pwd|secret|token|key", re.IGNORECASE)
 
 _SHARE_OF_THE_DATABASE = 0.8
-"""The part of a write's time for which the database may wait for locks; the rest is for its answer."""
+"""The part of a write's time for which the database may wait for locks; the rest is reserved for its answer."""
 _SECONDS_TO_CLOSE = 0.5
 _SECONDS_TO_END = 0.2
-"""How long a message that nobody waits for any more may take until it is cancelled."""
+"""How long a statement may still run after its caller was cancelled."""
 _CONNECTIONS_KEPT = 2
 
 _INSERT = (
@@ -59,19 +59,19 @@ _SELECT = "SELECT SUBSTR(document, 1, {most}) AS content, revision, {clock} AS c
 
 
 class SQLAlchemyStore(DocumentStore):
-    """Documents in a table of a PostgreSQL, MySQL, MariaDB or SQLite database, by way of SQLAlchemy 2.
+    """Keeps documents in a table of a PostgreSQL, MySQL, MariaDB or SQLite database, through SQLAlchemy 2.
 
     Args:
-        url: An async URL, such as ``postgresql+asyncpg://user:password@host/database``, or SQLAlchemy's ``URL``. Not
-            an engine, whose connections belong to your event loop: give ``engine.url``.
-        table: Its name, with its schema if need be: ``ops.maintenance``.
-        key: The row of the default switch. Other switches have rows of their own names, behind ``<key>:`` unless the
-            key is ``default``.
+        url: An async URL, such as ``postgresql+asyncpg://user:password@host/database``, or SQLAlchemy's ``URL``.
+            For an engine pass ``engine.url``: the engine's own connections belong to your event loop.
+        table: The table, optionally with its schema: ``ops.maintenance``.
+        key: The row of the default switch. The row of another switch has the switch's name, with the prefix ``<key>:``
+            unless the key is ``default``.
         seconds: How long one statement may take, connecting included.
 
     Raises:
         MissingExtra: SQLAlchemy is not installed.
-        InvalidConfiguration: The URL or an option can't work, or its driver is not installed.
+        InvalidConfiguration: The URL or an option is invalid, or the driver is not installed.
     """
 
     def __init__(
@@ -83,16 +83,16 @@ class SQLAlchemyStore(DocumentStore):
                 "beginning with a letter or digit"
             )
         self.key = key
-        self.table = checked_table(table)
-        self.url = checked_url(url)
+        self.table = check_table(table)
+        self.url = check_url(url)
         self.kind = self.url.get_backend_name()
         self._seconds = seconds
         self._family = FAMILIES[self.kind]
-        self._quoted_table = quoted(self.table, self._family)
+        self._quoted_table = quote_table(self.table, self._family)
         self._table_seen = self._family.exists is None
         self._engines = PerLoop(self._new_engine, _dispose)
         self._clock: tuple[datetime, float] | None = None
-        """The database's time, and this process's monotonic time when it came."""
+        """The database's time, and this process's monotonic time when it arrived."""
         secrets = [self.url.password, *(str(self.url.query[name]) for name in self.url.query if _SECRET.search(name))]
         self._secrets = {
             form for secret in secrets if secret for form in (secret, quote(secret, ""), quote_plus(secret))
@@ -106,44 +106,44 @@ class SQLAlchemyStore(DocumentStore):
 
     def describe(self, key: str) -> str:
         """Return the database and the row, without credentials."""
-        return f"SQLAlchemyBackend({self._shown()!r}, key={self.row_of(key)!r})"
+        return f"SQLAlchemyBackend({self._redact_url()!r}, key={self.row_of(key)!r})"
 
     def address(self, key: str) -> str:
         """Return the database's URL and the row, without credentials."""
-        return f"{self._shown()}, row {self.row_of(key)}"
+        return f"{self._redact_url()}, row {self.row_of(key)}"
 
-    def _shown(self) -> str:
-        """Return the URL without credentials; a relative path is made absolute."""
+    def _redact_url(self) -> str:
+        """Return the URL without credentials and with an absolute path."""
         url = self.url.set(query={})
         if self.kind == "sqlite" and not str(url.database).startswith("file:"):
             url = url.set(database=str(Path(str(url.database)).absolute()))
         return url.render_as_string(hide_password=True)
 
     async def read(self, key: str) -> Reading:
-        """Return the row of a switch, or none where there is no table."""
-        with self._errors(key):
-            return await self._unbroken(self._read(key))
+        """Return the document in the row of a switch, or no document if there is no table."""
+        with self._translate_errors(key):
+            return await self._run_to_end(self._read(key))
 
     async def replace(
         self, key: str, content: bytes, revision: str | None, *, seconds: float, quiet: bool = False
     ) -> Reading:
-        """Write the row if it still has this revision, and make the table before it if there is none."""
-        return await self._unbroken(self._replace(key, content, revision, seconds))
+        """Write the row if it still has this revision; create the table first if it is missing."""
+        return await self._run_to_end(self._replace(key, content, revision, seconds))
 
     async def names(self) -> list[str]:
         """Return the switches that have a row."""
-        if self._is_nowhere():
+        if self._is_file_missing():
             return []
-        with self._errors("default"):
-            rows = await self._unbroken(self._names())
+        with self._translate_errors("default"):
+            rows = await self._run_to_end(self._names())
         prefix = self.row_of("")
         named = {name.removeprefix(prefix) for name in rows if name.startswith(prefix) and name != prefix}
         return sorted(named | ({"default"} if self.key in rows else set()))
 
     async def try_writing(self, key: str) -> str | None:
-        """Try to replace a revision that no row has; where that would make a table, nothing is tried."""
+        """Check write access by replacing a revision that no row has, unless the table may be missing."""
         if (await self.read(key)).content is None and not (self._table_seen and self._family.exists):
-            return "nothing is stored yet; the first change makes the table, if there is none"
+            return "nothing is stored yet; the first change creates the table if it is missing"
         return await super().try_writing(key)
 
     async def aclose(self) -> None:
@@ -151,11 +151,11 @@ class SQLAlchemyStore(DocumentStore):
         await self._engines.aclose()
 
     async def _read(self, key: str) -> Reading:
-        if self._is_nowhere():
+        if self._is_file_missing():
             return Reading(None, None)
-        async with self._connected() as connection:
-            if not self._table_seen and not await _value(connection, self._sql(self._family.exists or "")):
-                return await self._nothing(connection)
+        async with self._connect() as connection:
+            if not self._table_seen and not await _first_value(connection, self._sql(self._family.exists or "")):
+                return await self._read_missing(connection)
             try:
                 select = self._sql(_SELECT)
                 row = (await _execute(connection, select, name=self.row_of(key))).first()
@@ -163,26 +163,26 @@ class SQLAlchemyStore(DocumentStore):
                 if not _is_missing_table(error):
                     raise
                 self._table_seen = self._family.exists is None
-                return await self._nothing(connection)
+                return await self._read_missing(connection)
             self._table_seen = True
             if row is None:
-                return await self._nothing(connection)
+                return await self._read_missing(connection)
         self._take_time(row.clock)
         return Reading(row.content.encode(), row.revision, self._now())
 
     async def _names(self) -> list[str]:
         try:
-            async with self._connected() as connection:
+            async with self._connect() as connection:
                 return list((await _execute(connection, self._sql("SELECT name FROM {table}"))).scalars())
         except Exception as error:
             if _is_missing_table(error):
                 return []
             raise
 
-    async def _nothing(self, connection: AsyncConnection) -> Reading:
-        """Return that there is no document, at the database's time: a hold that is stored first expires by it."""
+    async def _read_missing(self, connection: AsyncConnection) -> Reading:
+        """Return a reading without a document but with the database's time, by which the first hold will expire."""
         if self._clock is None:
-            self._take_time(await _value(connection, self._sql("SELECT {clock}")))
+            self._take_time(await _first_value(connection, self._sql("SELECT {clock}")))
         return Reading(None, None, self._now())
 
     def _take_time(self, milliseconds: int | None) -> None:
@@ -195,9 +195,11 @@ class SQLAlchemyStore(DocumentStore):
         if revision is not None:
             values["revision"] = revision
         early = time.monotonic() + seconds / 2
-        with self._errors(key):
+        with self._translate_errors(key):
             try:
-                rows = await self._write_and_make_table(key, statement, values, seconds, makes_table=revision is None)
+                rows = await self._write_and_create_table(
+                    key, statement, values, seconds, creates_table=revision is None
+                )
             except Exception as error:
                 if _is_conflict(error) or (_is_locked(error) and time.monotonic() < early):
                     raise Conflict from None
@@ -206,39 +208,39 @@ class SQLAlchemyStore(DocumentStore):
             raise Conflict
         return Reading(content, values["new"], self._now())
 
-    async def _write_and_make_table(
-        self, key: str, statement: str, values: dict[str, str], seconds: float, *, makes_table: bool
+    async def _write_and_create_table(
+        self, key: str, statement: str, values: dict[str, str], seconds: float, *, creates_table: bool
     ) -> int:
-        """Write a row, and make the table before it if there is none."""
+        """Write a row and return how many rows were written; create the table first if it is missing."""
         try:
             return await self._write(key, statement, values, seconds)
         except Exception as error:
-            if not makes_table or not _is_missing_table(error):
+            if not creates_table or not _is_missing_table(error):
                 raise
         refusal: Exception | None = None
         try:
-            async with self._connected() as connection:
+            async with self._connect() as connection:
                 await connection.exec_driver_sql(ddl(self.kind, self.table))
         except Exception as error:
             if not _is_refusal(error):
                 raise
-            refusal = error  # others may just be making it
+            refusal = error  # another process may be creating the table
         try:
             return await self._write(key, statement, values, seconds)
         except Exception as error:
             if refusal is None or not _is_missing_table(error):
                 raise
-        way_out = f"a migration can make the table, see SQLAlchemyBackend.ddl({self.kind!r})"
-        raise BackendUnavailable(self.describe(key), f"{self._redacted(refusal)}; {way_out}")
+        way_out = f"a migration can create the table, see SQLAlchemyBackend.ddl({self.kind!r})"
+        raise BackendUnavailable(self.describe(key), f"{self._redact(refusal)}; {way_out}")
 
     async def _write(self, key: str, statement: str, values: dict[str, str], seconds: float) -> int:
-        """Write a row, and return how many rows that were."""
+        """Write a row and return how many rows were written: 0 or 1."""
         limits = self._family.limits
         if limits is None:
-            async with self._connected() as connection:
+            async with self._connect() as connection:
                 with self._unknown_if_lost(key):
                     return (await _execute(connection, statement, **values)).rowcount
-        async with self._connected(in_transaction=True) as connection:
+        async with self._connect(in_transaction=True) as connection:
             milliseconds = max(int(seconds * _SHARE_OF_THE_DATABASE * 1000), 1)
             await connection.exec_driver_sql(limits.format(ms=milliseconds))
             rows = (await _execute(connection, statement, **values)).rowcount
@@ -247,32 +249,32 @@ class SQLAlchemyStore(DocumentStore):
             return rows
 
     @contextlib.contextmanager
-    def _errors(self, key: str) -> Iterator[None]:
-        """Raise this package's errors in place of a driver's."""
+    def _translate_errors(self, key: str) -> Iterator[None]:
+        """Translate a driver's errors to this package's errors."""
         try:
             yield
         except (MaintenanceError, Conflict):
             raise
-        except Exception as error:  # noqa: BLE001 - drivers raise what they like
-            raise BackendUnavailable(self.describe(key), self._redacted(error)) from None
+        except Exception as error:  # noqa: BLE001 - drivers raise any exception
+            raise BackendUnavailable(self.describe(key), self._redact(error)) from None
 
     @contextlib.contextmanager
     def _unknown_if_lost(self, key: str) -> Iterator[None]:
-        """Raise ``OutcomeUnknown`` where the connection breaks before the database has answered."""
+        """Raise ``OutcomeUnknown`` if the connection breaks before the database has answered."""
         try:
             yield
         except Exception as error:
             if _is_refusal(error):
                 raise
-            raise OutcomeUnknown(self.describe(key), self._redacted(error)) from None
+            raise OutcomeUnknown(self.describe(key), self._redact(error)) from None
 
     @contextlib.asynccontextmanager
-    async def _connected(self, *, in_transaction: bool = False) -> AsyncIterator[AsyncConnection]:
+    async def _connect(self, *, in_transaction: bool = False) -> AsyncIterator[AsyncConnection]:
         async with self._engines.get().connect() as connection:
             yield connection if in_transaction else await connection.execution_options(isolation_level="AUTOCOMMIT")
 
     def _new_engine(self) -> AsyncEngine:
-        from sqlalchemy import NullPool  # noqa: PLC0415 - see _checked_url
+        from sqlalchemy import NullPool  # noqa: PLC0415 - see check_url
         from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415
 
         if self.kind == "sqlite":
@@ -288,20 +290,20 @@ class SQLAlchemyStore(DocumentStore):
             isolation_level="READ COMMITTED",
         )
 
-    def _is_nowhere(self) -> bool:
-        """Return whether there is no database to read, and connecting would create one."""
+    def _is_file_missing(self) -> bool:
+        """Return whether the SQLite file is missing and connecting would create it."""
         path = Path(self.url.database or "")
         if self.kind != "sqlite" or str(path).startswith("file:"):
             return False
-        # Without its directory it can't be made either: connecting says so.
+        # Without the directory, connecting fails with the right error.
         return not path.exists() and path.parent.is_dir()
 
-    async def _unbroken(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do some work; a cancellation waits for it to end, for a while.
+    async def _run_to_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return the result of some work. If the caller is cancelled, wait a while until the work has ended.
 
-        asyncpg leaves its connection open when connecting is cancelled. SQLite runs in a thread: a statement whose
-        caller has gone away ends there all the same, and keeps the file locked until Python happens to collect its
-        cursor. It takes no longer than it may wait for locks, so only a disk that does not answer is given up on.
+        asyncpg leaves its connection open if connecting is cancelled. SQLite runs in a thread: a cancelled statement
+        still runs there, and locks the file until Python collects its cursor. It takes no longer than it may wait for
+        locks, so only a disk that does not answer exceeds the wait.
         """
         task = asyncio.create_task(work)
         try:
@@ -314,23 +316,23 @@ class SQLAlchemyStore(DocumentStore):
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.wait({task}, timeout=self._seconds / 10)
             if not task.cancelled():
-                task.exception()  # or asyncio would complain that nobody asked
+                task.exception()  # retrieved, or asyncio would log it
             raise
 
     def _now(self) -> datetime | None:
-        """Return the database's time, ``None`` where that is the time of this host."""
+        """Return the database's time, or ``None`` if the database uses this host's clock."""
         if self._clock is None:
             return None
         return self._clock[0] + timedelta(seconds=time.monotonic() - self._clock[1])
 
     def _sql(self, statement: str) -> str:
-        """Return a statement for this table, whose name was checked when it was given."""
+        """Return a statement with the table's name, which the constructor has checked, and the database's clock."""
         return statement.format(table=self._quoted_table, clock=self._family.clock, most=MAX_BYTES + 1)
 
-    def _redacted(self, error: Exception) -> str:
-        """Return an error's first line without the credentials."""
+    def _redact(self, error: Exception) -> str:
+        """Return an error's type and first line, without credentials."""
         cause: BaseException = getattr(error, "orig", None) or error
-        cause = cause.__cause__ or cause  # the driver's own, without SQLAlchemy's wrapping
+        cause = cause.__cause__ or cause  # the driver's own error, without SQLAlchemy's wrapper
         line = (str(cause).strip().splitlines() or [""])[0]
         for secret in self._secrets:
             line = line.replace(secret, "***")
@@ -338,10 +340,10 @@ class SQLAlchemyStore(DocumentStore):
 
 
 async def _dispose(engine: AsyncEngine) -> None:
-    """Close the connections, or give up on one that does not answer its farewell.
+    """Close the connections, or abandon a connection whose server does not answer.
 
-    Goes on when it is cancelled, again and again as tasks are here: half closed would be a leak. Those in use are
-    waited for, since an engine that is disposed of forgets them.
+    Cancellations are ignored, since a half-closed engine would leak connections. Connections in use are waited for,
+    since a disposed engine forgets them.
     """
     until = time.monotonic() + 2 * _SECONDS_TO_END
     while _is_in_use(engine) and time.monotonic() < until:
@@ -360,53 +362,53 @@ async def _dispose(engine: AsyncEngine) -> None:
 
 
 def _is_in_use(engine: AsyncEngine) -> bool:
-    """Return whether a connection is being used, or made."""
-    from sqlalchemy.pool import QueuePool  # noqa: PLC0415 - see _checked_url
+    """Return whether a connection is in use or being opened."""
+    from sqlalchemy.pool import QueuePool  # noqa: PLC0415 - see check_url
 
     return isinstance(engine.pool, QueuePool) and engine.pool.checkedout() > 0
 
 
 async def _execute(connection: AsyncConnection, statement: str, **values: Any) -> CursorResult[Any]:
-    from sqlalchemy import text  # noqa: PLC0415 - see _checked_url
+    from sqlalchemy import text  # noqa: PLC0415 - see check_url
 
     return await connection.execute(text(statement), values)
 
 
-async def _value(connection: AsyncConnection, statement: str) -> Any:
+async def _first_value(connection: AsyncConnection, statement: str) -> Any:
     """Return the first value of the first row, or ``None`` if there is no row."""
     row = (await _execute(connection, statement)).first()
     return None if row is None else row[0]
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Return whether the database itself said no, on a connection that still stands."""
+    """Return whether the database refused the statement, on a connection that is still open."""
     return not getattr(error, "connection_invalidated", True)
 
 
-def _says(
+def _is_kind(
     error: Exception, *, sqlstates: tuple[str, ...] = (), numbers: tuple[int, ...] = (), words: str | None = None
 ) -> bool:
-    """Return whether a database says one thing: PostgreSQL by state, MySQL by number, SQLite by words."""
-    told = getattr(error, "orig", None)
-    args = getattr(told, "args", ())
+    """Return whether an error is of one kind: PostgreSQL reports it by state, MySQL by number, SQLite by words."""
+    cause = getattr(error, "orig", None)
+    args = getattr(cause, "args", ())
     return (
-        getattr(told, "sqlstate", None) in sqlstates
+        getattr(cause, "sqlstate", None) in sqlstates
         or (args and args[0]) in numbers
-        or (words is not None and words in str(told))
+        or (words is not None and words in str(cause))
     )
 
 
 def _is_missing_table(error: Exception) -> bool:
-    return _says(error, sqlstates=("42P01",), numbers=(1146,), words="no such table")
+    return _is_kind(error, sqlstates=("42P01",), numbers=(1146,), words="no such table")
 
 
 def _is_conflict(error: Exception) -> bool:
-    """Return whether others were first: a duplicate row, a deadlock."""
-    from sqlalchemy.exc import IntegrityError  # noqa: PLC0415 - see _checked_url
+    """Return whether another process wrote first: a duplicate row, a deadlock."""
+    from sqlalchemy.exc import IntegrityError  # noqa: PLC0415 - see check_url
 
-    return isinstance(error, IntegrityError) or _says(error, sqlstates=("40001", "40P01"), numbers=(1213,))
+    return isinstance(error, IntegrityError) or _is_kind(error, sqlstates=("40001", "40P01"), numbers=(1213,))
 
 
 def _is_locked(error: Exception) -> bool:
-    """Return whether a SQLite file is locked: said at once to avoid a deadlock, or else after a long wait."""
-    return _says(error, words="database is locked")
+    """Return whether a SQLite file is locked, reported at once to avoid a deadlock or else after a long wait."""
+    return _is_kind(error, words="database is locked")

@@ -1,4 +1,4 @@
-"""Database URLs, checked before anything connects."""
+"""Checks database URLs before anything connects."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
 
-def checked_url(url: str | URL) -> URL:
-    """Return a URL that can work. SQLAlchemy is imported here and later, so that others need not have it.
+def check_url(url: str | URL) -> URL:
+    """Return the parsed URL, or raise ``MissingExtra`` or ``InvalidConfiguration``.
 
-    No message has more of the URL than its scheme: a password may stand where it does not belong.
+    SQLAlchemy is optional, so functions import it. Messages contain only the URL's scheme, never a misplaced password.
     """
     try:
         import sqlalchemy.ext.asyncio  # noqa: PLC0415
         from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
     except ImportError:
         raise MissingExtra("SQLAlchemyBackend", "sqlalchemy") from None
-    if find_spec("greenlet") is None:  # SQLAlchemy would miss it when it connects
+    if find_spec("greenlet") is None:  # SQLAlchemy would fail when it connects
         raise MissingExtra("SQLAlchemyBackend", "sqlalchemy")
     if not isinstance(url, str | sqlalchemy.URL):
         raise InvalidConfiguration(
-            f"url: a URL is needed, not {type(url).__name__}; an engine's connections belong to its own event loop, "
-            "so give engine.url"
+            f"url must be text or an SQLAlchemy URL, got {type(url).__name__}; "
+            "an engine's connections belong to its own event loop, so give engine.url"
         )
     try:
         url = sqlalchemy.make_url(url)
@@ -36,8 +36,10 @@ def checked_url(url: str | URL) -> URL:
             "url: it can't be read as dialect+driver://user:password@host:port/database; "
             "'@', ':' and '/' in a password are written %40, %3A and %2F"
         ) from None
-    if url.password == "***":  # noqa: S105 - what SQLAlchemy writes instead of one
-        raise InvalidConfiguration("url: its password is '***', which str(engine.url) gives; give engine.url itself")
+    if url.password == "***":  # noqa: S105 - SQLAlchemy's mask
+        raise InvalidConfiguration(
+            "url: its password is '***', which str(engine.url) contains; give engine.url itself"
+        )
     _check_driver(url)
     if url.get_backend_name() == "sqlite" and (url.host or url.username or url.password or url.port):
         raise InvalidConfiguration(
@@ -50,8 +52,8 @@ def checked_url(url: str | URL) -> URL:
 
 
 def _check_driver(url: URL) -> None:
-    """Make sure that a URL means a supported database, and an async driver that is installed."""
-    from sqlalchemy.exc import NoSuchModuleError  # noqa: PLC0415 - see _checked_url
+    """Raise ``InvalidConfiguration`` if the database is not supported or has no installed async driver."""
+    from sqlalchemy.exc import NoSuchModuleError  # noqa: PLC0415 - see check_url
 
     kind = url.get_backend_name()
     if kind not in FAMILIES:
@@ -60,10 +62,10 @@ def _check_driver(url: URL) -> None:
         dialect = url.get_dialect().get_async_dialect_cls(url)
     except (NoSuchModuleError, ImportError):
         dialect = None
-    # Without a driver the choice is SQLAlchemy's, and differs by its version.
+    # A driver must be named: SQLAlchemy's default depends on its version.
     if dialect is None or not dialect.is_async or "+" not in url.drivername:
         raise InvalidConfiguration(
-            f"url: {url.drivername} names no async driver; accepted are such as {FAMILIES[kind].async_form}://..."
+            f"url: {url.drivername} names no async driver; use one such as {FAMILIES[kind].async_form}://..."
         )
     try:
         dialect.import_dbapi()
