@@ -52,7 +52,7 @@ from .switches.control import (
 from .switches.events import Subscription, on_change
 from .switches.registry import configure_backend
 from .switches.transitions import Transition
-from .switches.view import Knowledge, SwitchStatus
+from .switches.views.view import Knowledge, SwitchStatus
 
 __version__ = "1.0.0"
 

@@ -37,7 +37,7 @@ from .routing.marks import mark_of, marked_anywhere
 from .switches.app_switch import DEFAULT, AppSwitch
 from .switches.backend_urls import checked_name
 from .switches.registry import registry
-from .switches.views import view_of
+from .switches.views.lookup import view_of
 
 _NO_APP = AppSwitch()
 _unguarded: WeakKeyDictionary[object, AppSwitch] = WeakKeyDictionary()

@@ -26,7 +26,7 @@ from .holds.in_flight import Socket, leave
 from .routing.selfcheck import check_fastapi
 from .switches.app_switch import AppSwitch, answering
 from .switches.registry import checked_backend, registry
-from .switches.views import view_for
+from .switches.views.lookup import view_for
 
 
 class MaintenanceModeMiddleware(BaseHTTPMiddleware):

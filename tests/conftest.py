@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, settings
 from fastapi_maintenance.backends import EnvVarBackend
 from fastapi_maintenance.concurrency import io_thread
 from fastapi_maintenance.routing import marks
-from fastapi_maintenance.switches import follower
 from fastapi_maintenance.switches.registry import registry
+from fastapi_maintenance.switches.views import follower
 from tests.support.stores import PostgresServer, RedisServer
 
 # A busy machine is no failure: how long something takes is measured elsewhere.

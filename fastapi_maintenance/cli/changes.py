@@ -19,7 +19,7 @@ from ..model.text import in_one_line
 from ..model.windows.window import Window
 from ..switches.app_switch import DEFAULT
 from ..switches.control import cancel_maintenance, change_mode, forgetting, schedule_maintenance
-from ..switches.views import view_of
+from ..switches.views.lookup import view_of
 from .program import AsJson, Backend, BreakHolds, Name, Names, New, Quiet, ReadOnly, Reason
 from .store import (
     check_known,

@@ -20,7 +20,7 @@ from ..gate.bypass import DEFAULT_LIFETIME, Bypass
 from ..holds.block import DEFAULT_TTL, maintenance_mode_on
 from ..model.modes import MaintenanceMode
 from ..switches.app_switch import DEFAULT
-from ..switches.views import view_of
+from ..switches.views.lookup import view_of
 from .changes import cancel, forget, schedule, turn_off, turn_on
 from .doctor import examine
 from .program import SECRET_VARIABLE, AsJson, Backend, Name, New, Quiet, Reason, app, help_of

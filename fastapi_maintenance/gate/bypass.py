@@ -26,7 +26,7 @@ from ..model.modes import MaintenanceMode
 from ..model.state import MaintenanceState
 from ..switches.app_switch import DEFAULT, instead_of_meant
 from ..switches.registry import registry
-from ..switches.views import view_of
+from ..switches.views.lookup import view_of
 from .callbacks import call
 
 if TYPE_CHECKING:

@@ -31,8 +31,8 @@ from ..routing.target_cache import KnownTargets
 from ..routing.walk import Target, resolve
 from ..switches.app_switch import DEFAULT, AppSwitch, answering
 from ..switches.registry import registry
-from ..switches.view import View
-from ..switches.views import leave, leave_all, view_for
+from ..switches.views.lookup import leave, leave_all, view_for
+from ..switches.views.view import View
 from . import metrics
 from .bypass import Bypass, hand_over
 from .decision_cache import PASSED_AT_ONCE, CachedDecision, DecisionCache

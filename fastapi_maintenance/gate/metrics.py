@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from ..model.decision import Decision, Rule
 from ..model.modes import MaintenanceMode
 from ..switches.registry import registry
-from ..switches.view import Knowledge, View
-from ..switches.views import view_of
+from ..switches.views.lookup import view_of
+from ..switches.views.view import Knowledge, View
 
 _METER = "fastapi_maintenance"
 

@@ -32,8 +32,8 @@ from ..switches.app_switch import DEFAULT
 from ..switches.backend_urls import checked_name
 from ..switches.control import check_reason
 from ..switches.registry import checked_backend, registry
-from ..switches.view import View
-from ..switches.views import view_of
+from ..switches.views.lookup import view_of
+from ..switches.views.view import View
 from .in_flight import checked_seconds, wait_until_drained
 from .lease import Lease, await_to_end, leave_to_expire, release_all_quietly
 

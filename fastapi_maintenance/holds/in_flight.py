@@ -26,8 +26,8 @@ from ..model.text import in_one_line
 from ..routing.apps import declared_path
 from ..switches.app_switch import DEFAULT, answering
 from ..switches.registry import registry
-from ..switches.view import View
-from ..switches.views import view_of
+from ..switches.views.lookup import view_of
+from ..switches.views.view import View
 
 logger = logging.getLogger("fastapi_maintenance")
 

@@ -19,7 +19,7 @@ from ..concurrency import io_thread
 from ..exceptions import HoldLost, MaintenanceError, OutcomeUnknown
 from ..model.change import Change
 from ..model.state import Hold
-from ..switches.view import View
+from ..switches.views.view import View
 
 logger = logging.getLogger("fastapi_maintenance")
 _SECONDS_BETWEEN_LOOKS = 20.0

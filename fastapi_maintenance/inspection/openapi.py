@@ -21,7 +21,7 @@ from ..model.policy import decide
 from ..model.text import in_one_line
 from ..switches.app_switch import DEFAULT, answering_app
 from ..switches.registry import registry
-from ..switches.views import view_of
+from ..switches.views.lookup import view_of
 from .apps import answer_of, guards_of, middleware_options, switch_of
 from .routes import Operation, operations_of
 

@@ -22,8 +22,8 @@ from ..model.windows.plan import plan
 from ..model.windows.window import Window
 from .app_switch import DEFAULT, instead_of_meant
 from .registry import registry
-from .view import SwitchStatus, View
-from .views import view_of
+from .views.lookup import view_of
+from .views.view import SwitchStatus, View
 
 _CLOCKS_DIFFER = timedelta(days=1)
 """The maximum clock difference between hosts, so that no window is dropped that is still active for another host."""

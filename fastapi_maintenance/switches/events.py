@@ -17,8 +17,8 @@ from ..exceptions import InvalidConfiguration
 from .app_switch import DEFAULT
 from .registry import registry
 from .transitions import Transition
-from .view import View
-from .views import view_of
+from .views.lookup import view_of
+from .views.view import View
 
 logger = logging.getLogger("fastapi_maintenance")
 

@@ -26,7 +26,7 @@ from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, Memory
 from fastapi_maintenance.model.change import Change, set_mode
 from fastapi_maintenance.model.state import Hold, MaintenanceState
 from fastapi_maintenance.stores import DocumentStore, Reading
-from fastapi_maintenance.switches import follower
+from fastapi_maintenance.switches.views import follower
 from tests.support.asgi import status
 from tests.support.memory_store import MemoryStore
 

@@ -45,7 +45,7 @@ from fastapi_maintenance.exceptions import BackendUnavailable, InvalidConfigurat
 from fastapi_maintenance.model.change import Change
 from fastapi_maintenance.model.state import Hold
 from fastapi_maintenance.stores import urls
-from fastapi_maintenance.switches.views import view_of
+from fastapi_maintenance.switches.views.lookup import view_of
 from tests.support.commands import end_of, has_come, run, started
 from tests.support.memory_store import MemoryStore
 from tests.support.scripts import ROOT

@@ -340,7 +340,7 @@ def marks_of_methods_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
         walk.note_mark(endpoint)
         mark = walk.mark
         target = original(walk, endpoint, *args, **options)
-        return walk.Target(target.runs, target.endpoint, mark, target.docs, target.entries)
+        return type(target)(target.runs, target.endpoint, mark, target.docs, target.entries)
 
     _replace(monkeypatch, Walk, "enter_http_endpoint", http_endpoint)
 

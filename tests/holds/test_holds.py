@@ -37,7 +37,7 @@ from fastapi_maintenance.backends.base import StoreBackend
 from fastapi_maintenance.concurrency import io_thread
 from fastapi_maintenance.model.change import Change
 from fastapi_maintenance.switches.control import change_mode
-from fastapi_maintenance.switches.views import view_of
+from fastapi_maintenance.switches.views.lookup import view_of
 from tests.programs.hold_process import holder
 from tests.support.hold_machine import run_machine
 from tests.support.memory_store import MemoryStore

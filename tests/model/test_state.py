@@ -509,7 +509,10 @@ def document(**fields: Any) -> str:
         (document(holds={"a\nERROR \u2066b\u202e\u200f": {"kind": 3}}), "holds.a ERROR b.kind: Input should be"),
         (document(holds={"a": {"kind": "on", "expires_at": 1.5}}), "holds.a.expires_at: Input should be a valid"),
         (document(holds={"a": {"kind": "on", "expires_at": True}}), "holds.a.expires_at: Input should be a valid"),
-        (document(holds={"a": {"kind": "on", "expires_at": 10**30}}), "expires_at: Value error, milliseconds since 1970 must be"),
+        (
+            document(holds={"a": {"kind": "on", "expires_at": 10**30}}),
+            "expires_at: Value error, milliseconds since 1970 must be",
+        ),
         (document(holds={"a": {"kind": "on", "masks": "b"}}), "holds.a.masks: Input should be a valid array"),
         (document(recent_changes=[1]), "recent_changes.0: Input should be an object"),
     ],

@@ -23,7 +23,7 @@ import asyncio, json, sys, time
 from pathlib import Path
 from fastapi_maintenance import maintenance_mode_on, set_maintenance_mode
 from fastapi_maintenance.backends import LocalFileBackend, RedisBackend
-from fastapi_maintenance.switches.views import view_of
+from fastapi_maintenance.switches.views.lookup import view_of
 from tests.support.scripts import ROOT, ROOT
 
 hung_path, hung_while, url = sys.argv[1:]

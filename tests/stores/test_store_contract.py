@@ -55,7 +55,7 @@ from fastapi_maintenance.backends.base import StoreBackend
 from fastapi_maintenance.model.change import Change
 from fastapi_maintenance.model.limits import MAX_BYTES
 from fastapi_maintenance.model.state import Hold
-from fastapi_maintenance.switches.views import view_of
+from fastapi_maintenance.switches.views.lookup import view_of
 from tests.programs.store_scripts import threads
 from tests.support.asgi import client, get, status
 from tests.support.places import Place, file_place, postgres_place, python, redis_place, sql_place, sqlite_place

@@ -21,7 +21,7 @@ from fastapi_maintenance.backends.base import StoreBackend
 from fastapi_maintenance.concurrency import io_thread
 from fastapi_maintenance.model.change import Change
 from fastapi_maintenance.model.state import Hold
-from fastapi_maintenance.switches.views import view_of
+from fastapi_maintenance.switches.views.lookup import view_of
 from tests.support.places import Place
 
 _SECONDS_BETWEEN_READINGS = 0.001

@@ -19,8 +19,8 @@ from fastapi_maintenance.backends.base import StoreBackend
 from fastapi_maintenance.model.change import Change
 from fastapi_maintenance.model.modes import MaintenanceMode
 from fastapi_maintenance.switches.control import change_mode
-from fastapi_maintenance.switches.view import View
-from fastapi_maintenance.switches.views import view_of
+from fastapi_maintenance.switches.views.lookup import view_of
+from fastapi_maintenance.switches.views.view import View
 from tests.support.places import Place
 from tests.support.traffic import until
 

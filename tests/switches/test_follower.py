@@ -32,11 +32,11 @@ from fastapi_maintenance.backends.base import StoreBackend
 from fastapi_maintenance.concurrency import io_thread
 from fastapi_maintenance.model.change import Change, set_mode
 from fastapi_maintenance.model.state import Hold
-from fastapi_maintenance.switches import follower
-from fastapi_maintenance.switches.follower import StoreView
-from fastapi_maintenance.switches.two_method import BooleanView
-from fastapi_maintenance.switches.view import View
-from fastapi_maintenance.switches.views import MemoryView, view_of
+from fastapi_maintenance.switches.views import follower
+from fastapi_maintenance.switches.views.follower import StoreView
+from fastapi_maintenance.switches.views.lookup import MemoryView, view_of
+from fastapi_maintenance.switches.views.two_method import BooleanView
+from fastapi_maintenance.switches.views.view import View
 from tests.support.memory_store import MemoryStore
 from tests.support.scripts import output_of
 from tests.support.traffic import until
@@ -928,7 +928,7 @@ FORK = """
 import asyncio, os, sys
 from pathlib import Path
 from fastapi_maintenance.backends import LocalFileBackend
-from fastapi_maintenance.switches.views import view_of
+from fastapi_maintenance.switches.views.lookup import view_of
 
 path = Path(sys.argv[1])
 path.write_text("1")

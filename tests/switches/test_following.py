@@ -29,7 +29,7 @@ from fastapi_maintenance import (
 from fastapi_maintenance.backends import BaseStateBackend, LocalFileBackend, MemoryBackend
 from fastapi_maintenance.backends.base import StoreBackend
 from fastapi_maintenance.concurrency import io_thread
-from fastapi_maintenance.switches import follower
+from fastapi_maintenance.switches.views import follower
 from tests.support.asgi import call, running, scope_of, status
 from tests.support.places import Place, file_place, redis_place, sqlite_place
 from tests.support.stores import RedisServer

@@ -17,8 +17,8 @@ from fastapi_maintenance import Knowledge, MaintenanceMode, MaintenanceState, Re
 from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, MemoryBackend
 from fastapi_maintenance.model.change import Change, set_mode
 from fastapi_maintenance.model.state import Hold
-from fastapi_maintenance.switches.view import View
-from fastapi_maintenance.switches.views import view_of
+from fastapi_maintenance.switches.views.lookup import view_of
+from fastapi_maintenance.switches.views.view import View
 
 pytestmark = pytest.mark.anyio
 

@@ -10,10 +10,10 @@ from typing import ClassVar
 
 from starlette.types import Scope
 
-from ..backends.base import BaseStateBackend
-from ..model.change import Change
-from ..model.state import Hold, MaintenanceState
-from .transitions import Transitions
+from ...backends.base import BaseStateBackend
+from ...model.change import Change
+from ...model.state import Hold, MaintenanceState
+from ..transitions import Transitions
 
 
 class Knowledge(StrEnum):

@@ -15,13 +15,13 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
-from ..backends.base import StoreBackend
-from ..concurrency import io_thread
-from ..exceptions import BackendUnavailable, MaintenanceError
-from ..model.change import Change
-from ..model.modes import MaintenanceMode
-from ..model.state import MaintenanceState
-from ..model.text import in_one_line
+from ...backends.base import StoreBackend
+from ...concurrency import io_thread
+from ...exceptions import BackendUnavailable, MaintenanceError
+from ...model.change import Change
+from ...model.modes import MaintenanceMode
+from ...model.state import MaintenanceState
+from ...model.text import in_one_line
 from .two_method import BooleanView, boolean_views
 from .view import Knowledge, SwitchStatus, View
 

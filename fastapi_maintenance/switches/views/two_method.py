@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 import anyio
 from pydantic import TypeAdapter
 
-from ..backends.base import BaseStateBackend
-from ..exceptions import ReadOnlyBackend, UnsupportedByBackend
-from ..model.change import Change
-from ..model.modes import MaintenanceMode, as_mode
-from ..model.state import Hold, MaintenanceState
+from ...backends.base import BaseStateBackend
+from ...exceptions import ReadOnlyBackend, UnsupportedByBackend
+from ...model.change import Change
+from ...model.modes import MaintenanceMode, as_mode
+from ...model.state import Hold, MaintenanceState
 from .view import Knowledge, SwitchStatus, View
 
 logger = logging.getLogger("fastapi_maintenance")

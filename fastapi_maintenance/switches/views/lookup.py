@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 
-from ..backends.base import VIEW, BaseStateBackend, StateBackend, StoreBackend
-from ..model.change import Change
-from ..model.state import MaintenanceState
-from .app_switch import AppSwitch
+from ...backends.base import VIEW, BaseStateBackend, StateBackend, StoreBackend
+from ...model.change import Change
+from ...model.state import MaintenanceState
+from ..app_switch import AppSwitch
 from .follower import StoreView
 from .two_method import BooleanView
 from .view import Knowledge, SwitchStatus, View
