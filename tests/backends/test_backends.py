@@ -26,7 +26,7 @@ from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, Memory
 from fastapi_maintenance.model.change import Change, set_mode
 from fastapi_maintenance.model.state import Hold, MaintenanceState
 from fastapi_maintenance.stores import DocumentStore, Reading
-from fastapi_maintenance.switches.views import follower
+from fastapi_maintenance.switches.views import two_method
 from tests.support.asgi import status
 from tests.support.memory_store import MemoryStore
 
@@ -265,7 +265,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Return the clock of all views."""
     clock = Clock()
-    monkeypatch.setattr(follower, "time", clock)
+    monkeypatch.setattr(two_method, "time", clock)
     return clock
 
 

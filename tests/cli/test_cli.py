@@ -423,7 +423,7 @@ def test_the_environment_can_be_read(capsys: pytest.CaptureFixture[str], monkeyp
     monkeypatch.setenv("FASTAPI_MAINTENANCE_MODE_SHOP", "banana")
     status, out, error = here(capsys, "status", "shop")
     assert (status, out.split("\n")[0]) == (0, "shop: OFF")
-    assert error.startswith("warning: environment variable FASTAPI_MAINTENANCE_MODE_SHOP is read as off: 'banana'")
+    assert error.startswith("warning: environment variable FASTAPI_MAINTENANCE_MODE_SHOP is read as off: ")
     assert len(error.splitlines()) == 1
     status, out, _ = here(capsys, "doctor")
     assert status == 0
@@ -601,7 +601,7 @@ def test_seconds_may_be_a_duration() -> None:
     for text, expected in {"0": 0, "0s": 0, "600": 600, " 10m ": 600}.items():
         assert parse_seconds(text, "--retry-after") == expected
     for wrong in "", "0", "0s", "-5", "soon", "9" * 10, "9" * 5000 + "s":
-        with pytest.raises(InvalidConfiguration, match=r"--ttl .* must be seconds or a duration, at least 1, such as"):
+        with pytest.raises(InvalidConfiguration, match="--ttl must be seconds or a duration, at least 1, such as"):
             parse_seconds(wrong, "--ttl", least=1)
 
 
@@ -984,8 +984,8 @@ def test_a_window_that_goes_on_is_ended_by_off(capsys: pytest.CaptureFixture[str
     ("arguments", "status", "complaint"),
     [
         ("schedule 2099-01-01T00:00 1h", 2, "START must have a time zone, got '2099-01-01T00:00'"),
-        ("schedule soon 1h --zone UTC", 2, "START 'soon': it can't be read"),
-        ("schedule 2099-01-01T00:00Z later", 2, "END 'later': it can't be read"),
+        ("schedule soon 1h --zone UTC", 2, "START must be a time with a zone"),
+        ("schedule 2099-01-01T00:00Z later", 2, "END must be a time with a zone"),
         ("schedule 2099-01-01T00:00Z 2098-01-01T00:00 --zone UTC", 2, "is not after the start"),
         ("schedule 2099-01-01T00:00 1h --zone Europe/Nowhere", 2, "--zone 'Europe/Nowhere'"),
         ("schedule 9999-12-31T23:00Z 99h", 2, "by the year 9999"),

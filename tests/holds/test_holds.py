@@ -671,7 +671,7 @@ async def test_a_hold_expires_by_the_clock_of_its_store(place: Place, monkeypatc
 
     Also where nothing was stored before it.
     """
-    for module in "stores.switch", "snapshot", "holds":
+    for module in "stores.stored_switch", "switches.views.follower", "holds.block":
         monkeypatch.setattr(f"fastapi_maintenance.{module}.datetime", AnHourAhead)
     async with opened(place) as backend, maintenance_mode_on(backend, ttl=300):
         [hold] = (await stored(place)).holds.values()
@@ -713,7 +713,7 @@ async def test_several_switches_are_held_all_or_none() -> None:
         ({"name": ["a", "B"]}, "invalid switch name 'B'"),
         ({"keep_on_error": 1}, "keep_on_error must be True or False, got 1"),
         ({"cancel_when_lost": None}, "cancel_when_lost must be True or False, got None"),
-        ({"reason": 1}, "reason=1"),
+        ({"reason": 1}, "reason must be a string that UTF-8 can encode, got 1"),
         ({"owner": 1}, "owner must be a string, got 1"),
     ],
 )

@@ -490,7 +490,7 @@ def document(**fields: Any) -> str:
         (document(schema="1"), "schema: Input should be 1"),
         (document(version=2**53), "version: Input should be less than or equal to 9007199254740991"),
         (document(retry_after=10**9 + 1), "retry_after: Input should be less than or equal to 1000000000"),
-        (document(mode="maybe"), "mode: Input should be 'off', 'on' or 'read_only'"),
+        (document(mode="maybe"), "mode: Input should be 'off', 'read_only' or 'on'"),
         (document(mode="ON"), "mode: Input should be"),
         (document(mode=True), "mode: Input should be"),
         (document(version="1"), "version: Input should be a valid integer"),

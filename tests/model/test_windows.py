@@ -266,7 +266,7 @@ UNREADABLE = {
     "a rule of dateutil's IndexError": ({"rrule": "FREQ=MONTHLY;BYDAY=53TH", "zone": "UTC"}, "at most 5 times"),
     "one that overlaps itself": ({"rrule": "FREQ=MINUTELY", "zone": "UTC"}, "overlaps itself"),
     "another id": ({"id": "other"}, "window 'other' is stored as 'bad'"),
-    "another mode": ({"mode": "no_uploads"}, "mode: Input should be 'on' or 'read_only'"),
+    "another mode": ({"mode": "no_uploads"}, "mode: Input should be 'read_only' or 'on'"),
 }
 
 

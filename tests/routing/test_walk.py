@@ -31,7 +31,7 @@ from fastapi_maintenance import (
     force_maintenance_mode_on,
 )
 from fastapi_maintenance.model.decision import Mark
-from fastapi_maintenance.routing import compat, walk
+from fastapi_maintenance.routing import compat, selfcheck, walk
 from fastapi_maintenance.routing.apps import declared_path, root_of
 from fastapi_maintenance.routing.index import route_path
 from fastapi_maintenance.routing.selfcheck import check_fastapi
@@ -975,7 +975,8 @@ def test_this_fastapi_can_be_read() -> None:
 
 def test_a_fastapi_without_frontends_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """As they were before there were any."""
-    monkeypatch.setattr(walk, "FrontendRouteGroup", None)
+    for module in (walk, selfcheck):
+        monkeypatch.setattr(module, "FrontendRouteGroup", None)
     monkeypatch.delattr(FastAPI, "frontend", raising=False)
     check_fastapi()
 
@@ -1041,7 +1042,8 @@ async def test_an_included_router_of_another_name_is_of_an_unknown_kind(monkeypa
 @pytest.mark.anyio
 async def test_frontends_of_another_name_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same for frontends."""
-    monkeypatch.setattr(walk, "FrontendRouteGroup", None)
+    for module in (walk, selfcheck):
+        monkeypatch.setattr(module, "FrontendRouteGroup", None)
     with pytest.raises(UnsupportedFastAPI, match="_FrontendRouteGroup"):
         await get(guarded(FastAPI()), "/docs")
 

@@ -308,7 +308,7 @@ def test_a_lock_file_that_is_refused_is_named(
     def refused(_: Path) -> int:
         raise PermissionError(13, "Permission denied", str(lock))
 
-    monkeypatch.setattr("fastapi_maintenance.stores.file._opened", refused)
+    monkeypatch.setattr("fastapi_maintenance.stores.files.store.open_lock", refused)
     with pytest.raises(BackendUnavailable, match=f"Permission denied: {lock}; this process must be able to write in"):
         done(backend.apply(setting(ON)))
 

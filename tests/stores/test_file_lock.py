@@ -17,7 +17,7 @@ import pytest
 from fastapi_maintenance.exceptions import BackendUnavailable, DeadlinePassed
 from fastapi_maintenance.stores import Reading, files
 from fastapi_maintenance.stores.check import check_document_store
-from fastapi_maintenance.stores.files import lock
+from fastapi_maintenance.stores.files import lock, paths
 from fastapi_maintenance.stores.files import store as module
 from tests.support.stores import done
 
@@ -50,7 +50,7 @@ def windows(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setattr(os, "utime", utime_of_path)
     monkeypatch.setitem(sys.modules, "fcntl", None)
     monkeypatch.setitem(sys.modules, "msvcrt", msvcrt)
-    for each in (lock, module):
+    for each in (paths, lock, module):
         monkeypatch.delitem(sys.modules, each.__name__)
         monkeypatch.setattr(files, each.__name__.rpartition(".")[2], each)  # to be put back
     return importlib.import_module(module.__name__)
