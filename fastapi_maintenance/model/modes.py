@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from enum import StrEnum
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
 from ..exceptions import InvalidConfiguration
+
+if TYPE_CHECKING:
+    from .decision import Facts
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 """RFC 9110, section 9.2.1."""
@@ -44,13 +47,13 @@ class MaintenanceMode(StrEnum):
         """The texts for refused clients, for a mode that blocks a part of the requests only."""
         return _TEXTS.get(self)
 
-    def blocks(self, method: str | None) -> bool:
-        """Return whether requests of a method are blocked; a websocket handshake has none, and is not safe."""
-        return _BLOCKS[self](method)
+    def blocks(self, facts: Facts) -> bool:
+        """Return whether a request is blocked. A websocket handshake has no method, and is not safe."""
+        return _BLOCKS[self](facts)
 
 
 class PartialTexts(NamedTuple):
-    """What refused clients read while other requests pass."""
+    """The texts for refused clients while other requests pass."""
 
     title: str
     detail: str
@@ -61,10 +64,10 @@ class PartialTexts(NamedTuple):
 
 
 _STRENGTH = {mode: strength for strength, mode in enumerate(MaintenanceMode)}
-_BLOCKS: dict[MaintenanceMode, Callable[[str | None], bool]] = {
-    MaintenanceMode.OFF: lambda method: False,
-    MaintenanceMode.READ_ONLY: lambda method: method not in SAFE_METHODS,
-    MaintenanceMode.ON: lambda method: True,
+_BLOCKS: dict[MaintenanceMode, Callable[[Facts], bool]] = {
+    MaintenanceMode.OFF: lambda facts: False,
+    MaintenanceMode.READ_ONLY: lambda facts: facts.method not in SAFE_METHODS,
+    MaintenanceMode.ON: lambda facts: True,
 }
 _TEXTS = {
     MaintenanceMode.READ_ONLY: PartialTexts(

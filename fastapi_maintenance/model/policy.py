@@ -31,7 +31,7 @@ def _exempt(facts: Facts, _: MaintenanceMode) -> Opinion | None:
 
 
 def _mode(facts: Facts, mode: MaintenanceMode) -> Opinion | None:
-    return mode.blocks(facts.method), Rule.MODE
+    return mode.blocks(facts), Rule.MODE
 
 
 PRECEDENCE: tuple[Callable[[Facts, MaintenanceMode], Opinion | None], ...] = (
