@@ -160,7 +160,7 @@ async def test_without_dependencies_nobody_else_is_answered(
     for method, path in DOORS:
         answer = await asked(method, path, client, *headers, ("content-type", "application/json"))
         assert answer.status == 403, (method, path)
-        assert b"replace insecure=True by dependencies=[Depends(...)]" in answer.body
+        assert b"replace insecure=True with dependencies=[Depends(...)]" in answer.body
     assert await get_maintenance_mode() is False
 
 
