@@ -41,6 +41,7 @@ from fastapi_maintenance.model.modes import MaintenanceMode
 from fastapi_maintenance.model.state import Hold, MaintenanceState
 from fastapi_maintenance.stores import MAX_BYTES, Conflict
 from fastapi_maintenance.stores.sql import store as module
+from fastapi_maintenance.stores.sql import urls
 from fastapi_maintenance.stores.sql.store import SQLAlchemyStore
 from tests.support.scripts import output_of
 from tests.support.stores import PostgresServer, SilentProxy, done
@@ -909,7 +910,7 @@ def test_making_one_connects_to_nothing(tmp_path: Path) -> None:
         ("postgresql://h/d", "names no async driver; use one such as postgresql\\+asyncpg://"),
         ("postgresql+psycopg2://h/d", "names no async driver"),
         ("mysql://h/d", "names no async driver; use one such as mysql\\+aiomysql://"),
-        ("mariadb://h/d", "accepted are such as mysql\\+aiomysql://"),
+        ("mariadb://h/d", "use one such as mysql\\+aiomysql://"),
         ("postgresql+nonsense://h/d", "names no async driver"),
         ("oracle+oracledb://h/d", "oracle is not supported; supported are postgresql, mysql, sqlite, mariadb"),
         ("x", "can't be read as dialect"),
@@ -994,7 +995,7 @@ def test_sqlalchemy_is_an_extra(monkeypatch: pytest.MonkeyPatch, missing: str) -
 
 
 def test_sqlalchemy_without_its_own_extra_is_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "find_spec", lambda name: None if name == "greenlet" else find_spec(name))
+    monkeypatch.setattr(urls, "find_spec", lambda name: None if name == "greenlet" else find_spec(name))
     with pytest.raises(MissingExtra, match=r"fastapi-maintenance\[sqlalchemy\]"):
         SQLAlchemyBackend("sqlite+aiosqlite:///x.db")
 

@@ -156,8 +156,12 @@ class _Line:
         return (start for start in starts if ended is None or start > ended)
 
 
+_MODES = {mode.value: mode for mode in MaintenanceMode}  # faster than calling the class
+_OFF = MaintenanceMode.OFF
+
+
 def _mode_of(occurrence: Occurrence | None) -> MaintenanceMode:
-    return MaintenanceMode.OFF if occurrence is None else MaintenanceMode(occurrence.window.mode)
+    return _OFF if occurrence is None else _MODES[occurrence.window.mode]
 
 
 def _to_utc(now: datetime) -> datetime:
