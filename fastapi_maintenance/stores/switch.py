@@ -22,7 +22,7 @@ OnEmptied = Literal["restore", "keep"]
 
 _SHORTEST_WAIT = 0.001
 _ATTEMPTS_AT_ONCE = 8
-_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.01, 0.32
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.01, 0.04
 """Seconds, between attempts to write what others write as well."""
 
 
