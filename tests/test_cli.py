@@ -36,7 +36,7 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance.backends import LocalFileBackend, MemoryBackend, RedisBackend, SQLAlchemyBackend
 from fastapi_maintenance.backends.base import BaseStateBackend
-from fastapi_maintenance.cli import main
+from fastapi_maintenance.cli import commands, main
 from fastapi_maintenance.cli.running import Run
 from fastapi_maintenance.cli.store import complete_names
 from fastapi_maintenance.cli.terminal import details, document, summary
@@ -1483,6 +1483,19 @@ def test_a_file_that_cannot_be_read_can_be_forgotten(
     assert (status, out.startswith("broken: OFF (forgotten")) == (0, True)
     assert "a document that can't be read is replaced" in error
     assert json.loads(here(capsys, "status", "broken", "--json", "--backend", url)[1])["mode"] == "off"
+
+
+def test_status_shows_the_switch_of_a_store_that_fails_when_it_lists_the_others(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, file: Path, url: str
+) -> None:
+    async def failing(_: object) -> list[str]:
+        raise BackendUnavailable("<store>", "down")
+
+    file.write_text("1")
+    monkeypatch.setattr(commands, "list_switches", failing)
+    status, out, error = here(capsys, "status", "--backend", url)
+    assert (status, out.startswith("default: ON")) == (0, True)
+    assert error == "warning: the other switches of the store can't be listed: <store> is not available: down\n"
 
 
 def test_a_store_that_cannot_list_its_switches_says_so(capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,7 +34,7 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance.policy import Mark
 from fastapi_maintenance.route_index import route_path
-from fastapi_maintenance.routes import Target, check_fastapi, declared_path, resolve, root_of
+from fastapi_maintenance.routes import Target, _update, check_fastapi, declared_path, resolve, root_of
 
 from .asgi import get, handshake, scope_of, status
 
@@ -1044,3 +1044,10 @@ async def test_frontends_of_another_name_are_noticed(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(routes, "_FrontendRouteGroup", None)
     with pytest.raises(UnsupportedFastAPI, match="_FrontendRouteGroup"):
         await get(guarded(FastAPI()), "/docs")
+
+
+def test_what_matching_finds_of_fastapi_is_merged() -> None:
+    """As FastAPI's router does it: the outer match's own members stay."""
+    scope = {"path_params": {"a": 1}, "fastapi": {"outer": 1}}
+    _update(scope, {"path_params": {"b": 2}, "fastapi": {"inner": 2}})
+    assert scope == {"path_params": {"b": 2}, "fastapi": {"outer": 1, "inner": 2}}

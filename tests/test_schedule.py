@@ -660,6 +660,7 @@ def rules(draw: st.DrawFn) -> str:
 @example("FREQ=MONTHLY;BYDAY=MO,FR;BYSETPOS=1,-1", 20 * 24 * 60, 75 * 24 * 60, None)
 @example("FREQ=YEARLY", 2 * 365 * 24 * 60 + 59 * 24 * 60, 130 * 366 * 24 * 60, None)
 @example("FREQ=WEEKLY;INTERVAL=13;BYMONTH=1;BYHOUR=0", 60, 4_733_220, 1)
+@example("FREQ=YEARLY;BYDAY=MO,TH;BYSETPOS=2,-1", 0, 366 * 24 * 60, 9)
 def test_a_rule_followed_from_the_middle_gives_what_it_gives_from_the_start(
     rule: str, minutes: int, later: int, count: int | None
 ) -> None:
