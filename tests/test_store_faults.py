@@ -44,7 +44,7 @@ from .traffic import OFF, ON, READ_ONLY, Figures, Moment, Traffic, wait_until
 
 T = TypeVar("T")
 
-RECOVERY_SECONDS = 2.0
+RECOVERY_SECONDS = 1.5
 """From the store's return, until it is followed again."""
 MOST_TIMES_AS_SLOW = 2.0
 """Requests during a fault, compared with those before it."""
