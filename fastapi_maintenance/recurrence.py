@@ -377,10 +377,11 @@ class Recurrence:
         """Return the years in which to look for occurrences from ``since`` on."""
         if self._frequency == "YEARLY":
             periods = -(-(since.year - self.start.year) // self._interval)
-            years = range(self.start.year + periods * self._interval, _LAST_YEAR, self._interval)
+            years = range(self.start.year + periods * self._interval, _LAST_YEAR, self._interval)[:SIGHT_YEARS]
         else:  # with positions, a week belongs to the year in which it begins, and may reach into the next
-            years = range(since.year - bool(self._positions and since.month == 1), _LAST_YEAR)
-        return years[:SIGHT_YEARS] if self._times else years[:0]
+            is_early = bool(self._positions and since.month == 1)
+            years = range(since.year - is_early, min(since.year + SIGHT_YEARS, _LAST_YEAR))
+        return years if self._times else years[:0]
 
     def _in_year(self, year: int, since: datetime) -> Iterator[datetime]:
         """Yield the local times of one year from ``since`` on, in order."""
