@@ -40,6 +40,7 @@ from .terminal import (
     PROGRAM,
     describe_window,
     document_of,
+    failure_of,
     print_json,
     print_note,
     print_text,
@@ -172,7 +173,7 @@ def _change(
             state = asyncio.run(_apply_change(mode, store, options, forgets=forgets))
         except MaintenanceError as error:
             failed[name] = report_error(error, prefix_of(stores, name))
-            results.append({"switch": name, "mode": None, "error": message_of(error, store), "store": place_of(store)})
+            results.append(failure_of(name, message_of(error, store), place_of(store)))
             continue
         now = datetime.now(UTC)
         former = before.get(name)

@@ -30,6 +30,7 @@ from .terminal import (
     dim,
     document_hint,
     document_of,
+    failure_of,
     format_time,
     print_json,
     print_note,
@@ -83,7 +84,7 @@ def status(
             state = asyncio.run(load(store))
         except MaintenanceError as error:
             failed[name] = max(report_error(error, prefix_of(stores, name)), _UNKNOWN if exit_code else FAILED)
-            results.append({"switch": name, "mode": None, "error": message_of(error, store), "store": place_of(store)})
+            results.append(failure_of(name, message_of(error, store), place_of(store)))
             continue
         results.append(document_of(name, state, datetime.now(UTC), place_of(store)))
         if not quiet and not as_json:
@@ -127,7 +128,7 @@ def list_all(*, backend: Backend = None, as_json: AsJson = False) -> None:
             state = asyncio.run(read(store))
         except MaintenanceError as error:
             failed[name] = report_error(error, name)
-            results.append({"switch": name, "mode": None, "error": message_of(error, store), "store": place_of(store)})
+            results.append(failure_of(name, message_of(error, store), place_of(store)))
             continue
         now = datetime.now(UTC)
         results.append(document_of(name, state, now, place_of(store)))
@@ -215,8 +216,11 @@ async def _readings(backend: BaseStateBackend, seconds: float) -> AsyncIterator[
 
 def _print_reading(switch: str, reading: Reading, store: str, *, as_json: bool) -> None:
     if as_json:
-        failure = {"switch": switch, "mode": None, "error": reading.error, "store": store}
-        result = failure if reading.error else document_of(switch, reading.state, reading.at, store)
+        result = (
+            failure_of(switch, reading.error, store)
+            if reading.error
+            else document_of(switch, reading.state, reading.at, store)
+        )
         print_json({"at": reading.at, **result})
     else:
         print_text(

@@ -221,6 +221,11 @@ def describe_window(window: Window) -> str:
     return f"{window.id}: {window.mode} from {format_time(window.start)} to {format_time(window.end)}{recurs}{reason}"
 
 
+def failure_of(switch: str, error: str, store: str) -> dict[str, Any]:
+    """Return the JSON document of a switch that could not be read or changed."""
+    return {"switch": switch, "mode": None, "error": error, "store": store}
+
+
 def document_of(switch: str, stored: MaintenanceState | None, now: datetime, store: str) -> dict[str, Any]:
     """Return the JSON document of a switch."""
     state = stored or MaintenanceState()
