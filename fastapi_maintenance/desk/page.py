@@ -15,7 +15,7 @@ from starlette.status import HTTP_303_SEE_OTHER, HTTP_403_FORBIDDEN, HTTP_409_CO
 
 from ..exceptions import InvalidConfiguration, MaintenanceError, VersionConflict
 from ..holds.in_flight import others_in_flight
-from ..model.modes import PARTIAL, MaintenanceMode, as_mode
+from ..model.modes import PARTIAL, MaintenanceMode
 from ..model.state import Explanation, MaintenanceState
 from ..routing.marks import force_maintenance_mode_off
 from ..switches.app_switch import DEFAULT
@@ -94,7 +94,7 @@ async def _perform(form: dict[str, str], name: str, by: str | None) -> None:
             start, end = _parse_time(form.get("start")), _parse_time(form.get("end"))
             if start is None or end is None:
                 raise InvalidConfiguration("start and end must be given")
-            planned = as_mode(form["mode"] if form.get("mode") in PARTIAL else True)
+            planned = MaintenanceMode(form["mode"]) if form.get("mode") in PARTIAL else MaintenanceMode.ON
             rrule = form.get("rrule", "").strip() or None
             await schedule_maintenance(
                 start, end, name=name, mode=planned, reason=reason, rrule=rrule, zone="UTC" if rrule else None, by=by

@@ -102,6 +102,7 @@ def as_mode(value: bool | str) -> MaintenanceMode:
 _BOOL = TypeAdapter(bool)
 PARTIAL = [mode.value for mode in _TEXTS]
 """The modes under which a part of the requests passes."""
+ACCEPTED_WORDS = f"1/on/true/yes, 0/off/false/no or {', '.join(PARTIAL)}"
 
 
 def parse_mode(text: str) -> MaintenanceMode:
@@ -116,5 +117,5 @@ def parse_mode(text: str) -> MaintenanceMode:
     try:
         return MaintenanceMode.ON if _BOOL.validate_python(word) else MaintenanceMode.OFF
     except ValidationError:
-        msg = f"maintenance mode must be 1/on/true/yes, 0/off/false/no or {', '.join(PARTIAL)}, got {text!r}"
+        msg = f"maintenance mode must be {ACCEPTED_WORDS}, got {text!r}"
         raise ValueError(msg) from None

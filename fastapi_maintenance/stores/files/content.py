@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from ...exceptions import CorruptState
 from ...model.limits import MAX_VERSION
-from ...model.modes import MaintenanceMode, parse_mode
+from ...model.modes import ACCEPTED_WORDS, MaintenanceMode, parse_mode
 from ...model.moments import UNIX_EPOCH
 from ...model.state import MaintenanceState, is_plain
 from ..contract import MAX_BYTES, Reading
@@ -70,7 +70,7 @@ def _document_of(content: bytes, file: os.stat_result) -> bytes:
     try:
         mode = parse_mode(text)
     except ValueError:
-        msg = f"{text[:20]!r} is neither 1/on/true/yes, 0/off/false/no or read_only, nor a JSON document"
+        msg = f"{text[:20]!r} is neither {ACCEPTED_WORDS}, nor a JSON document"
         raise ValueError(msg) from None
     version = min(max(file.st_mtime_ns // 1000, 0), MAX_VERSION)
     modified = UNIX_EPOCH + timedelta(microseconds=version)
