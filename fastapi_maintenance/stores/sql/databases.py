@@ -12,6 +12,10 @@ DEFAULT_TABLE = "fastapi_maintenance"
 _TABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]{0,62}\.)?[A-Za-z_][A-Za-z0-9_]{0,62}")
 
 
+HOST_CLOCK = "NULL"
+"""The clock expression of a database that uses this host's clock."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Family:
     """The SQL of one kind of database."""
@@ -24,7 +28,7 @@ class _Family:
     exists: str | None = None
     """Queried until the table was seen, if the database would log a query of a missing table as an error."""
     clock: str
-    """The milliseconds since 1970 at evaluation; NULL if the database uses this host's clock."""
+    """The milliseconds since 1970 at evaluation, or ``HOST_CLOCK``."""
     limits: str | None = None
     """Begins each transaction; limits its waits for locks and for further statements to ``{ms}`` milliseconds."""
 
@@ -46,7 +50,7 @@ FAMILIES = {
         table_options=" ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin",
         clock="TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000",
     ),
-    "sqlite": _Family(async_form="sqlite+aiosqlite", clock="NULL"),
+    "sqlite": _Family(async_form="sqlite+aiosqlite", clock=HOST_CLOCK),
 }
 FAMILIES["mariadb"] = FAMILIES["mysql"]
 

@@ -28,7 +28,7 @@ from ...concurrency.per_loop import PerLoop
 from ...exceptions import BackendUnavailable, InvalidConfiguration, MaintenanceError, OutcomeUnknown
 from ...model.moments import UNIX_EPOCH
 from ..contract import MAX_BYTES, Conflict, DocumentStore, Reading
-from .databases import DEFAULT_TABLE, FAMILIES, check_table, ddl, quote_table
+from .databases import DEFAULT_TABLE, FAMILIES, HOST_CLOCK, check_table, ddl, quote_table
 from .urls import check_url
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ class SQLAlchemyStore(DocumentStore):
 
     async def _read_missing(self, connection: AsyncConnection) -> Reading:
         """Return a reading without a document but with the database's time, by which the first hold will expire."""
-        if self._clock is None:
+        if self._clock is None and self._family.clock != HOST_CLOCK:
             self._take_time(await _first_value(connection, self._sql("SELECT {clock}")))
         return Reading(None, None, self._now())
 
@@ -309,12 +309,7 @@ class SQLAlchemyStore(DocumentStore):
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            until = time.monotonic() + (self._seconds if self.kind == "sqlite" else _SECONDS_TO_END)
-            while not task.done():
-                if time.monotonic() >= until:
-                    task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait({task}, timeout=self._seconds / 10)
+            await _wait_or_cancel(task, self._seconds if self.kind == "sqlite" else _SECONDS_TO_END)
             if not task.cancelled():
                 task.exception()  # retrieved, or asyncio would log it
             raise
@@ -351,14 +346,19 @@ async def _dispose(engine: AsyncEngine) -> None:
             await asyncio.sleep(_SECONDS_TO_END / 20)
     for _ in range(_CONNECTIONS_KEPT):
         closing = asyncio.create_task(engine.dispose())
-        until = time.monotonic() + _SECONDS_TO_CLOSE
-        while not closing.done():
-            if time.monotonic() >= until:
-                closing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait({closing}, timeout=_SECONDS_TO_CLOSE / 10)
+        await _wait_or_cancel(closing, _SECONDS_TO_CLOSE)
         if not closing.cancelled():
             return
+
+
+async def _wait_or_cancel(task: asyncio.Task[Any], seconds: float) -> None:
+    """Wait until a task has ended; after some seconds, cancel it. Cancellations of the caller are ignored."""
+    until = time.monotonic() + seconds
+    while not task.done():
+        if time.monotonic() >= until:
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({task}, timeout=seconds / 10)
 
 
 def _is_in_use(engine: AsyncEngine) -> bool:
