@@ -50,7 +50,7 @@ class Change:
     forgets: bool = False
     """Forget the switch: reset the document to "off", without holds, windows and reason."""
     by: str | None = None
-    """Who makes the change, for people."""
+    """The author of the change, to show to operators."""
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     """Makes a retry harmless: a store applies each id once."""
 
@@ -146,7 +146,7 @@ class Change:
 
     @property
     def summary(self) -> str:
-        """The change in a few words, for people."""
+        """The change in a few words, to show to operators."""
         parts = {
             "forgotten": self.forgets,
             str(self.fields.get("mode", "")): "mode" in self.fields,

@@ -67,7 +67,7 @@ class Hold(BaseModel):
 
     kind: Literal["on", "off"]
     owner: str = ""
-    """Who holds the switch, for people: host, process, function."""
+    """The holder of the switch, to show to operators: host, process, function."""
     reason: str | None = None
     expires_at: Milliseconds | None = None
     """When it expires unless it is renewed; ``None``: never."""
@@ -76,7 +76,7 @@ class Hold(BaseModel):
 
 
 class RecentChange(BaseModel):
-    """A change that the document remembers, for retries and for people."""
+    """A change that the document remembers, for retries and to show to operators."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -84,7 +84,7 @@ class RecentChange(BaseModel):
     by: str | None = None
     at: Moment | None = None
     what: str = ""
-    """A summary for people."""
+    """A summary to show to operators."""
 
 
 class UnreadableWindow(NamedTuple):

@@ -32,7 +32,7 @@ class Transition:
     until: datetime | None
     """When that maintenance ends, if known."""
     by: str | None
-    """Who made the change, if known; ``None`` if it came with time."""
+    """The author of the change, if known; ``None`` if time alone changed the mode."""
     state: MaintenanceState
     switch: str = "default"
 

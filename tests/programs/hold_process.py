@@ -1,4 +1,4 @@
-"""A process that holds a switch, told by its standard input: ``python -m tests.programs.hold_process PLACE TTL``.
+"""Holds a switch, and obeys its standard input: ``python -m tests.programs.hold_process PLACE TTL``.
 
 It says "held" when it does, then for each line of input: "block SECONDS" runs blocking code and says "blocked",
 "leave" leaves the block and says "left"; before both "lost" if the hold was lost.
@@ -18,7 +18,7 @@ from tests.support.places import Place, python
 
 
 class Holder:
-    """A process that holds a switch, and is told what to do."""
+    """A process that holds a switch, and obeys a test."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         assert process.stdin is not None
