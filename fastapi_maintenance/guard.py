@@ -117,12 +117,12 @@ class MaintenanceGuard:
         facts = Facts(runs=True, mark=_mark_of(scope, visit), method=method_of(scope))
         now = datetime.now(UTC)
         for switch in dict.fromkeys((self.name, DEFAULT)):
-            override = app.instead_of(switch)
+            override = app.override_of(switch)
             state = await state_of(app, switch, visit)
-            decision = decide(facts, state, now, switch=switch, instead=override)
+            decision = decide(facts, state, now, switch=switch, override=override)
             if decision.blocked and decision.rule is Rule.MODE:
                 exemption = await self._exemption(connection, visit, switch, state, now)
-                decision = decide(replace(facts, exemption=exemption), state, now, switch=switch, instead=override)
+                decision = decide(replace(facts, exemption=exemption), state, now, switch=switch, override=override)
                 if exemption == BYPASS:
                     continue  # exempt of this switch only; any other exemption applies to both
             if decision.blocked or decision.rule is not Rule.MODE:

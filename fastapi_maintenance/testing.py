@@ -72,7 +72,7 @@ def maintenance(
     state = MaintenanceState(mode=as_mode(mode), reason=reason, since=now, until=until, version=1, updated_at=now)
     backend = MemoryBackend(state)
     gate = _gate_of(app)
-    undo = registry.override(unguarded_app(app) if gate is None else gate.app, name, backend)
+    undo = registry.replace(unguarded_app(app) if gate is None else gate.app, name, backend)
     try:
         yield backend
     finally:

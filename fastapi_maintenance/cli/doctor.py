@@ -233,8 +233,8 @@ class _Blocker(NamedTuple):
     def decision(self, target: Target, method: str | None, state: MaintenanceState) -> Decision:
         """Return the decision on a request under ``state``."""
         facts = Facts(target.runs, target.mark, method, self.exemption)
-        instead = self.app.instead_of(self.switch)
-        return decide(facts, state, datetime.now(UTC), switch=self.switch, instead=instead)
+        override = self.app.override_of(self.switch)
+        return decide(facts, state, datetime.now(UTC), switch=self.switch, override=override)
 
 
 class _RouteReport:

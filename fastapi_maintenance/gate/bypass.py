@@ -24,7 +24,7 @@ from ..backends.base import BaseStateBackend, StateBackend
 from ..exceptions import InvalidConfiguration, MissingExtra, NotUnderMaintenance
 from ..model.modes import MaintenanceMode
 from ..model.state import MaintenanceState
-from ..switches.app_switch import DEFAULT, instead_of_meant
+from ..switches.app_switch import DEFAULT, override_of_meant
 from ..switches.registry import registry
 from ..switches.views.lookup import view_of
 from .callbacks import call
@@ -418,8 +418,8 @@ async def _state_under_maintenance(switch: str, backend: BaseStateBackend | None
     meant = registry.meant(backend, switch)
     view = view_of(meant)
     state = view.peek() or await view.read()
-    instead = instead_of_meant(backend, switch)
-    if isinstance(meant, StateBackend) and state.mode_at(now, instead=instead) is MaintenanceMode.OFF:
+    override = override_of_meant(backend, switch)
+    if isinstance(meant, StateBackend) and state.mode_at(now, override=override) is MaintenanceMode.OFF:
         raise NotUnderMaintenance(switch)
     return state
 

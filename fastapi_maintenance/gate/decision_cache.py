@@ -75,7 +75,7 @@ class DecisionCache:
         cached = self._decisions.get(key)
         if cached is None:
             facts = Facts(target.runs, mark, method, exemption)
-            decision = decide(facts, self.state, datetime.now(UTC), instead=self.override)
+            decision = decide(facts, self.state, datetime.now(UTC), override=self.override)
             cached = self._decisions[key] = CachedDecision(decision)
         return cached
 

@@ -173,10 +173,10 @@ class Gate:
 
     def _is_off(self, state: MaintenanceState) -> bool:
         """Return whether a state is off now; remember a state that stays off."""
-        if state.mode is _MODE_OFF and not state.holds and not state.windows and self.app.instead is None:
+        if state.mode is _MODE_OFF and not state.holds and not state.windows and self.app.override is None:
             self._lasting_off = state
             return True
-        return state.mode_at(datetime.now(UTC), instead=self.app.instead) is _MODE_OFF
+        return state.mode_at(datetime.now(UTC), override=self.app.override) is _MODE_OFF
 
     def arrive(self, scope: Scope) -> Visit:
         """Return a new visit of a request, stored in its scope."""
@@ -277,8 +277,8 @@ class Gate:
         return cached
 
     def _cache_of(self, state: MaintenanceState) -> DecisionCache:
-        if not self._decision_cache.is_valid(state, self.app.instead):
-            self._decision_cache = DecisionCache(state, self.app.instead)
+        if not self._decision_cache.is_valid(state, self.app.override):
+            self._decision_cache = DecisionCache(state, self.app.override)
         return self._decision_cache
 
     async def refuse(self, cached: CachedDecision, scope: Scope, receive: Receive, send: Send) -> None:
@@ -404,7 +404,7 @@ async def answer_to_link(
 
     async def blocking(switch: str) -> MaintenanceState | None:
         state = await state_of(app, switch, visit)
-        return None if state.mode_at(now, instead=app.instead_of(switch)) is MaintenanceMode.OFF else state
+        return None if state.mode_at(now, override=app.override_of(switch)) is MaintenanceMode.OFF else state
 
     return await bypass.answer_to_link(scope, blocking, now)
 

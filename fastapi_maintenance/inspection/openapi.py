@@ -208,7 +208,7 @@ class _Documentation:
         facts, now = Facts(runs=True, mark=None, method=None), datetime.now(UTC)
         for name in dict.fromkeys((DEFAULT, *self._switch_names())):
             state = view_of(registry.of_app(app, name)).latest()
-            decision = decide(facts, state, now, switch=name, instead=app.instead_of(name))
+            decision = decide(facts, state, now, switch=name, override=app.override_of(name))
             if decision.blocked:
                 yield decision
 

@@ -48,17 +48,17 @@ def decide(
     now: datetime,
     *,
     switch: str = "default",
-    instead: bool | None = None,
+    override: bool | None = None,
 ) -> Decision:
     """Return whether one request may pass: the first rule with an opinion wins.
 
-    ``instead`` is the app's ``enable_maintenance``: it overrides the stored mode, and holds override it.
+    ``override`` is the app's ``enable_maintenance``: it overrides the stored mode, and holds override it.
     """
-    mode = state.mode_at(now, instead=instead)
+    mode = state.mode_at(now, override=override)
     blocked, rule = next(opinion for rule in PRECEDENCE if (opinion := rule(facts, mode)) is not None)
     if not blocked:
         return Decision(False, rule, switch, mode, exemption=facts.exemption)
     if rule is Rule.FORCED_ON:  # independent of the switch, so its reason and end do not apply
         return Decision(True, rule, switch, mode)
-    reason, until, retry_after = state.explanation_at(now, instead=instead)
+    reason, until, retry_after = state.explanation_at(now, override=override)
     return Decision(True, rule, switch, mode, reason, until, stated_retry_after=retry_after)

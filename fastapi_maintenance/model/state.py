@@ -174,23 +174,23 @@ class MaintenanceState(BaseModel):
             self.__dict__[_TIMETABLE] = self.windows, former.timetable
         self.timetable.at(now)
 
-    def mode_at(self, now: datetime, *, instead: bool | None = None) -> MaintenanceMode:
+    def mode_at(self, now: datetime, *, override: bool | None = None) -> MaintenanceMode:
         """Return the effective mode at ``now``.
 
         An on-hold that no off-hold masks wins; otherwise any off-hold opens; otherwise the stored mode, until its end,
-        or an active window applies, whichever blocks more. ``instead`` (an app's ``enable_maintenance``) overrides the
+        or an active window applies, whichever blocks more. ``override`` (an app's ``enable_maintenance``) overrides the
         last two.
         """
-        planned = self.timetable.at(now).mode if self.windows and instead is None else MaintenanceMode.OFF
-        return self._mode_at(now, planned, instead)
+        planned = self.timetable.at(now).mode if self.windows and override is None else MaintenanceMode.OFF
+        return self._mode_at(now, planned, override)
 
-    def _mode_at(self, now: datetime, planned: MaintenanceMode, instead: bool | None = None) -> MaintenanceMode:
+    def _mode_at(self, now: datetime, planned: MaintenanceMode, override: bool | None = None) -> MaintenanceMode:
         """Return the effective mode at ``now``, where ``planned`` is the mode of the windows."""
         if self.holds:
             # Without an unmasked on-hold there is an off-hold: alone, or one that masks the others.
             return MaintenanceMode.ON if _unmasked_on_holds(self.holds) else MaintenanceMode.OFF
-        if instead is not None:
-            return MaintenanceMode.ON if instead else MaintenanceMode.OFF
+        if override is not None:
+            return MaintenanceMode.ON if override else MaintenanceMode.OFF
         mode = self.stored_mode_at(now)
         return planned if planned.strength > mode.strength else mode
 
@@ -220,15 +220,15 @@ class MaintenanceState(BaseModel):
         is_same = self.epoch == base.epoch or not base.epoch
         return is_same and 0 <= self.version - base.version <= len(self.recent_changes)
 
-    def explanation_at(self, now: datetime, *, instead: bool | None = None) -> Explanation:
+    def explanation_at(self, now: datetime, *, override: bool | None = None) -> Explanation:
         """Return the details for clients at ``now``.
 
-        The end is unknown while code holds the switch on or ``instead`` closes. Otherwise it is the end of the stored
+        The end is unknown while code holds the switch on or ``override`` closes. Otherwise it is the end of the stored
         mode and of all windows that follow without a gap.
         """
         for hold in _unmasked_on_holds(self.holds) if self.holds else ():
             return Explanation(hold.reason or self.reason, None, self.retry_after)
-        if instead is not None:
+        if override is not None:
             return Explanation()
         mode = self.stored_mode_at(now)
         until, reason = self.until, self.reason

@@ -23,8 +23,8 @@ class AppSwitch:
     backend: BaseStateBackend | None = None
     """The app's own backend; ``None`` for the configured backend."""
     enable_maintenance: bool | None = None
-    overrides: tuple[tuple[str, BaseStateBackend], ...] = ()
-    """Backends that replace those of switches in tests of the app; the latest is first."""
+    replacements: tuple[tuple[str, BaseStateBackend], ...] = ()
+    """The switches whose backends are replaced in tests of the app; the latest is first."""
     gate: Any = None
     """The gate that judges the app's requests; ``None`` for an app without the middleware."""
 
@@ -35,21 +35,21 @@ class AppSwitch:
         """The views that the app uses; their stores are followed for it."""
         self.lifespans: list[asyncio.AbstractEventLoop | None] = []
         """The event loops that run the app's lifespan; ``None`` for a loop that is not asyncio's."""
-        self.override()
+        self.replace_backends()
 
-    def override(self, *overrides: tuple[str, BaseStateBackend]) -> None:
-        """Use these backends for their switches; an override of the default switch disables ``enable_maintenance``."""
-        self.overrides = overrides
-        self.instead = None if DEFAULT in dict(overrides) else self.enable_maintenance
+    def replace_backends(self, *replacements: tuple[str, BaseStateBackend]) -> None:
+        """Use these backends for their switches; to replace that of the default one disables ``enable_maintenance``."""
+        self.replacements = replacements
+        self.override = None if DEFAULT in dict(replacements) else self.enable_maintenance
         """Overrides the stored mode of the default switch, unless ``None``."""
 
     def is_served(self) -> bool:
         """Return whether an event loop is running the app's lifespan, so that the app is reachable."""
         return any(loop is not None and loop.is_running() for loop in self.lifespans)
 
-    def instead_of(self, switch: str) -> bool | None:
+    def override_of(self, switch: str) -> bool | None:
         """Return the override of a switch's stored mode; only the default switch can have an override."""
-        return self.instead if switch == DEFAULT else None
+        return self.override if switch == DEFAULT else None
 
 
 answering: ContextVar[tuple[AppSwitch, Scope, Any] | None] = ContextVar("fastapi_maintenance_answering", default=None)
@@ -62,7 +62,7 @@ def answering_app() -> AppSwitch | None:
     return None if current is None else current[0]
 
 
-def instead_of_meant(backend: BaseStateBackend | None, switch: str) -> bool | None:
+def override_of_meant(backend: BaseStateBackend | None, switch: str) -> bool | None:
     """Return the override of the stored mode, for the switch that ``Registry.meant`` selects."""
     app = answering_app()
-    return None if app is None or backend is not None else app.instead_of(switch)
+    return None if app is None or backend is not None else app.override_of(switch)

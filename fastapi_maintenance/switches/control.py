@@ -20,7 +20,7 @@ from ..model.state import MaintenanceState
 from ..model.text import check_text
 from ..model.windows.plan import plan
 from ..model.windows.window import Window
-from .app_switch import DEFAULT, instead_of_meant
+from .app_switch import DEFAULT, override_of_meant
 from .registry import registry
 from .views.lookup import view_of
 from .views.view import SwitchStatus, View
@@ -330,8 +330,8 @@ def _checked_end(until: datetime | timedelta, now: datetime) -> datetime:
 
 def _is_on(state: MaintenanceState, backend: BaseStateBackend | None, name: str) -> bool:
     """Return whether a state blocks anything now, including the mode override of the answering app."""
-    instead = instead_of_meant(backend, name)
-    return state.mode_at(datetime.now(UTC), instead=instead) is not MaintenanceMode.OFF
+    override = override_of_meant(backend, name)
+    return state.mode_at(datetime.now(UTC), override=override) is not MaintenanceMode.OFF
 
 
 def _is_on_event_loop() -> bool:

@@ -74,24 +74,24 @@ class Registry:
             found += _ENVIRONMENT.siblings_made().items()
         return list({id(backend): (name, backend) for name, backend in reversed(found)}.values())[::-1]
 
-    def override(self, app: AppSwitch, name: str, backend: BaseStateBackend) -> Callable[[], None]:
+    def replace(self, app: AppSwitch, name: str, backend: BaseStateBackend) -> Callable[[], None]:
         """Use ``backend`` for an app's switch until the returned function is called; calls may come in any order."""
-        override = (name, backend)
+        replacement = (name, backend)
         with self._lock:
-            app.override(override, *app.overrides)
+            app.replace_backends(replacement, *app.replacements)
             self.version += 1
 
         def undo() -> None:
             with self._lock:
-                app.override(*(other for other in app.overrides if other is not override))
+                app.replace_backends(*(other for other in app.replacements if other is not replacement))
                 self.version += 1
 
         return undo
 
     def of_app(self, app: AppSwitch, name: str = DEFAULT) -> BaseStateBackend:
         """Return the backend that an app uses for a switch."""
-        for overridden, backend in app.overrides:
-            if overridden == name:
+        for replaced, backend in app.replacements:
+            if replaced == name:
                 return backend
         with self._lock:
             default = app.backend if app.backend is not None else self._default()

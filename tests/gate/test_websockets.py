@@ -397,9 +397,9 @@ async def test_every_blocking_mode_blocks_handshakes(mode: str) -> None:
 @pytest.mark.anyio
 async def test_marks_count_for_websockets() -> None:
     """Forced on is refused in normal operation, forced off is open in maintenance."""
-    for instead, path in ((False, "/closed"), (True, "/open")):
+    for override, path in ((False, "/closed"), (True, "/open")):
         app = FastAPI()
-        app.add_middleware(MaintenanceModeMiddleware, enable_maintenance=instead)
+        app.add_middleware(MaintenanceModeMiddleware, enable_maintenance=override)
         app.add_api_websocket_route("/closed", force_maintenance_mode_on(Echo()))
         app.add_api_websocket_route("/open", force_maintenance_mode_off(Echo()))
         app.add_api_websocket_route("/plain", Echo())

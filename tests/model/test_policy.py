@@ -138,21 +138,21 @@ def test_a_passing_decision_tells_the_exemption() -> None:
 
 
 @pytest.mark.parametrize(
-    ("instead", "stored", "blocked"),
+    ("override", "stored", "blocked"),
     [(True, "off", True), (True, "read_only", True), (False, "on", False), (None, "on", True), (None, "off", False)],
 )
-def test_enable_maintenance_stands_in_for_the_stored_mode(instead: bool | None, stored: str, blocked: bool) -> None:
+def test_enable_maintenance_stands_in_for_the_stored_mode(override: bool | None, stored: str, blocked: bool) -> None:
     """True and False replace what is stored, None leaves it."""
     state = MaintenanceState(mode=MaintenanceMode(stored))
-    decision = decide(Facts(runs=True, mark=None, method="GET"), state, NOW, instead=instead)
+    decision = decide(Facts(runs=True, mark=None, method="GET"), state, NOW, override=override)
     assert decision.blocked is blocked
 
 
-@pytest.mark.parametrize(("kind", "instead", "blocked"), [("on", False, True), ("off", True, False)])
-def test_holds_stand_above_enable_maintenance(kind: str, instead: bool, blocked: bool) -> None:
+@pytest.mark.parametrize(("kind", "override", "blocked"), [("on", False, True), ("off", True, False)])
+def test_holds_stand_above_enable_maintenance(kind: str, override: bool, blocked: bool) -> None:
     """What running code holds counts more than what the app was built with."""
     state = MaintenanceState(holds={"a": Hold.model_validate({"kind": kind})})
-    decision = decide(Facts(runs=True, mark=None, method="GET"), state, NOW, instead=instead)
+    decision = decide(Facts(runs=True, mark=None, method="GET"), state, NOW, override=override)
     assert decision.blocked is blocked
 
 
@@ -173,6 +173,6 @@ def test_an_endpoint_forced_on_promises_no_end() -> None:
 def test_enable_maintenance_promises_no_end() -> None:
     """An app that was built closed stays so when the stored maintenance ends, so its clients are told no end."""
     state = MaintenanceState(mode=MaintenanceMode.ON, until=NOW + timedelta(minutes=5))
-    decision = decide(Facts(runs=True, mark=None, method="GET"), state, NOW, instead=True)
+    decision = decide(Facts(runs=True, mark=None, method="GET"), state, NOW, override=True)
     assert decision.blocked
     assert decision.until is None

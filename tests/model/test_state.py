@@ -51,7 +51,7 @@ states = st.builds(
 
 
 @given(states, st.sampled_from([None, True, False]))
-def test_the_mode_that_counts_is_that_of_the_formula(state: MaintenanceState, instead: bool | None) -> None:
+def test_the_mode_that_counts_is_that_of_the_formula(state: MaintenanceState, override: bool | None) -> None:
     """An on-hold that is not masked, or else the stored mode while no off-hold opens it."""
     live = {id_: hold for id_, hold in state.holds.items() if hold.expires_at is None or hold.expires_at > NOW}
     closing = {id_ for id_, hold in live.items() if hold.kind == "on"}
@@ -60,10 +60,10 @@ def test_the_mode_that_counts_is_that_of_the_formula(state: MaintenanceState, in
         closing -= hold.masks
     is_over = state.until is not None and state.until <= NOW
     stored = OFF if is_over else state.mode
-    if instead is not None:
-        stored = {True: ON, False: OFF}[instead]
+    if override is not None:
+        stored = {True: ON, False: OFF}[override]
     expected = ON if closing else OFF if opening else stored
-    assert state.without_expired_holds(NOW).mode_at(NOW, instead=instead) is expected
+    assert state.without_expired_holds(NOW).mode_at(NOW, override=override) is expected
 
 
 @given(states)

@@ -84,9 +84,9 @@ def test_whichever_blocks_more_counts(mode: MaintenanceMode, window_mode: str) -
 def test_what_stands_above_the_stored_mode_stands_above_windows() -> None:
     """The app's option, blocks that open, and blocks that close."""
     state = state_with(planned(NOW, NOW + HOUR, reason="disks"))
-    assert state.mode_at(NOW, instead=False) is OFF
-    assert state.mode_at(NOW, instead=True) is ON
-    assert state.explanation_at(NOW, instead=True) == Explanation()
+    assert state.mode_at(NOW, override=False) is OFF
+    assert state.mode_at(NOW, override=True) is ON
+    assert state.explanation_at(NOW, override=True) == Explanation()
     opened = state.model_copy(update={"holds": {"h": Hold(kind="off")}})
     assert opened.mode_at(NOW) is OFF
     closed = state_with(planned(NOW, NOW + HOUR, mode="read_only"), holds={"h": Hold(kind="on", reason="migrating")})

@@ -862,8 +862,8 @@ class OwnDispatch(MaintenanceModeMiddleware):
 
 @starlettes_leftovers
 @every_loop
-@pytest.mark.parametrize("instead", [False, None])
-async def test_a_subclass_with_its_own_dispatch_passes_bodies_streams_and_tasks(instead: bool | None) -> None:
+@pytest.mark.parametrize("override", [False, None])
+async def test_a_subclass_with_its_own_dispatch_passes_bodies_streams_and_tasks(override: bool | None) -> None:
     """What goes through Starlette's own machinery arrives as well, if not as cheaply."""
     done: list[str] = []
     app = FastAPI()
@@ -872,7 +872,7 @@ async def test_a_subclass_with_its_own_dispatch_passes_bodies_streams_and_tasks(
     async def reads_everything(request: Request) -> bool:
         return len(await request.body()) == 65536
 
-    app.add_middleware(OwnDispatch, enable_maintenance=instead, backend=backend, exempt_handler=reads_everything)
+    app.add_middleware(OwnDispatch, enable_maintenance=override, backend=backend, exempt_handler=reads_everything)
 
     @app.post("/")
     async def echo(request: Request, tasks: BackgroundTasks) -> StreamingResponse:
@@ -889,7 +889,7 @@ async def test_a_subclass_with_its_own_dispatch_passes_bodies_streams_and_tasks(
     answer = await request(app, "POST", "/", content=body)
     assert (answer.status_code, answer.content, done) == (200, body, ["task"])
     refused = await request(app, "POST", "/", content=b"short")
-    assert refused.status_code == (503 if instead is None else 200)
+    assert refused.status_code == (503 if override is None else 200)
 
 
 @every_loop

@@ -33,7 +33,7 @@ from fastapi_maintenance.backends import (
     SQLAlchemyBackend,
 )
 from fastapi_maintenance.concurrency import io_thread
-from fastapi_maintenance.switches.app_switch import AppSwitch, answering, instead_of_meant
+from fastapi_maintenance.switches.app_switch import AppSwitch, answering, override_of_meant
 from fastapi_maintenance.switches.backend_urls import checked_name
 from fastapi_maintenance.switches.registry import Registry, checked_backend, registry
 
@@ -620,12 +620,12 @@ def test_what_is_no_backend_is_named_without_its_password(backend: Any, shown: s
 def test_what_stands_in_for_the_mode_is_the_default_switchs() -> None:
     """And of a call, that of the app that is answering, unless the call names a backend."""
     app, backend = AppSwitch(MemoryBackend(), enable_maintenance=True), MemoryBackend()
-    assert (app.instead_of("default"), app.instead_of("billing")) == (True, None)
-    assert instead_of_meant(None, "default") is None
+    assert (app.override_of("default"), app.override_of("billing")) == (True, None)
+    assert override_of_meant(None, "default") is None
     token = answering.set((app, {}, None))
     try:
-        assert instead_of_meant(None, "default") is True
-        assert instead_of_meant(None, "billing") is None
-        assert instead_of_meant(backend, "default") is None
+        assert override_of_meant(None, "default") is True
+        assert override_of_meant(None, "billing") is None
+        assert override_of_meant(backend, "default") is None
     finally:
         answering.reset(token)
