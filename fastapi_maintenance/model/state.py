@@ -178,8 +178,8 @@ class MaintenanceState(BaseModel):
         """Return the effective mode at ``now``.
 
         An on-hold that no off-hold masks wins; otherwise any off-hold opens; otherwise the stored mode, until its end,
-        or an active window applies, whichever blocks more. ``override`` (an app's ``enable_maintenance``) overrides the
-        last two.
+        or an active window applies, whichever blocks more. ``override`` (an app's ``enable_maintenance``) takes
+        precedence over the last two.
         """
         planned = self.timetable.at(now).mode if self.windows and override is None else MaintenanceMode.OFF
         return self._mode_at(now, planned, override)

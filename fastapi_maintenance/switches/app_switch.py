@@ -38,7 +38,7 @@ class AppSwitch:
         self.replace_backends()
 
     def replace_backends(self, *replacements: tuple[str, BaseStateBackend]) -> None:
-        """Use these backends for their switches; to replace that of the default one disables ``enable_maintenance``."""
+        """Use these backends for their switches; one for the default switch disables ``enable_maintenance``."""
         self.replacements = replacements
         self.override = None if DEFAULT in dict(replacements) else self.enable_maintenance
         """Overrides the stored mode of the default switch, unless ``None``."""
