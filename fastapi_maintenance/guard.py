@@ -23,19 +23,24 @@ from .answers.answer import DETAIL, Answer
 from .answers.refusal import can_deny, request_of
 from .exceptions import InvalidConfiguration, MaintenanceActive, WebSocketMaintenanceActive
 from .gate import metrics
+from .gate.entrances import passage_at_endpoint
 from .gate.exemptions import Exemptions
-from .gate.gate import answer_to_link, mark_around, state_of
+from .gate.gate import answer_to_link, state_of
+from .gate.judgement import Judgement
 from .gate.options import BYPASS, ExemptHandler, Options, ResponseHandler
-from .gate.visits import Visit, visit_at_endpoint
 from .holds.in_flight import count_guarded
 from .model.decision import Decision, Facts, Mark, Rule
 from .model.policy import decide
 from .model.state import MaintenanceState
 from .routing.apps import declared_path, root_of
+from .routing.entrance import put_handler
 from .routing.index import method_of, route_path
 from .routing.marks import mark_of, marked_anywhere
+from .routing.selfcheck import check_fastapi
+from .routing.walk import mark_around
 from .switches.app_switch import DEFAULT, AppSwitch
 from .switches.backend_urls import checked_name
+from .switches.passage import Passage
 from .switches.registry import registry
 from .switches.views.lookup import view_of
 
@@ -96,32 +101,33 @@ class MaintenanceGuard:
             MaintenanceActive: It may not.
             HTTPException: It came by a bypass link: 303 to the same URL without the token.
         """
-        visit = visit_at_endpoint(connection.scope)
+        scope, now = connection.scope, datetime.now(UTC)
+        passage = passage_at_endpoint(scope)
+        app = _app_of(scope, passage)
         bypass = self.options.exemptions.bypass
         if bypass is not None:
-            app = _app_of(connection.scope, visit)
-            headers = await answer_to_link(bypass, app, visit, connection.scope)
+            headers = await answer_to_link(bypass, app, scope)
             if headers is not None:
                 raise HTTPException(HTTP_303_SEE_OTHER, headers=dict(headers))
-        count_guarded(view_of(registry.of_app(_app_of(connection.scope, visit), self.name)))
-        decision = await self.decision(connection, visit)
-        if decision.blocked or visit is None or decision.switch != DEFAULT:  # else the middleware has counted it
-            metrics.count(decision, declared_path(connection.scope))
+        count_guarded(view_of(registry.of_app(app, self.name)), scope)
+        decision = await self.decision(connection, passage, now)
+        if decision.blocked or app.gate is None or decision.switch != DEFAULT:  # else the middleware has counted it
+            metrics.count(decision, declared_path(scope))
         if decision.blocked:
-            await self._refuse(connection, visit, decision)
+            await self._refuse(connection, app, decision, now)
 
-    async def decision(self, connection: HTTPConnection, visit: Visit | None) -> Decision:
-        """Return the guard's decision about a request; ``visit`` is ``None`` if it passed no gate."""
+    async def decision(self, connection: HTTPConnection, passage: Passage | None, now: datetime) -> Decision:
+        """Return the guard's decision about a request; ``passage`` is ``None`` if it passed no gate."""
         scope = connection.scope
-        app = _app_of(scope, visit)
-        facts = Facts(runs=True, mark=_mark_of(scope, visit), method=method_of(scope))
-        now = datetime.now(UTC)
+        app = _app_of(scope, passage)
+        judgement: Judgement | None = None if passage is None else passage.judgement
+        facts = Facts(runs=True, mark=_mark_of(scope, judgement), method=method_of(scope))
         for switch in dict.fromkeys((self.name, DEFAULT)):
             override = app.override_of(switch)
-            state = await state_of(app, switch, visit)
+            state = await state_of(app, switch, passage)
             decision = decide(facts, state, now, switch=switch, override=override)
             if decision.blocked and decision.rule is Rule.MODE:
-                exemption = await self._exemption(connection, visit, switch, state, now)
+                exemption = await self._exemption(connection, app, judgement, switch=switch, state=state, now=now)
                 decision = decide(replace(facts, exemption=exemption), state, now, switch=switch, override=override)
                 if exemption == BYPASS:
                     continue  # exempt of this switch only; any other exemption applies to both
@@ -130,21 +136,28 @@ class MaintenanceGuard:
         return decision
 
     async def _exemption(
-        self, connection: HTTPConnection, visit: Visit | None, switch: str, state: MaintenanceState, now: datetime
+        self,
+        connection: HTTPConnection,
+        app: AppSwitch,
+        judgement: Judgement | None,
+        *,
+        switch: str,
+        state: MaintenanceState,
+        now: datetime,
     ) -> str | None:
         scope = connection.scope
         request = _request_of(connection)
-        root_path = scope.get("app_root_path", scope.get("root_path", "")) if visit is None else visit.root_path
-        path = route_path(scope["path"], root_path)
-        for options in (self.options,) if visit is None else (self.options, visit.gate.options):
+        around = scope.get("app_root_path", scope.get("root_path", ""))
+        path = route_path(scope["path"], around if judgement is None else judgement.root_path)
+        for options in (self.options,) if app.gate is None else (self.options, app.gate.options):
             exemption = await options.exemption(request, path, switch, state, now, is_docs=False)
             if exemption is not None:
                 return exemption
         return None
 
-    async def _refuse(self, connection: HTTPConnection, visit: Visit | None, decision: Decision) -> None:
-        options = self.options.within(None if visit is None else visit.gate.options)
-        answer, decision = options.answer_to(decision, datetime.now(UTC))
+    async def _refuse(self, connection: HTTPConnection, app: AppSwitch, decision: Decision, now: datetime) -> None:
+        options = self.options.within(None if app.gate is None else app.gate.options)
+        answer, decision = options.answer_to(decision, now)
         refused = MaintenanceActive(
             decision,
             detail=answer.detail_of(decision),
@@ -156,20 +169,17 @@ class MaintenanceGuard:
             if not can_deny(connection.scope):
                 raise WebSocketMaintenanceActive(decision, detail=DETAIL, headers=refused.headers or {}, terms=options)
             if not _starlette_answers_websockets():
-                refusal = await options.refusal(decision, _request_of(connection))
+                refusal = await options.refusal(decision, _request_of(connection), now)
                 await refusal(connection.scope, connection.receive, connection.send)
-        if visit is not None:
-            # Starlette's ExceptionMiddleware looks its handlers up in this dict, shared by all requests.
-            handlers, _ = connection.scope.get("starlette.exception_handlers", ({}, {}))
-            if has_stock_handler(handlers):
-                handlers[MaintenanceActive] = maintenance_exception_handler
+        if app.gate is not None:
+            put_handler(connection.scope, MaintenanceActive, maintenance_exception_handler, when=has_stock_handler)
         raise refused
 
 
-def _app_of(scope: Scope, visit: Visit | None) -> AppSwitch:
+def _app_of(scope: Scope, passage: Passage | None) -> AppSwitch:
     """Return the ``AppSwitch`` that a request belongs to."""
-    if visit is not None:
-        return visit.gate.app
+    if passage is not None:
+        return passage.app
     return unguarded_app(scope["app"]) if "app" in scope else _NO_APP
 
 
@@ -198,7 +208,7 @@ async def maintenance_exception_handler(connection: HTTPConnection, exc: Excepti
             f"maintenance_exception_handler answers MaintenanceActive, not {type(exc).__name__}: "
             "register it by add_exception_handler(MaintenanceActive, maintenance_exception_handler)"
         ) from exc
-    return cast("Response", await exc.terms.refusal(exc.decision, _request_of(connection)))
+    return cast("Response", await exc.terms.refusal(exc.decision, _request_of(connection), datetime.now(UTC)))
 
 
 def _request_of(connection: HTTPConnection) -> Request:
@@ -208,7 +218,7 @@ def _request_of(connection: HTTPConnection) -> Request:
     return request_of(connection.scope, cast("WebSocket", connection).receive)
 
 
-def _mark_of(scope: Scope, visit: Visit | None) -> Mark | None:
+def _mark_of(scope: Scope, judgement: Judgement | None) -> Mark | None:
     """Return the innermost mark on the way to the endpoint that is about to run."""
     if not marked_anywhere():
         return None
@@ -217,8 +227,9 @@ def _mark_of(scope: Scope, visit: Visit | None) -> Mark | None:
     mark = None if root_of(endpoint) is not None else mark_of(endpoint)
     if mark is not None:
         return mark
-    if visit is not None and visit.target is not None:
-        return visit.target.mark
+    if judgement is not None and judgement.target is not None:
+        return judgement.target.mark
+    check_fastapi()
     return mark_around(None, scope)
 
 

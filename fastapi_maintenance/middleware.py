@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import weakref
+from datetime import UTC, datetime
 from functools import partial
+from typing import cast
 
 from starlette.middleware.base import BaseHTTPMiddleware, DispatchFunction, RequestResponseEndpoint
 from starlette.requests import Request
@@ -12,7 +14,7 @@ from starlette.status import HTTP_303_SEE_OTHER
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .answers.answer import Answer
-from .answers.refusal import request_of, with_fallback
+from .answers.refusal import with_fallback
 from .backends.base import BaseStateBackend
 from .concurrency.io_thread import running_loop
 from .exceptions import InvalidConfiguration, MaintenanceError
@@ -20,11 +22,12 @@ from .gate import metrics
 from .gate.bypass import Bypass
 from .gate.exemptions import Exemptions
 from .gate.gate import Gate, answer_to_link
+from .gate.judgement import Judgement
 from .gate.options import ExemptHandler, Options, ResponseHandler
-from .gate.visits import Visit, visit_of
 from .holds.in_flight import Socket, leave
 from .routing.selfcheck import check_fastapi
-from .switches.app_switch import AppSwitch, answering
+from .switches.app_switch import AppSwitch
+from .switches.passage import Passage, current
 from .switches.registry import checked_backend, registry
 from .switches.views.lookup import view_for
 
@@ -96,37 +99,35 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
             gate.watch_root(self.app, scope)
             metrics.register_gauges()
             self._is_watching = True
-        if self._bypass is not None and await self._redirects(self._bypass, scope, receive, send):
-            return
         view = gate.view()  # raises without a backend, so it comes before anything that has to be undone
-        outer = answering.get()
-        answering.set((gate.app, scope, outer))
+        passage = gate.arrive(scope)
         # Counted before the switch is read: who changes it and then looks misses no request that saw the former state.
-        counts, key = view.in_flight, id(scope)
-        is_first = key not in counts  # and no app around this app has counted it
+        counts = view.in_flight
+        is_first = passage.key not in counts  # and no app around this app has counted it
         if is_first:
-            counts[key] = scope
+            counts[passage.key] = scope
+        current.set(passage)
         try:
-            if outer is not None:
-                gate.find_outer(scope)
+            if self._bypass is not None and await self._redirects(self._bypass, scope, receive, send):
+                return
             if kind == "websocket":
-                send = Socket(scope, send).send
-            cached = gate.judge_at_once(self.app, scope, view) if self._is_plain else None
+                passage.socket = Socket(send)
+                send = passage.socket.send
+            cached = gate.judge_at_once(passage, self.app, scope, view) if self._is_plain else None
             if cached is None:
-                await self._answer(scope, receive, send)
+                await self._answer(passage, scope, receive, send)
             elif cached.blocked:
                 await gate.refuse(cached, scope, receive, send)
             else:
                 await self.app(scope, receive, send)
         finally:
             # Not `reset(token)`: a discarded request ends in another context, where that raises.
-            answering.set(outer)
-            if is_first:
-                leave(counts, scope)
+            current.set(passage.around)
+            leave(passage, counts if is_first else None)
 
     async def _redirects(self, bypass: Bypass, scope: Scope, receive: Receive, send: Send) -> bool:
         """Return whether a request came by a bypass link and was redirected."""
-        headers = await answer_to_link(bypass, self.gate.app, None, scope)
+        headers = await answer_to_link(bypass, self.gate.app, scope)
         if headers is None:
             return False
         await Response(status_code=HTTP_303_SEE_OTHER, headers=headers)(scope, receive, send)
@@ -156,28 +157,19 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
             if not app.lifespans:
                 gate.leave()
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, passage: Passage, scope: Scope, receive: Receive, send: Send) -> None:
         """Judge a connection, then pass it on or refuse it."""
         gate = self.gate
-        visit = gate.arrive(scope)
         if scope["type"] == "http" and not self._is_plain:
-            await self._call_dispatch(visit, scope, receive, send)
+            # Once a user's `dispatch` has refused the request, an error can't make that a 500.
+            passage.judgement = Judgement(scope, None)
+            await with_fallback(super().__call__, lambda: passage.judgement.default_answer, scope, receive, send)
             return
-        cached, receive = await gate.judge(visit, self.app, None, scope, receive)
+        cached, receive = await gate.judge(passage, self.app, None, scope, receive)
         if cached.blocked:
             await gate.refuse(cached, scope, receive, send)
         else:
             await self.app(scope, receive, send)
-
-    async def _call_dispatch(self, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer by a user's ``dispatch``; once it has refused the request, an error can't make that a 500."""
-        options = self.gate.options
-
-        def fallback() -> Response | None:
-            refused = visit.refused
-            return None if refused is None else options.default_response(refused, request_of(scope, receive))
-
-        await with_fallback(super().__call__, fallback, scope, receive, send)
 
     async def _dispatch_around(
         self, function: DispatchFunction, request: Request, call_next: RequestResponseEndpoint
@@ -192,11 +184,11 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
 
         A subclass that doesn't call ``super().dispatch(request, call_next)`` decides by itself.
         """
-        gate, visit = self.gate, visit_of(request.scope)
-        if visit is None or visit.gate is not gate:
-            visit = gate.arrive(request.scope)
-        cached, _ = await gate.judge(visit, self.app, request, request.scope, request.receive)
+        gate = self.gate
+        passage = gate.passage_in(request.scope)
+        cached, _ = await gate.judge(passage, self.app, request, request.scope, request.receive)
         if not cached.blocked:
             return await call_next(request)
-        visit.refused = cached.decision
-        return await gate.options.response(cached.decision, request)
+        refusal = await gate.options.refusal(cached.decision, request, datetime.now(UTC))
+        passage.judgement.default_answer = refusal.fallback
+        return cast("Response", refusal.response)

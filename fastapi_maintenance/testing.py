@@ -155,17 +155,17 @@ _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET")
 async def _decide(app: Starlette, method: str, path: str) -> tuple[Target, Decision]:
     """Return what a request would run, and the decision of middleware and guards about it."""
     scope = _build_scope(app, method, path)
-    gate, visit = _gate_of(app), None
+    gate, passage = _gate_of(app), None
     decision: Decision | None = None
     if gate is not None:
-        visit = gate.arrive(scope)
-        cached, _ = await gate.judge(visit, app.router, None, scope, _receive_of(scope))
+        passage = gate.arrive(scope)
+        cached, _ = await gate.judge(passage, app.router, None, scope, _receive_of(scope))
         decision = cached.decision
     target = resolve(app.router, scope, with_dependencies=True)
     scope["endpoint"] = target.endpoint
     for guard in _guards_of(target):
         if decision is None or not decision.blocked:
-            decision = await guard.decision(_connection_of(scope), visit)
+            decision = await guard.decision(_connection_of(scope), passage, datetime.now(UTC))
     if decision is None:
         raise InvalidConfiguration(
             f"{method} {path}: neither MaintenanceModeMiddleware nor a MaintenanceGuard guards it"

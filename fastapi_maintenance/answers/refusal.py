@@ -26,17 +26,17 @@ class Refusal:
     """
 
     def __init__(self, response: Response, fallback: Response) -> None:
-        vars(self).update(_response=response, _fallback=fallback)
+        vars(self).update(response=response, fallback=fallback)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(vars(self)["_response"], name)
+        return getattr(vars(self)["response"], name)
 
     def __setattr__(self, name: str, value: object) -> None:
-        setattr(vars(self)["_response"], name, value)
+        setattr(vars(self)["response"], name, value)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response to the client of ``scope``."""
-        own, fallback = vars(self)["_response"], vars(self)["_fallback"]
+        own, fallback = vars(self)["response"], vars(self)["fallback"]
         if scope["type"] == "websocket":
             if not can_deny(scope):
                 # Not accepted and then closed, which would look to the client as if it had got in.

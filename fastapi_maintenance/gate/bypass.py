@@ -24,7 +24,8 @@ from ..backends.base import BaseStateBackend, StateBackend
 from ..exceptions import InvalidConfiguration, MissingExtra, NotUnderMaintenance
 from ..model.modes import MaintenanceMode
 from ..model.state import MaintenanceState
-from ..switches.app_switch import DEFAULT, override_of_meant
+from ..switches.app_switch import DEFAULT, AppSwitch
+from ..switches.passage import SCOPE_KEY, Passage, override_of_meant, passage_of, with_outer_passages
 from ..switches.registry import registry
 from ..switches.views.lookup import view_of
 from .callbacks import call
@@ -51,9 +52,6 @@ _HOST_PREFIX = "__Host-"
 
 _URL_ATTRIBUTES = ("url.query", "url.full", "http.url", "http.target")
 """The span attributes that contain the query, in both semantic conventions of OpenTelemetry."""
-
-_SCOPE_KEY = "fastapi_maintenance.bypass"
-"""The key of the link's tokens in the scope of a request."""
 
 _FORM = r"[A-Za-z0-9_-]+\.([A-Za-z0-9_-]{43})"
 _TOKEN = re.compile(_FORM)
@@ -256,7 +254,7 @@ class Bypass:
                 return True
         return False
 
-    def take(self, scope: Scope) -> bool:
+    def take(self, scope: Scope, app: AppSwitch) -> bool:
         """Return whether a request's query had a token; move it out of the query, so that nobody after us sees it.
 
         The scope is changed in place, so that the server's access log has the query without the token.
@@ -265,7 +263,10 @@ class Bypass:
         if query and self._in_query.search(query):
             kept, token = self._split_query(query)
             scope["query_string"] = kept
-            scope.setdefault(_SCOPE_KEY, _LinkTokens()).tokens.setdefault(self.parameter, token)
+            passage = passage_of(scope)
+            if passage is None:
+                passage = scope[SCOPE_KEY] = Passage(app, scope, None)
+            passage.tokens = {self.parameter: token, **(passage.tokens or {})}
             self._redact_spans(scope)
         return self._token_of_link(scope) is not None
 
@@ -354,8 +355,8 @@ class Bypass:
         return self._in_query.sub(b"", query)[1:], unquote(value.decode("latin-1"))
 
     def _token_of_link(self, scope: Scope) -> str | None:
-        taken: _LinkTokens | None = scope.get(_SCOPE_KEY)
-        return None if taken is None else taken.tokens.get(self.parameter)
+        tokens = [passage.tokens or {} for passage in with_outer_passages(passage_of(scope))]
+        return next((taken[self.parameter] for taken in tokens if self.parameter in taken), None)
 
     def _tokens_for(self, scope: Scope, switch: str) -> Iterator[str]:
         """Yield the tokens of a request for a switch; those that no other host can have set come first."""
@@ -373,21 +374,6 @@ class Bypass:
         for _, switches, token, _ in sorted(found, key=lambda cookie: not cookie[0]):
             if switch in switches.split("."):
                 yield token
-
-
-def hand_over(scope: Scope, inner: Scope) -> None:
-    """Pass the link's tokens of a request on to a request that is made within it."""
-    if _SCOPE_KEY in scope:
-        inner.setdefault(_SCOPE_KEY, scope[_SCOPE_KEY])
-
-
-class _LinkTokens:
-    """The tokens out of a request's query, by parameter. Secret, so it has no ``repr``."""
-
-    __slots__ = ("tokens",)
-
-    def __init__(self) -> None:
-        self.tokens: dict[str, str] = {}
 
 
 def _check_secrets(secret: object) -> list[bytes]:

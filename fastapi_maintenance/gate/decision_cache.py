@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from datetime import UTC, datetime
 
 from starlette.requests import Request
@@ -21,6 +19,7 @@ from .exemptions import PREFLIGHT
 
 # Access to an enum's member is slow in Python 3.11.
 _FORCED_ON, _FORCED_OFF = Mark.ON, Mark.OFF
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 class CachedDecision:
@@ -36,7 +35,7 @@ class CachedDecision:
         self.is_preflight = decision.exemption == PREFLIGHT
         self._answers: dict[tuple[str, str], Response] = {}
 
-    def answer_to(self, scope: Scope, answer: Answer) -> Response | None:
+    def answer_to(self, scope: Scope, answer: Answer, now: datetime) -> Response | None:
         """Return the shared default answer, which must not be changed, or ``None`` if it differs each time."""
         if answer.varies(self.decision) or scope["type"] != "http":
             return None
@@ -44,7 +43,6 @@ class CachedDecision:
         key = preferred_type_of(scope), method if method in ("GET", "HEAD") else ""
         response = self._answers.get(key)
         if response is None:
-            now = datetime.now(UTC)
             decision = answer.with_retry_after(self.decision, now)
             response = self._answers[key] = answer.response(decision, Request(scope), now)
         return response
@@ -53,19 +51,18 @@ class CachedDecision:
 class DecisionCache:
     """Caches the decisions for one state until its meaning changes with time."""
 
-    def __init__(self, state: MaintenanceState, override: bool | None) -> None:
-        now = datetime.now(UTC)
-        end = state.same_until(now)
+    def __init__(self, state: MaintenanceState, override: bool | None, now: datetime) -> None:
         self.state = state
         self.override = override
-        self._begin = now.timestamp()
+        self.is_off = state.mode_at(now, override=override) is MaintenanceMode.OFF
+        self._begin = now
         """Before this time the state may mean something else; a clock can be set back."""
-        self._end = math.inf if end is None else end.timestamp()
+        self._end = state.same_until(now) or _NEVER
         self._decisions: dict[tuple[bool, bool, bool, bool, str | None], CachedDecision] = {}
 
-    def is_valid(self, state: MaintenanceState, override: bool | None) -> bool:
+    def is_valid(self, state: MaintenanceState, override: bool | None, now: datetime) -> bool:
         """Return whether the cache is still valid."""
-        return state is self.state and override is self.override and self._begin <= time.time() < self._end
+        return state is self.state and override is self.override and self._begin <= now < self._end
 
     def of(self, target: Target, method: str | None, exemption: str | None = None) -> CachedDecision:
         """Return the decision about a request."""
@@ -75,7 +72,7 @@ class DecisionCache:
         cached = self._decisions.get(key)
         if cached is None:
             facts = Facts(target.runs, mark, method, exemption)
-            decision = decide(facts, self.state, datetime.now(UTC), override=self.override)
+            decision = decide(facts, self.state, self._begin, override=self.override)
             cached = self._decisions[key] = CachedDecision(decision)
         return cached
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from copy import copy
-from datetime import UTC, datetime
+from datetime import datetime
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -91,24 +91,15 @@ class Options:
             logger.exception("exempt_handler failed: %s %s is not exempt", request.method, in_one_line(path))
             return None
 
-    def default_response(self, decision: Decision, request: Request) -> Response:
-        """Return the default answer to a blocked request, in the media type that its client prefers."""
-        now = datetime.now(UTC)
-        answer, decision = self.answer_to(decision, now)
-        return answer.response(decision, request, now)
+    async def refusal(self, decision: Decision, request: Request, now: datetime) -> Refusal:
+        """Return the answer to a blocked request, over HTTP or a websocket; sending it can't fail.
 
-    async def refusal(self, decision: Decision, request: Request) -> Refusal:
-        """Return the answer to a blocked request, over HTTP or a websocket; sending it can't fail."""
-        _, decision = self.answer_to(decision, datetime.now(UTC))
-        default = self.default_response(decision, request)
+        It is that of the ``response_handler``, or the default answer in the media type that the client prefers.
+        """
+        answer, decision = self.answer_to(decision, now)
+        default = answer.response(decision, request, now)
         own = await self._custom_response(decision, request)
         return Refusal(default if own is None else own, default)
-
-    async def response(self, decision: Decision, request: Request) -> Response:
-        """Return the response to a blocked request: the default response if the handler fails."""
-        _, decision = self.answer_to(decision, datetime.now(UTC))
-        own = await self._custom_response(decision, request)
-        return self.default_response(decision, request) if own is None else own
 
     async def _custom_response(self, decision: Decision, request: Request) -> Response | None:
         """Return the response of ``response_handler``, or ``None`` if there is none or it failed."""

@@ -24,17 +24,13 @@ from ..concurrency import io_thread
 from ..exceptions import DrainTimeout, InvalidConfiguration
 from ..model.text import in_one_line
 from ..routing.apps import declared_path
-from ..switches.app_switch import DEFAULT, answering
+from ..switches.app_switch import DEFAULT
+from ..switches.passage import Passage, current, passage_of
 from ..switches.registry import registry
 from ..switches.views.lookup import view_of
 from ..switches.views.view import View
 
 logger = logging.getLogger("fastapi_maintenance")
-
-_COUNTED = "fastapi_maintenance.counted"
-"""The scope key for the switches for which a guard has counted the request."""
-_SOCKET = "fastapi_maintenance.websocket"
-"""The scope key for the websocket's ``Socket``."""
 
 SERVICE_RESTART = 1012
 """The close code that invites clients to reconnect (registered with IANA for RFC 6455)."""
@@ -72,30 +68,35 @@ def _describe(scope: Scope) -> InFlight:
     return InFlight(method, declared_path(scope) or in_one_line(scope["path"]))
 
 
-def count_guarded(view: View) -> None:
+def count_guarded(view: View, scope: Scope) -> None:
     """Count the current request for a guard's switch, before the switch is read; ``leave`` removes it.
 
     A request without the middleware can't be counted, since its end is not observed.
     """
-    current = answering.get()
-    if current is None:
+    passage = current.get()
+    if passage is None:
         view.has_uncounted_requests = True
         return
-    # The middleware's scope: the guard may have received a copy.
-    _, scope, _ = current
-    view.in_flight[id(scope)] = scope
-    scope.setdefault(_COUNTED, []).append(view.in_flight)
+    if passage.guarded is None:
+        passage.guarded = []
+    # By the middleware's scope: the guard may have received a copy.
+    view.in_flight.setdefault(passage.key, scope)
+    passage.guarded.append(view.in_flight)
 
 
-def leave(counts: MutableMapping[int, Scope], scope: Scope) -> None:
-    """Remove a request from the count, and notify its waiters."""
-    key = id(scope)
-    del counts[key]
-    for guarded in scope.pop(_COUNTED, ()):
-        guarded.pop(key, None)
-    if _waiters:
+def leave(passage: Passage, counts: MutableMapping[int, Scope] | None) -> None:
+    """End a passage: remove the request from its guards' counts and from ``counts``, and notify its waiters.
+
+    Without ``counts``, an app around this one goes on counting the request.
+    """
+    passage.is_over, passage.socket = True, None
+    if counts is not None:
+        del counts[passage.key]
+    for guarded in passage.guarded or ():
+        guarded.pop(passage.key, None)
+    if _waiters and counts is not None:
         for waiter in tuple(_waiters):
-            waiter.remove(key)
+            waiter.remove(passage.key)
 
 
 class _Waiter:
@@ -168,8 +169,9 @@ async def wait_until_drained(views: Iterable[View], seconds: float, *, close_web
         found = waiter.wait_for(lambda: _requests_of_others(views))
         if close_websockets:
             for scope in found.values():
-                if _SOCKET in scope:
-                    scope[_SOCKET].close_soon()
+                socket = _socket_of(scope)
+                if socket is not None:
+                    socket.close_soon()
         with anyio.move_on_after(seconds) as limit:
             await io_thread.done(waiter.done)
         if limit.cancelled_caught and (left := waiter.remaining()):
@@ -185,12 +187,19 @@ def _requests_of_others(views: Iterable[View]) -> dict[int, Scope]:
 
 def _own_requests() -> set[int]:
     """Return the keys of the caller's own request, one for each gate that it passed."""
-    keys = set()
-    inside = answering.get()
-    while inside is not None:
-        _, scope, inside = inside
-        keys.add(id(scope))
+    keys, passage = set(), current.get()
+    while passage is not None:
+        keys.add(passage.key)
+        passage = passage.around
     return keys
+
+
+def _socket_of(scope: Scope) -> Socket | None:
+    """Return the innermost socket of a websocket's scope, or ``None``."""
+    passage = passage_of(scope)
+    while passage is not None and passage.socket is None:
+        passage = passage.outer
+    return None if passage is None else passage.socket
 
 
 def checked_seconds(drain: float | timedelta) -> float:
@@ -207,7 +216,7 @@ def checked_seconds(drain: float | timedelta) -> float:
 class Socket:
     """A websocket connection that can be closed from outside the app."""
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    def __init__(self, send: Send) -> None:
         self._send = send
         self._start = io_thread.starter_in_this_loop()
         self._sending = 0
@@ -215,11 +224,6 @@ class Socket:
         self._is_accepted = False
         self._is_to_close = False
         self._is_closed = False
-        scope[_SOCKET] = self
-
-    def __deepcopy__(self, memo: object) -> Socket:
-        """Return this socket: a copy of the scope has the same connection."""
-        return self
 
     async def send(self, message: Message) -> None:
         """Send a message of the app at once: some servers are sensitive to any delay.

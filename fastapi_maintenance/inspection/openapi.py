@@ -19,7 +19,8 @@ from ..model.decision import Decision, Facts, Mark
 from ..model.modes import PARTIAL
 from ..model.policy import decide
 from ..model.text import in_one_line
-from ..switches.app_switch import DEFAULT, answering_app
+from ..switches.app_switch import DEFAULT
+from ..switches.passage import answering_app
 from ..switches.registry import registry
 from ..switches.views.lookup import view_of
 from .apps import answer_of, guards_of, middleware_options, switch_of

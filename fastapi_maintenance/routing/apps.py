@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dis
+import gc
 from collections.abc import Callable, Iterator
-from types import CellType, FunctionType, MethodType
+from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from fastapi.routing import APIRoute
 from starlette.applications import Starlette
@@ -13,7 +16,6 @@ from starlette.routing import Host, Mount, Router
 from starlette.types import ASGIApp, Scope
 
 from .compat import FASTAPI_SCOPE_KEY, is_included
-from .wrappers import reads_app
 
 
 def root_of(app: ASGIApp | None) -> Router | Starlette | None:
@@ -75,21 +77,6 @@ def cors_of(app: Any) -> CORSMiddleware | None:
     return None
 
 
-def wrap_innermost(router: Router, wrap: Callable[[ASGIApp], ASGIApp]) -> bool:
-    """Wrap a router inside its own middleware; return ``False`` if it has none or the middleware hides it."""
-    for step in steps_of(router.middleware_stack, _inner_app_of):
-        if step is router:
-            break  # it has no middleware
-        inner = _inner_app_of(step)
-        if isinstance(inner, MethodType) and inner.__self__ is router:
-            if isinstance(step, FunctionType):
-                _cell_of_app(step).cell_contents = wrap(inner)
-            else:
-                step.app = wrap(inner)
-            return True
-    return False
-
-
 def steps_of(app: Any, inner_of: Callable[[Any], Any] | None = None) -> Iterator[Any]:
     """Yield ``app`` and the apps it wraps, outermost first, up to a router or Starlette app.
 
@@ -104,13 +91,13 @@ def steps_of(app: Any, inner_of: Callable[[Any], Any] | None = None) -> Iterator
 
 def _called_app_of(app: Any) -> Any:
     """Return the ASGI app that a middleware calls, or ``None``; its code must read its ``.app``."""
-    inner = _inner_app_of(app)
-    if inner is None or isinstance(app, (FunctionType, MethodType)) or reads_app(type(app)):
+    inner = inner_app_of(app)
+    if inner is None or isinstance(app, (FunctionType, MethodType)) or _reads_app(type(app)):
         return inner
     return None
 
 
-def _inner_app_of(app: Any) -> Any:
+def inner_app_of(app: Any) -> Any:
     """Return the ``.app`` of a middleware or the variable ``app`` of a closure, or ``None``.
 
     For the bound method ``router.app``, which a router's own middleware wraps, return the router.
@@ -121,19 +108,12 @@ def _inner_app_of(app: Any) -> Any:
     if not isinstance(app, FunctionType):
         return getattr(app, "app", None)
     try:
-        return _cell_of_app(app).cell_contents
+        return cell_of_app(app).cell_contents
     except ValueError:  # no such variable, or it is unset
         return None
 
 
-def bypasses_entrance(app: Any, around: Any) -> bool:
-    """Return whether ``app`` is the bound method ``router.app`` and ``around`` is not that router's entrance."""
-    return (
-        isinstance(app, MethodType) and getattr(app, "__name__", "") == "app" and not hasattr(around, "is_innermost")
-    )
-
-
-def _cell_of_app(closure: FunctionType) -> CellType:
+def cell_of_app(closure: FunctionType) -> CellType:
     """Return the cell of a closure's variable ``app``, or raise ``ValueError``."""
     return (closure.__closure__ or ())[closure.__code__.co_freevars.index("app")]
 
@@ -142,3 +122,46 @@ def mounted_app(route: Mount | Host) -> Any:
     """Return the mounted app, even if the mount's middleware hides it."""
     hidden = getattr(route, "_base_app", None)
     return hidden if hidden is not None and root_of(route.app) is None else route.app
+
+
+_readers: WeakKeyDictionary[type[Any], bool] = WeakKeyDictionary()
+_READS = ("LOAD_ATTR", "LOAD_METHOD")
+
+
+def _reads_app(kind: type[Any]) -> bool:
+    """Return whether the ``__call__`` of a class, or a method that it uses, reads an attribute ``app``.
+
+    If not, the instance can't call its ``app``. If so, it may still answer by itself, as middleware may.
+    """
+    answer = _readers.get(kind)
+    if answer is None:
+        answer = _readers[kind] = _finds_read_of_app(kind)
+    return answer
+
+
+def _finds_read_of_app(kind: type[Any]) -> bool:
+    names = ["__call__"]
+    for name in names:  # the loop extends it
+        for code in _codes_of(kind, name):
+            if any(step.argval == "app" and step.opname in _READS for step in dis.get_instructions(code)):
+                return True
+            names += [other for other in code.co_names if other not in names]
+    return False
+
+
+def _codes_of(kind: type[Any], name: str) -> Iterator[CodeType]:
+    """Yield the code of a method and of the methods it overrides, with their nested and decorated functions."""
+    waiting = [vars(owner)[name] for owner in kind.__mro__ if name in vars(owner)]
+    seen: set[int] = set()
+    while waiting:
+        found = waiting.pop()
+        if id(found) in seen:
+            continue
+        seen.add(id(found))
+        if isinstance(found, property):
+            waiting.append(found.fget)
+        elif isinstance(found, FunctionType):
+            waiting += [found.__code__, *gc.get_referents(*(found.__closure__ or ()))]
+        elif isinstance(found, CodeType):
+            yield found
+            waiting += found.co_consts

@@ -19,7 +19,7 @@ from .walk import Target
 _FULL = Match.FULL  # looking up an enum member is slow in Python 3.11
 
 
-class KnownTargets:
+class TargetCache:
     """Caches the targets of requests that depend on type, path and method alone.
 
     It caches only targets that the index of the outermost router finds.

@@ -7,6 +7,7 @@ order: matching an included router makes FastAPI cache its routes.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from starlette.types import ASGIApp, Scope
 
 from ..exceptions import UnsupportedFastAPI
 from ..model.decision import Mark
-from .apps import bypasses_entrance, mounted_app, root_of, router_of, steps_of
+from .apps import mounted_app, root_of, router_of, steps_of
 from .compat import (
     DISPATCH_KNOWS_ITS_METHODS,
     DISPATCHED_METHODS,
@@ -34,8 +35,11 @@ from .compat import (
     is_included,
     is_like_stock,
 )
+from .entrance import bypasses_entrance
 from .index import UNSURE, index_of, route_path
-from .marks import mark_of
+from .marks import mark_of, marked_anywhere
+
+logger = logging.getLogger("fastapi_maintenance")
 
 # FastAPI >= 0.138 has frontends.
 FrontendRouteGroup: type[Any] | None = getattr(fastapi_routing, "_FrontendRouteGroup", None)
@@ -101,8 +105,41 @@ def resolve(app: ASGIApp, scope: Scope, *, mark: Mark | None = None, with_depend
     except UnsupportedFastAPI:
         raise
     except Exception as error:  # noqa: BLE001 - an error of the user's code, returned in the target
+        logger.debug("matching %r raised %r", scope["path"], error)
         target = Target(runs=True, entries=tuple(walk.entries), failure=error)
     return walk.finish(target)
+
+
+def start_of(app: ASGIApp, scope: Scope) -> tuple[ASGIApp, Mark | None]:
+    """Return where a middleware around ``app`` enters the route tree, and the mark outside of that."""
+    owner: Starlette | None = scope.get("app")
+    endpoint = scope.get("endpoint")
+    root = root_of(app)
+    if root is None and owner is not None and (endpoint is None or endpoint is owner or root_of(endpoint) is owner):
+        # A middleware in between hides what it wraps, which is the answering app. But if that app's router has already
+        # routed the request, the middleware is on a route, and `app` is the endpoint.
+        root = app = owner.router
+    if root is None:
+        return app, mark_of(endpoint)
+    return app, mark_around(root, scope) if marked_anywhere() else None
+
+
+def mark_around(root: Router | Starlette | None, scope: Scope) -> Mark | None:
+    """Return the innermost mark outside of a router that the request reached; ``None``: outside of its endpoint.
+
+    Mounts leave no trace of their marks in the scope, so the outermost router is resolved again.
+    """
+    if "router" in scope:
+        at_outermost = {**scope, "root_path": scope.get("app_root_path", scope.get("root_path", ""))}
+        at_outermost.pop(FASTAPI_SCOPE_KEY, None)
+        target = resolve(scope["router"], at_outermost)
+        if root is None:
+            return target.mark
+        router = root.router if isinstance(root, Starlette) else root
+        for entry in target.entries:
+            if entry.router is router:
+                return entry.mark
+    return mark_of(scope.get("app"))
 
 
 class _Walk:

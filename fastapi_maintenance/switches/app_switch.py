@@ -1,14 +1,11 @@
-"""The default switch of an app, and the app that is answering the current request."""
+"""The default switch of an app."""
 
 from __future__ import annotations
 
 import asyncio
 import weakref
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
-
-from starlette.types import Scope
 
 from ..backends.base import BaseStateBackend
 
@@ -50,19 +47,3 @@ class AppSwitch:
     def override_of(self, switch: str) -> bool | None:
         """Return the override of a switch's stored mode; only the default switch can have an override."""
         return self.override if switch == DEFAULT else None
-
-
-answering: ContextVar[tuple[AppSwitch, Scope, Any] | None] = ContextVar("fastapi_maintenance_answering", default=None)
-"""The app that is answering the current request, the request's scope, and the same tuple of the enclosing app."""
-
-
-def answering_app() -> AppSwitch | None:
-    """Return the app that is answering the current request, if there is one."""
-    current = answering.get()
-    return None if current is None else current[0]
-
-
-def override_of_meant(backend: BaseStateBackend | None, switch: str) -> bool | None:
-    """Return the override of the stored mode, for the switch that ``Registry.meant`` selects."""
-    app = answering_app()
-    return None if app is None or backend is not None else app.override_of(switch)

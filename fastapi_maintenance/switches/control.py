@@ -20,7 +20,8 @@ from ..model.state import MaintenanceState
 from ..model.text import check_text
 from ..model.windows.plan import plan
 from ..model.windows.window import Window
-from .app_switch import DEFAULT, override_of_meant
+from .app_switch import DEFAULT
+from .passage import override_of_meant
 from .registry import registry
 from .views.lookup import view_of
 from .views.view import SwitchStatus, View

@@ -13,7 +13,7 @@ from ..backends.env import EnvVarBackend
 from ..concurrency import io_thread
 from ..exceptions import AmbiguousSwitch, InvalidConfiguration, UnsupportedByBackend
 from ..stores.contract import is_switch_name
-from .app_switch import DEFAULT, AppSwitch, answering_app
+from .app_switch import DEFAULT, AppSwitch
 from .backend_urls import (
     ASYNC_FORMS,
     BACKEND_VARIABLE,
@@ -23,6 +23,7 @@ from .backend_urls import (
     safe_repr,
     sibling_of,
 )
+from .passage import answering_app
 from .reachability import reachable
 
 

@@ -18,7 +18,7 @@ from starlette.types import Scope
 
 from fastapi_maintenance import guard
 from fastapi_maintenance.answers import answer, refusal
-from fastapi_maintenance.gate import exemptions, gate, visits
+from fastapi_maintenance.gate import entrances, exemptions, gate, judgement
 from fastapi_maintenance.gate.decision_cache import PASSED_AT_ONCE
 from fastapi_maintenance.model import modes
 from fastapi_maintenance.model.decision import Mark
@@ -257,12 +257,12 @@ def an_endpoint_class_only_dispatches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @mutant
 def whatever_is_called_app_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apps, "reads_app", lambda kind: True)
+    monkeypatch.setattr(apps, "_reads_app", lambda kind: True)
 
 
 @mutant
 def no_middleware_calls_its_app(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apps, "reads_app", lambda kind: False)
+    monkeypatch.setattr(apps, "_reads_app", lambda kind: False)
 
 
 # What is said about it.
@@ -408,7 +408,7 @@ def the_entrance_trusts_what_is_known_by_the_path(monkeypatch: pytest.MonkeyPatc
     def covers(original: Any, visit: Any, *args: Any) -> Any:
         return visit._facts is None or original(visit, *args)
 
-    _replace(monkeypatch, visits.Visit, "covers", covers)
+    _replace(monkeypatch, judgement.Judgement, "covers", covers)
 
 
 # When it is asked.
@@ -416,12 +416,12 @@ def the_entrance_trusts_what_is_known_by_the_path(monkeypatch: pytest.MonkeyPatc
 
 @mutant
 def nobody_guards_the_entrance(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate.Entrance, "__call__", lambda self, *connection: self.app(*connection))
+    monkeypatch.setattr(entrances.GuardedEntrance, "__call__", lambda self, *connection: self.app(*connection))
 
 
 @mutant
 def the_entrance_looks_at_the_path_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(visits, "_routing_facts", lambda scope: (scope["path"],))
+    monkeypatch.setattr(judgement, "_routing_facts", lambda scope: (scope["path"],))
     _ask_each_route(monkeypatch)
 
 
@@ -433,7 +433,7 @@ def only_the_entrance_is_guarded(monkeypatch: pytest.MonkeyPatch) -> None:
     async def late(self: Any, visit: Any, *args: Any) -> Any:
         cached, receive = await judge(self, visit, *args)
         if cached.blocked:
-            visit.target = walk.Target(runs=False)
+            visit.judgement.target = walk.Target(runs=False)
             cached = PASSED_AT_ONCE
         return cached, receive
 
@@ -446,13 +446,13 @@ def only_the_entrance_is_guarded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @mutant
 def a_new_scope_passes_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (gate, visits):
-        monkeypatch.setattr(module, "visits_around", lambda *args, **options: [])
+    for module in (gate, entrances):
+        monkeypatch.setattr(module, "outer_passages", lambda *args, **options: None)
 
 
 @mutant
 def a_new_scope_is_taken_for_the_request_that_it_was_made_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(visits.Visit, "invalidate", lambda visit, target: setattr(visit, "target", target))
+    monkeypatch.setattr(judgement.Judgement, "invalidate", lambda visit, target: setattr(visit, "target", target))
 
 
 @mutant
@@ -461,7 +461,7 @@ def the_parts_of_a_batch_share_one_judgement(monkeypatch: pytest.MonkeyPatch) ->
     shared: dict[Any, Any] = {}
 
     async def judge_again(original: Any, self: Any, visit: Any, entrance: Any, scope: Scope, receive: Any) -> Any:
-        key = self, entrance, visit.state, scope["path"]
+        key = self, entrance, visit.judgement.state, scope["path"]
         cached, receive = await original(self, visit, entrance, scope, receive)
         return shared.setdefault(key, cached), receive
 
@@ -473,18 +473,18 @@ def the_parts_of_a_batch_share_one_judgement(monkeypatch: pytest.MonkeyPatch) ->
 
 @mutant
 def a_preflight_is_exempt_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate.Entrance, "may_meet_cors", lambda entrance, target: True)
+    monkeypatch.setattr(entrances.GuardedEntrance, "may_meet_cors", lambda entrance, target: True)
 
 
 @mutant
 def a_preflight_is_exempt_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "_may_meet_cors", lambda target: False)
+    monkeypatch.setattr(gate, "may_meet_cors", lambda target: False)
 
 
 @mutant
 def a_preflight_is_exempt_up_to_the_first_router(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate.Entrance, "may_meet_cors", lambda entrance, target: False)
-    monkeypatch.setattr(visits.Visit, "covers", lambda visit, entrance, scope: visit.target is None)
+    monkeypatch.setattr(entrances.GuardedEntrance, "may_meet_cors", lambda entrance, target: False)
+    monkeypatch.setattr(judgement.Judgement, "covers", lambda visit, entrance, scope: visit.target is None)
 
 
 @mutant
@@ -497,17 +497,17 @@ def a_preflight_is_exempt_where_an_override_has_it(monkeypatch: pytest.MonkeyPat
     def may_meet_cors(original: Any, entrance: Any, target: walk.Target) -> bool:
         return bool(original(entrance, target)) or entrance.router not in target.routers_before_code
 
-    _replace(monkeypatch, gate.Entrance, "may_meet_cors", may_meet_cors)
+    _replace(monkeypatch, entrances.GuardedEntrance, "may_meet_cors", may_meet_cors)
 
 
 @mutant
 def the_cors_of_a_route_or_mount_is_not_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "cors_of", lambda app: None)
+    monkeypatch.setattr(entrances, "cors_of", lambda app: None)
 
 
 @mutant
 def whatever_a_route_calls_is_taken_for_cors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "_watch_cors", lambda app: app is not None)
+    monkeypatch.setattr(entrances, "_watch_cors", lambda app: app is not None)
 
 
 # The guard.

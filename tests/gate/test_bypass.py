@@ -55,6 +55,7 @@ from fastapi_maintenance import (
 from fastapi_maintenance.backends import BaseStateBackend, EnvVarBackend, MemoryBackend
 from fastapi_maintenance.gate.bypass import MAX_LIFETIME, Claims, _relative_location, maintenance_ids
 from fastapi_maintenance.model.state import Hold
+from fastapi_maintenance.switches.app_switch import AppSwitch
 from tests.support.asgi import call, client, get, handshake, request, scope_of, status
 from tests.support.servers import exchange, uvicorn_server
 
@@ -684,7 +685,7 @@ def test_no_query_takes_long(pair: str) -> None:
     bypass = Bypass(SECRET)
     query = f"{PARAMETER}={pair * 65_536}"[:65_536].encode()
     started = time.thread_time()
-    assert bypass.take(scope_of(query_string=query))
+    assert bypass.take(scope_of(query_string=query), AppSwitch())
     assert time.thread_time() - started < 0.05
 
 
@@ -911,7 +912,7 @@ def test_no_spelling_of_the_parameter_is_left(query: str) -> None:
     """As the application would read the query, which has all the rest."""
     bypass, scope = Bypass(SECRET), scope_of(query_string=query.encode())
     read = partial(parse_qsl, keep_blank_values=True)
-    was_taken = bypass.take(scope)
+    was_taken = bypass.take(scope, AppSwitch())
     before, after = read(query.encode().decode("latin-1")), read(scope["query_string"].decode("latin-1"))
     assert after == [pair for pair in before if pair[0] != PARAMETER]
     assert was_taken is (before != after)
@@ -1065,7 +1066,7 @@ def test_a_link_leads_back_to_where_it_came_from(segments: list[str], pairs: lis
     bypass = Bypass(SECRET)
     query = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in pairs)
     scope = scope_of(path, query_string=f"{PARAMETER}=token&{query}".encode())
-    assert bypass.take(scope)
+    assert bypass.take(scope, AppSwitch())
     there = f"https://service.example{path}?{PARAMETER}=token&{query}"
     for read in (urljoin, as_browsers_read):
         back = urlsplit(read(there, _relative_location(scope)))
@@ -1258,7 +1259,7 @@ def test_a_span_around_us_has_no_token_in_its_urls(
 
     scope = scope_of(query_string=f"{pair}&a".encode())
     with provider.get_tracer("outer").start_as_current_span("GET", attributes=filled(attributes)):
-        assert Bypass(SECRET).take(scope)
+        assert Bypass(SECRET).take(scope, AppSwitch())
     assert scope["query_string"] == b"a"
     assert [dict(span.attributes or {}) for span in exporter.get_finished_spans()] == [filled(expected)] * is_recorded
 
@@ -1268,7 +1269,7 @@ def test_no_trace_is_looked_for_where_nobody_traces(monkeypatch: pytest.MonkeyPa
     monkeypatch.delitem(sys.modules, "opentelemetry.trace")
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     scope = scope_of(query_string=f"{PARAMETER}=x".encode())
-    assert Bypass(SECRET).take(scope)
+    assert Bypass(SECRET).take(scope, AppSwitch())
     assert scope["query_string"] == b""
 
 

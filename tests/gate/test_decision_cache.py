@@ -13,7 +13,7 @@ from starlette.types import Scope
 from fastapi_maintenance import Answer, MaintenanceMode, MaintenanceModeMiddleware, MaintenanceState
 from fastapi_maintenance.answers.answer import DEFAULT_ANSWER, HTML, JSON, OFFERED
 from fastapi_maintenance.backends import MemoryBackend, memory
-from fastapi_maintenance.gate import decision_cache, gate
+from fastapi_maintenance.gate import gate
 from fastapi_maintenance.gate.decision_cache import PASSED_AT_ONCE, CachedDecision, DecisionCache
 from fastapi_maintenance.model.decision import Decision, Mark, Rule
 from fastapi_maintenance.model.state import Hold
@@ -42,8 +42,6 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Return the clock by which requests are judged."""
     clock = Clock()
-    monkeypatch.setattr(decision_cache, "datetime", clock)
-    monkeypatch.setattr(decision_cache, "time", clock)
     monkeypatch.setattr(gate, "datetime", clock)
     monkeypatch.setattr(memory, "datetime", clock)
     return clock
@@ -58,7 +56,7 @@ def target(*, runs: bool = True, mark: Mark | None = None) -> Target:
 
 def test_requests_that_are_alike_share_a_verdict(clock: Clock) -> None:
     """All safe methods are, and all others."""
-    taken = DecisionCache(MaintenanceState(mode=READ_ONLY), None)
+    taken = DecisionCache(MaintenanceState(mode=READ_ONLY), None, clock.at)
     safe, unsafe = taken.of(target(), "GET"), taken.of(target(), "POST")
     assert (safe.blocked, unsafe.blocked) == (False, True)
     assert all(taken.of(target(), method) is safe for method in ("GET", "HEAD", "OPTIONS", "TRACE"))
@@ -67,7 +65,7 @@ def test_requests_that_are_alike_share_a_verdict(clock: Clock) -> None:
 
 def test_requests_that_differ_have_verdicts_of_their_own(clock: Clock) -> None:
     """In what would run, in its mark, or in what exempts them."""
-    taken = DecisionCache(MaintenanceState(mode=ON), None)
+    taken = DecisionCache(MaintenanceState(mode=ON), None, clock.at)
     asked = {
         "plain": taken.of(target(), "GET"),
         "nothing": taken.of(target(runs=False), "GET"),
@@ -95,12 +93,12 @@ def test_what_passes_at_once_is_neither_blocked_nor_counted() -> None:
 def test_verdicts_go_for_one_state_and_for_what_stands_in_for_its_mode(clock: Clock) -> None:
     """An equal state is another one: comparing them would take longer than deciding."""
     state = MaintenanceState(mode=ON)
-    taken = DecisionCache(state, None)
-    assert taken.is_valid(state, None)
-    assert not taken.is_valid(state.model_copy(), None)
-    assert not taken.is_valid(state, False)
-    assert not DecisionCache(state, True).is_valid(state, None)
-    assert DecisionCache(state, False).of(target(), "GET").blocked is False
+    taken = DecisionCache(state, None, clock.at)
+    assert taken.is_valid(state, None, clock.at)
+    assert not taken.is_valid(state.model_copy(), None, clock.at)
+    assert not taken.is_valid(state, False, clock.at)
+    assert not DecisionCache(state, True, clock.at).is_valid(state, None, clock.at)
+    assert DecisionCache(state, False, clock.at).of(target(), "GET").blocked is False
 
 
 @pytest.mark.parametrize(
@@ -114,27 +112,27 @@ def test_verdicts_go_for_one_state_and_for_what_stands_in_for_its_mode(clock: Cl
 )
 def test_verdicts_end_when_a_time_has_come(clock: Clock, state: MaintenanceState) -> None:
     """Not before, and not later."""
-    taken = DecisionCache(state, None)
+    taken = DecisionCache(state, None, clock.at)
     blocked = taken.of(target(), "GET").blocked
     clock.at = NOW + HOUR - TICK
-    assert taken.is_valid(state, None)
+    assert taken.is_valid(state, None, clock.at)
     clock.at = NOW + HOUR
-    assert not taken.is_valid(state, None)
-    assert DecisionCache(state, None).of(target(), "GET").blocked is not blocked
+    assert not taken.is_valid(state, None, clock.at)
+    assert DecisionCache(state, None, clock.at).of(target(), "GET").blocked is not blocked
 
 
 def test_a_clock_that_is_put_back_ends_verdicts_as_well(clock: Clock) -> None:
     """Before they began, the state may say something else: here they have no end any more."""
     state = MaintenanceState(mode=ON, until=NOW + HOUR)
     clock.at = NOW + 2 * HOUR
-    taken = DecisionCache(state, None)
+    taken = DecisionCache(state, None, clock.at)
     assert not taken.of(target(), "GET").blocked
     clock.at = NOW + 3000 * HOUR
-    assert taken.is_valid(state, None)
+    assert taken.is_valid(state, None, clock.at)
     clock.at = NOW + 2 * HOUR - TICK
-    assert not taken.is_valid(state, None)
+    assert not taken.is_valid(state, None, clock.at)
     clock.at = NOW
-    assert DecisionCache(state, None).of(target(), "GET").blocked
+    assert DecisionCache(state, None, clock.at).of(target(), "GET").blocked
 
 
 @pytest.mark.anyio
@@ -175,26 +173,26 @@ def asking(accept: str = JSON, method: str = "GET", **more: Any) -> Scope:
 def test_an_answer_is_made_once_for_those_who_prefer_the_same(clock: Clock) -> None:
     """However they say so, and wherever they ask."""
     cached = blocked()
-    kept = {kind: cached.answer_to(asking(kind), DEFAULT_ANSWER) for kind in OFFERED}
+    kept = {kind: cached.answer_to(asking(kind), DEFAULT_ANSWER, NOW) for kind in OFFERED}
     assert len({id(response) for response in kept.values()}) == len(OFFERED)
     for kind, response in kept.items():
         assert response is not None
         assert response.media_type == kind
-        assert cached.answer_to(asking(f"{kind};q=0.5, image/png"), DEFAULT_ANSWER) is response
-    assert cached.answer_to(asking("*/*"), DEFAULT_ANSWER) is kept[JSON]
+        assert cached.answer_to(asking(f"{kind};q=0.5, image/png"), DEFAULT_ANSWER, NOW) is response
+    assert cached.answer_to(asking("*/*"), DEFAULT_ANSWER, NOW) is kept[JSON]
 
 
 def test_get_and_head_have_answers_of_their_own(clock: Clock) -> None:
     """A HEAD has no body, and a page reloads itself for GET only; all other methods are alike."""
     cached = blocked()
-    made = {method: cached.answer_to(asking(HTML, method), DEFAULT_ANSWER) for method in ("GET", "HEAD", "POST")}
+    made = {method: cached.answer_to(asking(HTML, method), DEFAULT_ANSWER, NOW) for method in ("GET", "HEAD", "POST")}
     assert len({id(response) for response in made.values()}) == 3
     assert made["HEAD"] is not None
     assert made["HEAD"].body == b""
     assert made["GET"] is not None
     assert made["GET"].body
     for method in ("PUT", "DELETE", "X-ANY"):
-        assert cached.answer_to(asking(HTML, method), DEFAULT_ANSWER) is made["POST"]
+        assert cached.answer_to(asking(HTML, method), DEFAULT_ANSWER, NOW) is made["POST"]
 
 
 @pytest.mark.parametrize(
@@ -202,10 +200,10 @@ def test_get_and_head_have_answers_of_their_own(clock: Clock) -> None:
 )
 def test_what_is_another_answer_each_time_is_not_kept(cached: CachedDecision, answer: Answer) -> None:
     """By chance, or because less time is left."""
-    assert cached.answer_to(asking(), answer) is None
+    assert cached.answer_to(asking(), answer, NOW) is None
     assert cached._answers == {}
 
 
 def test_a_handshake_has_no_answer_that_could_be_kept() -> None:
     """It is denied by a response of its own, or closed."""
-    assert blocked().answer_to(asking(kind="websocket"), DEFAULT_ANSWER) is None
+    assert blocked().answer_to(asking(kind="websocket"), DEFAULT_ANSWER, NOW) is None

@@ -293,12 +293,12 @@ async def test_without_any_mark_the_routes_are_not_read(
     backend: BaseStateBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A guard on its own costs no second pass over the routes."""
-    from fastapi_maintenance.gate import gate
+    from fastapi_maintenance.routing import walk
 
     def never(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(gate, "target_of", never)
+    monkeypatch.setattr(walk, "resolve", never)
     app = FastAPI()
 
     @app.get("/", dependencies=[Depends(maintenance_guard)])

@@ -44,7 +44,7 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance.answers.answer import DETAIL
 from fastapi_maintenance.backends import BaseStateBackend, MemoryBackend
-from fastapi_maintenance.switches.app_switch import answering
+from fastapi_maintenance.switches import passage
 from fastapi_maintenance.switches.backend_urls import BACKEND_VARIABLE
 from tests.support.asgi import BODY, call, client, get, handshake, lifespan, request, scope_of, status
 
@@ -653,7 +653,7 @@ async def test_while_nothing_is_under_maintenance_the_routes_are_not_read(
         raise AssertionError
 
     app = unmarked(**options)
-    monkeypatch.setattr(gate, "target_of", never)
+    monkeypatch.setattr(gate, "resolve", never)
     for path, code in (("/normal", 200), ("/none", 404), ("/normal/", 307)):
         assert await status(app, root_path + path, root_path=root_path) == code
     assert (await handshake(app, "/ws")).accepted
@@ -1346,7 +1346,7 @@ async def test_a_request_without_a_backend_leaves_nothing_behind(monkeypatch: py
     for kind in ("http", "websocket"):
         with pytest.raises(UnknownBackend):
             await call(app, scope_of("/normal", kind=kind))
-        assert answering.get() is None
+        assert passage.current.get() is None
 
 
 def test_a_websocket_that_no_loop_serves_leaves_nothing_behind() -> None:
@@ -1362,7 +1362,7 @@ def test_a_websocket_that_no_loop_serves_leaves_nothing_behind() -> None:
     with pytest.raises(RuntimeError):
         app(scope_of("/ws", kind="websocket"), receive, send).send(None)
     assert in_flight(backend) == []
-    assert answering.get() is None
+    assert passage.current.get() is None
 
 
 # Log lines

@@ -604,7 +604,7 @@ async def sent_by(app: Callable[[Socket], Awaitable[None]]) -> list[Message]:
             await anyio.lowlevel.checkpoint()
         messages.append(message)
 
-    await app(Socket({"type": "websocket"}, send))
+    await app(Socket(send))
     for _ in range(10):
         await anyio.lowlevel.checkpoint()
     return messages
@@ -645,7 +645,7 @@ async def test_a_client_that_is_gone_when_its_websocket_is_closed_is_nobodys_fai
         if message["type"] == "websocket.close":
             raise OSError("the client is gone")
 
-    socket = Socket({"type": "websocket"}, send)
+    socket = Socket(send)
     socket.close_soon()
     await socket.send({"type": "websocket.accept"})
     with pytest.raises(OSError, match="closed for maintenance"):

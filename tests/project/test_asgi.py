@@ -30,7 +30,7 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from fastapi_maintenance.backends import BaseStateBackend, MemoryBackend
-from fastapi_maintenance.switches.app_switch import answering
+from fastapi_maintenance.switches.passage import current
 from tests.support.asgi import call, client, get, lifespan, request, scope_of, status
 from tests.support.servers import uvicorn_server
 
@@ -113,12 +113,12 @@ async def test_the_answering_app_is_forgotten_after_the_request(way: Way) -> Non
     """What the middleware keeps in the context for the request is gone after it, however it ends."""
 
     async def fails(scope: Scope, receive: Receive, send: Send) -> None:
-        assert answering.get() is not None
+        assert current.get() is not None
         raise LookupError("app")
 
     with pytest.raises(LookupError):
         await way(fails)(scope_of(), once_then_never({"type": "http.request"}), never_sent)
-    assert answering.get() is None
+    assert current.get() is None
 
 
 async def never_sent(message: Message) -> None:
@@ -144,7 +144,7 @@ async def test_a_request_thrown_away_in_another_context_raises_nothing(anyio_bac
         contextvars.copy_context().run(forgotten.send, None)
         del forgotten
         gc.collect()
-    assert answering.get() is None
+    assert current.get() is None
 
 
 # Messages
@@ -445,7 +445,7 @@ async def test_a_cancelled_request_is_cancelled_in_the_endpoint(way: Way) -> Non
             await inside.wait()
             tasks.cancel_scope.cancel()
     assert events == ["cancelled", "cleaned up"]
-    assert answering.get() is None
+    assert current.get() is None
 
 
 @every_loop

@@ -124,14 +124,14 @@ def test_imports_are_found_in_every_form(tmp_path: Path, monkeypatch: pytest.Mon
     file = tmp_path / "gate.py"
     file.write_text(
         "from typing import TYPE_CHECKING\n"
-        "from . import visits\n"
+        "from . import judgement\n"
         "from ..backends.base import BaseStateBackend\n"
         "from fastapi_maintenance.model.state import MaintenanceState\n"
         "if TYPE_CHECKING:\n    from ..middleware import MaintenanceModeMiddleware\n"
         "def late():\n    import fastapi_maintenance.switches.registry\n    import fastapi_maintenance\n"
     )
     monkeypatch.setitem(MODULES, "gate.gate", file)
-    assert imports_of("gate.gate") == {"gate.visits", "backends.base", "model.state", "switches.registry", ""}
+    assert imports_of("gate.gate") == {"gate.judgement", "backends.base", "model.state", "switches.registry", ""}
 
 
 @pytest.mark.parametrize("module", sorted(module for module in MODULES if room_of(module) == "model"))

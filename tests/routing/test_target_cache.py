@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_maintenance import force_maintenance_mode_off, force_maintenance_mode_on
 from fastapi_maintenance.model.decision import Mark
-from fastapi_maintenance.routing.target_cache import KnownTargets
+from fastapi_maintenance.routing.target_cache import TargetCache
 from fastapi_maintenance.routing.walk import Target, resolve
 from tests.support.asgi import scope_of
 
@@ -37,7 +37,7 @@ class Finding:
     def __init__(self, start: Any) -> None:
         self.start = start
         self.times = 0
-        self.targets = KnownTargets(self._find)
+        self.targets = TargetCache(self._find)
 
     def _find(self, start: ASGIApp, scope: Scope) -> Target:
         self.times += 1
@@ -284,9 +284,9 @@ def test_what_is_no_plain_way_is_not_known() -> None:
     circle = Wrapper(Router())
     circle.app = circle
     for start in (app, PlainTextResponse("opaque"), a_router().app, circle, Slots(a_router())):
-        assert KnownTargets(resolve).of(start, scope_of("/a")) is None
+        assert TargetCache(resolve).of(start, scope_of("/a")) is None
     router = a_router()
-    assert KnownTargets(resolve).of(router, scope_of("/a", router=router)) is None
+    assert TargetCache(resolve).of(router, scope_of("/a", router=router)) is None
 
 
 def test_an_app_that_gets_a_root_path_is_not_known_any_more() -> None:

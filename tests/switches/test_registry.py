@@ -33,8 +33,9 @@ from fastapi_maintenance.backends import (
     SQLAlchemyBackend,
 )
 from fastapi_maintenance.concurrency import io_thread
-from fastapi_maintenance.switches.app_switch import AppSwitch, answering, override_of_meant
+from fastapi_maintenance.switches.app_switch import AppSwitch
 from fastapi_maintenance.switches.backend_urls import checked_name
+from fastapi_maintenance.switches.passage import Passage, current, override_of_meant
 from fastapi_maintenance.switches.registry import Registry, checked_backend, registry
 
 KNOWN = (
@@ -566,13 +567,13 @@ def test_inside_a_request_the_answering_app_is_meant() -> None:
     configured = configure_backend("memory")
     for app in apps:
         registry.add_app(app)
-    token = answering.set((apps[1], {}, None))
+    token = current.set(Passage(apps[1], {}, None))
     try:
         assert registry.meant() is apps[1].backend
-        answering.set((apps[2], {}, None))
+        current.set(Passage(apps[2], {}, None))
         assert registry.meant() is configured
     finally:
-        answering.reset(token)
+        current.reset(token)
 
 
 def test_each_change_is_noticed_by_its_version() -> None:
@@ -622,10 +623,10 @@ def test_what_stands_in_for_the_mode_is_the_default_switchs() -> None:
     app, backend = AppSwitch(MemoryBackend(), enable_maintenance=True), MemoryBackend()
     assert (app.override_of("default"), app.override_of("billing")) == (True, None)
     assert override_of_meant(None, "default") is None
-    token = answering.set((app, {}, None))
+    token = current.set(Passage(app, {}, None))
     try:
         assert override_of_meant(None, "default") is True
         assert override_of_meant(None, "billing") is None
         assert override_of_meant(backend, "default") is None
     finally:
-        answering.reset(token)
+        current.reset(token)

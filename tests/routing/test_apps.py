@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from fastapi_maintenance import MaintenanceModeMiddleware
-from fastapi_maintenance.routing.wrappers import reads_app
+from fastapi_maintenance.routing.apps import _reads_app as reads_app
 
 
 class Direct:
