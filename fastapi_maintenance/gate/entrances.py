@@ -136,7 +136,7 @@ def outer_passages(scope: Scope, router: Router, inner: Gate | None = None) -> P
     while around is not None:
         gate: Gate | None = around.app.gate
         if gate is not None and gate is not inner and gate not in parts and gate.leads_to(router):
-            parts[gate] = _part_of(around, newest.get(around.app, around).judgement, scope)
+            parts[gate] = _part_of(around, newest.get(around.app, around).judgement or _UNJUDGED, scope)
         around = around.around
     outer = None
     for part in reversed(parts.values()):
@@ -145,17 +145,17 @@ def outer_passages(scope: Scope, router: Router, inner: Gate | None = None) -> P
     return outer
 
 
-def _part_of(passage: Passage, outer: Judgement | None, scope: Scope) -> Passage:
+_UNJUDGED = Judgement({}, None)
+_UNJUDGED.invalidate(None)
+
+
+def _part_of(passage: Passage, outer: Judgement, scope: Scope) -> Passage:
     """Return the passage of a request that code made within another, which was judged as ``outer``.
 
     While the other one runs, its state applies.
     """
     part = passage.with_outer(None)
     part.judgement = judgement = Judgement(scope, None)
-    if outer is None:
-        part.method = scope.get("method")
-        judgement.invalidate(None)
-        return part
     judgement.root_path = outer.root_path
     if scope.get("method") != "HEAD":  # for HEAD, the server may wait for a body if the client used another method
         part.method = scope.get("method")

@@ -119,9 +119,10 @@ class Gate:
         passage = passage_of(scope)
         if passage is None or passage.app is not self.app:
             own = current.get()
-            while own is not None and own.app is not self.app:
-                own = own.around
-            passage = Passage(self.app, scope, passage) if own is None else own.with_outer(passage)
+            if own is not None and own.app is self.app:
+                passage = own.with_outer(passage)
+            else:
+                passage = Passage(self.app, scope, passage)
             scope[SCOPE_KEY] = passage
         return passage
 

@@ -14,6 +14,7 @@ import anyio.from_thread
 import anyio.to_thread
 import pytest
 from fastapi import Depends, FastAPI, Request, WebSocket
+from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, Router, WebSocketRoute
@@ -528,6 +529,33 @@ async def test_a_token_that_was_taken_out_of_the_query_still_opens() -> None:
     assert await status(app, "/open") == 200
 
 
+async def test_a_route_that_builds_the_scope_anew_keeps_the_request() -> None:
+    """Its guard finds the gate that the request has passed, with the token that the gate took out of the query."""
+    bypass, backend = Bypass("0123456789abcdef0123"), MemoryBackend()
+
+    class AnewRoute(APIRoute):
+        def get_route_handler(self) -> Any:
+            handle = super().get_route_handler()
+
+            async def handle_anew(request: Request) -> Any:
+                kept = {name: value for name, value in request.scope.items() if name != "fastapi_maintenance"}
+                return await handle(Request(kept, request.receive))
+
+            return handle_anew
+
+    app = FastAPI()
+    app.router.route_class = AnewRoute
+    app.post("/billed", dependencies=[Depends(MaintenanceGuard("billing"))])(lambda: "billed")
+    app.add_middleware(MaintenanceModeMiddleware, backend=backend, exemptions=Exemptions(bypass=bypass))
+    sibling = backend.sibling("billing")
+    backend.siblings_made()["billing"] = sibling
+    assert await status(app, "/billed", "POST") == 200
+    await set_maintenance_mode(True, sibling)
+    token = await bypass.token("billing", holder="tester", backend=backend)
+    assert await status(app, "/billed", "POST") == 503
+    assert await status(app, f"/billed?{bypass.parameter}={token}", "POST") == 200
+
+
 # Deep copies
 
 
@@ -593,3 +621,15 @@ async def test_on_the_wire_no_part_of_a_batch_runs_that_is_blocked(http: str) ->
             assert answer.startswith(b"HTTP/1.1 " + expected), answer
     assert json.loads(answer.rpartition(b"\r\n")[2]) == CODES
     assert sorted(ran) == ["exempt", "open"]
+
+
+@pytest.mark.parametrize("on", [False, True])
+async def test_dispatch_can_be_called_without_the_middleware_around_it(on: bool) -> None:
+    """As a test of a subclass may do."""
+    middleware = MaintenanceModeMiddleware(FastAPI(routes=routes()), backend=MemoryBackend(on))
+
+    async def call_next(request: Request) -> Response:
+        return PlainTextResponse("passed")
+
+    response = await middleware.dispatch(Request(scope_of("/normal")), call_next)
+    assert response.status_code == (503 if on else 200)
