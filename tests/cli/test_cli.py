@@ -46,7 +46,7 @@ from fastapi_maintenance.model.change import Change
 from fastapi_maintenance.model.state import Hold
 from fastapi_maintenance.stores import urls
 from fastapi_maintenance.switches.views.lookup import view_of
-from tests.support.commands import end_of, has_come, run, started
+from tests.support.commands import end_of, has_come, run, run_apart, started
 from tests.support.memory_store import MemoryStore
 from tests.support.scripts import ROOT
 from tests.support.servers import uvicorn_server
@@ -362,7 +362,7 @@ def test_all_commands_and_options_are_documented(capsys: pytest.CaptureFixture[s
 
 def test_the_shell_can_complete() -> None:
     """Typer's completion works under our name."""
-    ended = run(
+    ended = run_apart(
         env={
             "_FASTAPI_MAINTENANCE_COMPLETE": "complete_bash",
             "COMP_WORDS": "fastapi-maintenance st",
@@ -443,10 +443,10 @@ def test_whoever_has_read_enough_may_close_the_pipe(url: str) -> None:
 def test_a_terminal_that_knows_ascii_only_gets_all(url: str) -> None:
     """Escaped, and without a failure."""
     env = {"PYTHONIOENCODING": "ascii", "FASTAPI_MAINTENANCE_BACKEND": url}
-    turned = run("on", "ünder-mäintenance", env=env)
+    turned = run_apart("on", "ünder-mäintenance", env=env)
     assert turned.complaint.startswith("error: invalid switch name '\\xfcnder-m\\xe4intenance'")
-    assert run("on", "--reason", "für später", env=env).status == 0
-    shown = run("status", env=env)
+    assert run_apart("on", "--reason", "für später", env=env).status == 0
+    shown = run_apart("status", env=env)
     assert (shown.status, shown.error) == (0, "")
     assert "f\\xfcr sp\\xe4ter" in shown.out
 
@@ -1146,7 +1146,7 @@ def test_an_emptied_store_is_not_said_to_be_off(redis_server: RedisServer) -> No
     env = {"FASTAPI_MAINTENANCE_BACKEND": f"redis://:s3cret@127.0.0.1:{redis_server.port}/0"}
     backend = RedisBackend(env["FASTAPI_MAINTENANCE_BACKEND"], on_emptied="keep")
     worker = view_of(backend)
-    assert run("on", env=env).status == 0
+    assert run_apart("on", env=env).status == 0
     assert asyncio.run(worker.read()).mode is MaintenanceMode.ON
     redis_server.run("FLUSHALL")
     keeps = "no document: off, unless running workers keep an earlier state"
@@ -1155,14 +1155,14 @@ def test_an_emptied_store_is_not_said_to_be_off(redis_server: RedisServer) -> No
         assert watched.stdout.readline().endswith(f"UTC  default: {keeps}\n")
     store = f"redis://127.0.0.1:{redis_server.port}/0, key fastapi-maintenance:{{default}}"
     hint = "'fastapi-maintenance on' and 'fastapi-maintenance off' store one, which all workers follow"
-    shown = run("status", "--exit-code", env=env)
+    shown = run_apart("status", "--exit-code", env=env)
     assert (shown.status, shown.error) == (0, "")
     assert shown.out == f"default: {keeps}\n  version: 0\n  store: {store}\n  hint: {hint}\n"
-    examined = run("doctor", env=env)
+    examined = run_apart("doctor", env=env)
     assert examined.status == 0
     assert examined.out.startswith(f"note   default, {store}: readable: {keeps}; {hint}; in ")
     assert worker.latest().mode is MaintenanceMode.ON
-    turned = run("off", "--json", env=env).json()
+    turned = run_apart("off", "--json", env=env).json()
     assert (turned["mode"], turned["before"]) == ("off", None)
     give_up = time.monotonic() + 60
     while worker.latest().mode is MaintenanceMode.ON:
@@ -1248,18 +1248,18 @@ def test_a_relative_file_is_named_from_the_root(tmp_path: Path) -> None:
     folder.mkdir()
     elsewhere.mkdir()
     env = {"FASTAPI_MAINTENANCE_BACKEND": "file:switch"}
-    assert run("on", env=env, cwd=folder).out == f"default: ON (was OFF), in {folder}/switch\n"
-    shown = run("status", env=env, cwd=elsewhere).out.splitlines()
+    assert run_apart("on", env=env, cwd=folder).out == f"default: ON (was OFF), in {folder}/switch\n"
+    shown = run_apart("status", env=env, cwd=elsewhere).out.splitlines()
     assert shown[0] == "default: OFF (there is no file)"
     assert shown[-1] == f"  store: file://{tmp_path}/else%20where/switch"
-    planned = run("schedule", "2099-01-01T00:00Z", "1h", env=env, cwd=folder).out
+    planned = run_apart("schedule", "2099-01-01T00:00Z", "1h", env=env, cwd=folder).out
     told = re.match(rf"default: planned, in {folder}/switch: (\w+): on from ", planned)
     assert told is not None
-    cancelled = run("cancel", told[1], env=env, cwd=folder).out
+    cancelled = run_apart("cancel", told[1], env=env, cwd=folder).out
     assert cancelled == f"default: ON ({told[1]} is cancelled), in {folder}/switch\n"
-    held = run("run", "--", "true", env=env, cwd=folder)
+    held = run_apart("run", "--", "true", env=env, cwd=folder)
     assert held.error.startswith(f"default: ON while the command runs, in {folder}/switch\n")
-    database = run("status", "--backend", "sqlite+aiosqlite:///switch.db", "--json", cwd=folder).json()
+    database = run_apart("status", "--backend", "sqlite+aiosqlite:///switch.db", "--json", cwd=folder).json()
     assert database["store"] == f"sqlite+aiosqlite:///{folder}/switch.db, row default"
     assert not any(elsewhere.iterdir())
 
@@ -1546,7 +1546,7 @@ def test_the_shell_completes_the_names_of_switches(file: Path, url: str) -> None
     for backend, expected in (url, ["billing"]), ("nonsense://", []):
         words = f"fastapi-maintenance off --backend {backend} bi"
         complete = {"_FASTAPI_MAINTENANCE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": "4"}
-        ended = run(env=complete)
+        ended = run_apart(env=complete)
         assert (ended.out.split(), ended.error) == (expected, "")
 
 

@@ -362,14 +362,14 @@ async def test_every_change_of_a_token_is_noticed(backend: BaseStateBackend) -> 
 
 
 async def test_random_tokens_do_not_pass(backend: BaseStateBackend) -> None:
-    """10,000 of them: noise, well-formed ones, and right claims with a wrong signature."""
+    """2,000 of them: noise, well-formed ones, and right claims with a wrong signature."""
     await set_maintenance_mode(True)
     bypass = Bypass(SECRET)
     app, token = app_with(bypass), await bypass.token()
     chance = random.Random(0)
-    tokens = [secrets.token_urlsafe(chance.randrange(200)) for _ in range(2_000)]
-    tokens += [f"{secrets.token_urlsafe(chance.randrange(200))}.{secrets.token_urlsafe(32)}" for _ in range(4_000)]
-    tokens += [f"{token.rpartition('.')[0]}.{secrets.token_urlsafe(32)}" for _ in range(4_000)]
+    tokens = [secrets.token_urlsafe(chance.randrange(200)) for _ in range(400)]
+    tokens += [f"{secrets.token_urlsafe(chance.randrange(200))}.{secrets.token_urlsafe(32)}" for _ in range(800)]
+    tokens += [f"{token.rpartition('.')[0]}.{secrets.token_urlsafe(32)}" for _ in range(800)]
     async with client(app) as one:
         for each in tokens:
             assert (await one.get("/items/7", headers={HEADER: each})).status_code == 503

@@ -1050,8 +1050,8 @@ def _relay(path: Path, worker: int, count: int) -> None:
 
 
 def test_many_processes_lose_nothing_and_readers_see_whole_states(path: Path) -> None:
-    """5 processes × 50 changes, each of which must be in the file afterwards, and a reader all the while."""
-    processes, count = 5, 50
+    """5 processes × 30 changes, each of which must be in the file afterwards, and a reader all the while."""
+    processes, count = 5, 30
     spawn = multiprocessing.get_context("spawn")
     writers = [spawn.Process(target=_relay, args=(path, number, count), daemon=True) for number in range(processes)]
     stop, versions = threading.Event(), [0]

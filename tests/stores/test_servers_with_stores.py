@@ -292,7 +292,6 @@ def served_by(server: str, port: int) -> list[str]:
     [
         ("uvicorn", 4, "redis_url", {}),
         ("uvicorn", 4, "file_url", {}),
-        ("gunicorn", 3, "redis_url", {}),
         ("gunicorn", 3, "redis_url", {"GUNICORN_CMD_ARGS": "--preload"}),
         ("gunicorn", 3, "redis_url", {"GUNICORN_CMD_ARGS": "--preload", "ASKED_BEFORE_FORK": "1"}),
         (
@@ -304,7 +303,6 @@ def served_by(server: str, port: int) -> list[str]:
                 "ASKED_BEFORE_FORK": "1",
             },
         ),
-        ("hypercorn", 2, "redis_url", {}),
         ("hypercorn", 2, "file_url", {}),
     ],
     ids=lambda value: "-".join(value.values()) or "plain" if isinstance(value, dict) else str(value),
@@ -428,7 +426,7 @@ def output_of(process: subprocess.Popen[str]) -> Any:
     return json.loads(out.splitlines()[-1])
 
 
-@pytest.fixture(params=["redis", "file", "sqlite"])
+@pytest.fixture(params=["redis", "sqlite"])
 def url(request: pytest.FixtureRequest, tmp_path: Path, redis_server: RedisServer) -> Iterator[str]:
     """Return the URL of a store that says "on"."""
     redis_server.run("FLUSHALL")

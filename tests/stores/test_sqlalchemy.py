@@ -349,9 +349,9 @@ def _relay(url: str, table: str, worker: int, count: int) -> None:
 
 
 def test_many_processes_lose_nothing_and_readers_see_whole_states(url: str, make: Make) -> None:
-    """5 processes × 20 changes, beginning without a table, and a reader all the while."""
+    """5 processes × 10 changes, beginning without a table, and a reader all the while."""
     backend = make(url, timeout_seconds=30)
-    processes, count = 5, 20
+    processes, count = 5, 10
     spawn = multiprocessing.get_context("spawn")
     writers = [
         spawn.Process(target=_relay, args=(url, backend.table, number, count), daemon=True)
@@ -1037,7 +1037,7 @@ from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
 
 async def main():
     backend = SQLAlchemyBackend(sys.argv[1], table=sys.argv[2], timeout_seconds=20)
-    for _ in range(250):
+    for _ in range(60):
         async with maintenance_mode_on(backend):
             pass
     print(await backend.get_value())

@@ -699,7 +699,7 @@ asyncio.run(main())
 """
 
 
-@of(FOLLOWED)
+@of(["file", "redis"])
 def test_windows_count_right_after_a_restart(store: Store) -> None:
     """Those that go on and no others, in a process that saw none of them begin."""
     backend, now = store.backend(), datetime.now(UTC)

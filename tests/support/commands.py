@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -9,11 +10,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastapi_maintenance.cli import main
 from tests.support.scripts import ROOT
 
 SECONDS = 60
@@ -73,8 +75,29 @@ def end_of(process: subprocess.Popen[str]) -> Ended:
 
 
 def run(*arguments: str, env: Mapping[str, str] | None = None, **options: Any) -> Ended:
-    """Run a command to its end."""
+    """Run a command to its end: in this process, which takes a tenth of the time, unless a process is the point."""
+    if options.keys() <= {"cwd"} and "run" not in arguments and "watch" not in arguments:
+        return _run_here(arguments, environment(env), options.get("cwd"))
+    return run_apart(*arguments, env=env, **options)
+
+
+def run_apart(*arguments: str, env: Mapping[str, str] | None = None, **options: Any) -> Ended:
+    """Run a command to its end in a process of its own."""
     return end_of(start(*arguments, env=env, **options))
+
+
+def _run_here(arguments: tuple[str, ...], env: Mapping[str, str], cwd: Path | None) -> Ended:
+    out, error = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in "12")
+    former = dict(os.environ)
+    with redirect_stdout(out), redirect_stderr(error), chdir(cwd or Path.cwd()):
+        os.environ.clear()
+        os.environ.update(env)
+        try:
+            status = main(arguments)
+        finally:
+            os.environ.clear()
+            os.environ.update(former)
+    return Ended(status, *(stream.buffer.getvalue().decode() for stream in (out, error)))
 
 
 @contextmanager
