@@ -10,13 +10,14 @@ from itertools import product
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic import TypeAdapter
 
-from ..answers.answer import JSON, PROBLEM, Answer, in_words
+from ..answers.answer import Answer, in_words
+from ..answers.body import JSON, PROBLEM, Seconds, build_schemas
 from ..exceptions import InvalidConfiguration, MaintenanceActive
 from ..gate.exemptions import Exemptions
 from ..guard import has_stock_handler
 from ..model.decision import Decision, Facts, Mark
-from ..model.modes import PARTIAL
 from ..model.policy import decide
 from ..model.text import in_one_line
 from ..switches.app_switch import DEFAULT, answering_app
@@ -87,7 +88,12 @@ class _Blocker:
         headers = {
             name: {"schema": {"type": "string"}, "example": value} for name, value in self.answer.fixed_headers.items()
         }
-        documented: Json = {"description": "Under maintenance", "headers": _RETRY_AFTER | headers}
+        retry_after: Json = {
+            "description": "Seconds to wait before the next attempt",
+            "required": True,
+            "schema": TypeAdapter(Seconds).json_schema(),
+        }
+        documented: Json = {"description": "Under maintenance", "headers": {"Retry-After": retry_after, **headers}}
         if not self.has_handler:
             kinds = (JSON, PROBLEM) if self.negotiated else (JSON,)
             documented["content"] = {
@@ -135,7 +141,8 @@ class _Documentation:
         """Return an extended copy of the app's schema."""
         components = schema.get("components", {})
         known = components.get("schemas", {})
-        names = {kind: _free_name_of(model, known) for kind, model in _MODELS.items()}
+        models = build_schemas()
+        names = {kind: _free_name_of(model, known) for kind, model in models.items()}
         paths, is_used = {}, False
         for path, item in schema.get("paths", {}).items():
             paths[path] = dict(item)
@@ -145,8 +152,8 @@ class _Documentation:
                     paths[path][method] = documented = self._extend_operation(operation, item[method], names)
                     is_used = is_used or documented is not item[method]
         if is_used:
-            models = {names[kind]: model for kind, model in _MODELS.items()}
-            components = {**components, "schemas": known | models}
+            ours = {names[kind]: model for kind, model in models.items()}
+            components = {**components, "schemas": known | ours}
             schema = {**schema, "paths": paths, "components": components}
         return self._add_banner(schema)
 
@@ -231,43 +238,6 @@ _MARKUP = re.compile(r"[&<>\"'\\`*_\[\]~|^$]")
 def _escape_markdown(text: str) -> str:
     """Return text on one line with Markdown and HTML escaped, since docs pages render both."""
     return _MARKUP.sub(lambda sign: f"&#{ord(sign[0])};", in_one_line(text))
-
-
-_RETRY_AFTER: Json = {
-    "Retry-After": {
-        "description": "Seconds to wait before the next attempt",
-        "required": True,
-        "schema": {"type": "integer", "minimum": 0},
-    }
-}
-
-_FACTS: Json = {
-    "mode": {"type": "string", "enum": PARTIAL, "description": "Present while other requests pass"},
-    "reason": {"type": "string", "description": "The reason, if known"},
-    "until": {"type": "string", "format": "date-time", "description": "The expected end, if known"},
-}
-_MODELS: dict[str, Json] = {
-    JSON: {
-        "title": "MaintenanceAnswer",
-        "type": "object",
-        "required": ["detail"],
-        "properties": {"detail": {"type": "string"}, **_FACTS},
-    },
-    PROBLEM: {
-        "title": "MaintenanceProblem",
-        "description": "A problem document (RFC 9457)",
-        "type": "object",
-        "required": ["type", "title", "status", "detail", "retry_after"],
-        "properties": {
-            "type": {"type": "string", "format": "uri-reference"},
-            "title": {"type": "string"},
-            "status": {"type": "integer"},
-            "detail": {"type": "string"},
-            **_FACTS,
-            "retry_after": {"type": "integer", "minimum": 0, "description": "Same as Retry-After"},
-        },
-    },
-}
 
 
 def _free_name_of(model: Json, known: Mapping[str, Any]) -> str:
