@@ -14,7 +14,7 @@ from starlette.status import HTTP_404_NOT_FOUND
 
 from ..exceptions import MissingExtra
 from ..gate.callbacks import call
-from ..guard import MaintenanceGuard
+from ..inspection.apps import find_guarded_switches
 from ..inspection.routes import operations_of
 from ..switches.app_switch import DEFAULT
 from ..switches.registry import registry
@@ -39,8 +39,7 @@ class Page:
             return self._names
         found = [DEFAULT, *(name for name, _ in registry.in_use())]
         if isinstance(request.app, FastAPI):
-            calls = (call for operation in operations_of(request.app) for call in operation.dependencies)
-            found += [call.name for call in calls if isinstance(call, MaintenanceGuard)]
+            found += find_guarded_switches(operations_of(request.app))
         return [DEFAULT, *sorted(set(found) - {DEFAULT})]
 
     def check_name(self, request: Request, name: str) -> str:

@@ -12,18 +12,19 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import TypeAdapter
 
-from ..answers.answer import Answer, in_words
+from ..answers.answer import DEFAULT_ANSWER, Answer, in_words
 from ..answers.body import JSON, PROBLEM, Seconds, build_schemas
 from ..exceptions import InvalidConfiguration, MaintenanceActive
 from ..gate.exemptions import Exemptions
+from ..gate.options import Options
 from ..guard import has_stock_handler
 from ..model.decision import Decision, Facts, Mark
 from ..model.policy import decide
 from ..model.text import in_one_line
-from ..switches.app_switch import DEFAULT, answering_app
+from ..switches.app_switch import DEFAULT, AppSwitch, answering_app
 from ..switches.registry import registry
 from ..switches.views.lookup import view_of
-from .apps import answer_of, guards_of, middleware_options, switch_of
+from .apps import find_guarded_switches, find_guards, find_middleware
 from .routes import Operation, operations_of
 
 Json = dict[str, Any]
@@ -132,10 +133,11 @@ class _Documentation:
             for method in operation.methods:
                 # The router runs the first operation, even if the schema describes a later one.
                 self.operations.setdefault((operation.path, method.lower()), operation)
-        self.options = middleware_options(app)
-        own_exemptions = self.options.get("exemptions")
-        self.exemptions = (own_exemptions,) if isinstance(own_exemptions, Exemptions) else ()
-        self.is_covered = bool(self.options) or not self._switch_names() if whole_app is None else whole_app
+        self.switches = find_guarded_switches(self.operations.values())
+        middleware = find_middleware(app)
+        self.switch = AppSwitch() if middleware is None else middleware.switch
+        self.options = None if middleware is None else middleware.options
+        self.is_covered = middleware is not None or not self.switches if whole_app is None else whole_app
 
     def extend(self, schema: Json) -> Json:
         """Return an extended copy of the app's schema."""
@@ -179,27 +181,22 @@ class _Documentation:
 
     def _blockers_of(self, operation: Operation) -> Iterator[_Blocker]:
         """Yield the middleware and guards that can block an operation, outermost first."""
+        outer = self.options or Options()
         if self.is_covered:
-            yield _Blocker(answer_of(self.options), self.exemptions, self.options.get("response_handler") is not None)
+            yield _Blocker(outer.answer or DEFAULT_ANSWER, (outer.exemptions,), outer.response_handler is not None)
         handlers = self.app.exception_handlers
         is_registered = MaintenanceActive in handlers
         is_automatic = self.is_covered and has_stock_handler(handlers)
-        for guard in guards_of(operation):
-            options = guard.options
-            handler = options.response_handler or (None if options.answer else self.options.get("response_handler"))
-            answer = options.answer or answer_of(self.options)
+        for guard in find_guards(operation.dependencies):
+            options = guard.options.within(self.options)
+            answer = options.answer or DEFAULT_ANSWER
             is_answered = is_registered or (is_automatic and answer.status not in handlers)
             yield _Blocker(
                 answer=answer,
-                exemptions=(options.exemptions, *self.exemptions),
-                has_handler=is_answered and handler is not None,
+                exemptions=(guard.options.exemptions, outer.exemptions),
+                has_handler=is_answered and options.response_handler is not None,
                 negotiated=is_answered,
             )
-
-    def _switch_names(self) -> list[str]:
-        """Return the names of the switches of the app's guards."""
-        guards = (guard for operation in self.operations.values() for guard in guards_of(operation))
-        return list(dict.fromkeys(guard.name for guard in guards))
 
     def _add_banner(self, schema: Json) -> Json:
         banners = [_banner_of(decision) for decision in self._blocking_decisions()]
@@ -211,9 +208,9 @@ class _Documentation:
 
     def _blocking_decisions(self) -> Iterator[Decision]:
         """Yield the blocking decisions of the app's switches now, the default switch first."""
-        app = answering_app() or switch_of(self.options)
+        app = answering_app() or self.switch
         facts, now = Facts(runs=True, mark=None, method=None), datetime.now(UTC)
-        for name in dict.fromkeys((DEFAULT, *self._switch_names())):
+        for name in dict.fromkeys((DEFAULT, *self.switches)):
             state = view_of(registry.of_app(app, name)).latest()
             decision = decide(facts, state, now, switch=name, override=app.override_of(name))
             if decision.blocked:
