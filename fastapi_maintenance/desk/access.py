@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.resources
+import importlib
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC
@@ -12,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI, HTTPException, Request
 from starlette.status import HTTP_404_NOT_FOUND
 
+from ..answers.page import read_page_file
 from ..exceptions import MissingExtra
 from ..gate.callbacks import call
 from ..inspection.apps import find_guarded_switches
@@ -61,12 +61,6 @@ class Page:
             logger.error("user must return a string, got %r: this change is stored without a name", user)
             return None
         return user
-
-
-@functools.cache
-def read_page_file(name: str) -> str:
-    """Return the text of a file in ``pages``."""
-    return importlib.resources.files("fastapi_maintenance").joinpath("pages", name).read_text("utf-8")
 
 
 def _import_form_parser() -> None:

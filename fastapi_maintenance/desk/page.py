@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import functools
-import hashlib
 import secrets
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
@@ -13,6 +11,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.status import HTTP_303_SEE_OTHER, HTTP_403_FORBIDDEN, HTTP_409_CONFLICT, HTTP_412_PRECONDITION_FAILED
 
+from ..answers.page import digest_of, read_page_file
 from ..exceptions import InvalidConfiguration, MaintenanceError, VersionConflict
 from ..holds.in_flight import others_in_flight
 from ..model.modes import PARTIAL, MaintenanceMode
@@ -20,7 +19,7 @@ from ..model.state import Explanation, MaintenanceState
 from ..routing.marks import force_maintenance_mode_off
 from ..switches.app_switch import DEFAULT
 from ..switches.control import break_hold, cancel_maintenance, change_mode, get_maintenance_state, schedule_maintenance
-from .access import Page, read_page_file
+from .access import Page
 from .api import MAX_IN_FLIGHT_SHOWN, describe_switch, required_version
 from .refusals import refusal_of
 
@@ -195,15 +194,11 @@ def _security_headers() -> dict[str, str]:
     return {
         "Cache-Control": "no-store",
         "Content-Security-Policy": (
-            f"default-src 'none'; style-src '{_csp_hash_of('admin.css')}'; script-src '{_csp_hash_of('admin.js')}'; "
+            f"default-src 'none'; style-src {digest_of(read_page_file('admin.css'))}; "
+            f"script-src {digest_of(read_page_file('admin.js'))}; "
             "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
         ),
         "Referrer-Policy": "same-origin",  # with "no-referrer", browsers also omit the origin of forms
         "X-Content-Type-Options": "nosniff",
         "X-Frame-Options": "DENY",
     }
-
-
-def _csp_hash_of(name: str) -> str:
-    """Return the Content-Security-Policy source of an inline file."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(read_page_file(name).encode()).digest()).decode()

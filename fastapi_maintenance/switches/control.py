@@ -263,6 +263,23 @@ def forgetting(*, break_holds: bool, by: str | None) -> Change:
     return Change(forgets=True, break_holds=break_holds, refuse_while_held=not break_holds, by=by)
 
 
+def describe_state(state: MaintenanceState, now: datetime) -> dict[str, Any]:
+    """Return the fields that operators see of a switch, for the command line and the admin."""
+    explained = state.explanation_at(now)
+    shown = {"kind", "owner", "reason", "expires_at"}
+    return {
+        "mode": state.mode_at(now),
+        **explained._asdict(),
+        "stored_mode": state.mode,
+        "holds": [{"id": id_, **hold.model_dump(include=shown)} for id_, hold in state.holds_at(now).items()],
+        "windows": [window.model_dump() for window in state.windows_left(now)],
+        "next_change_at": state.next_change_at(now),
+        "updated_by": state.updated_by,
+        "updated_at": state.updated_at,
+        "version": state.version,
+    }
+
+
 async def _finished_windows(view: View, now: datetime) -> frozenset[str]:
     """Return the ids of the windows that are over at ``now``."""
     return (view.peek() or await view.read()).timetable.over(now)
