@@ -141,21 +141,21 @@ class Answer:
 
     def response(self, decision: Decision, request: Request, now: datetime) -> Response:
         """Return the answer that the client of ``request`` prefers, for a decision with ``retry_after``."""
-        kinds = {JSON: self._json, PROBLEM: self._problem, HTML: self._html, TEXT: self._text}
-        make = kinds[preferred_type_of(request.scope)]
-        response = make(decision, now, self.headers_of(decision), get=request.method in ("GET", "HEAD"))
+        kind, detail, headers = preferred_type_of(request.scope), self.detail_of(decision), self.headers_of(decision)
+        response: Response
+        if kind == HTML:
+            response = self._build_page(decision, now, headers, get=request.method in ("GET", "HEAD"))
+        elif kind == TEXT:
+            response = PlainTextResponse(self._build_text(decision), self.status, headers)
+        elif kind == PROBLEM:
+            response = JSONResponse(build_problem(decision, detail, self.status), self.status, headers, PROBLEM)
+        else:
+            response = JSONResponse(build_answer(decision, detail), self.status, headers)
         if request.method == "HEAD":
             response.body = b""  # Content-Length stays the same as for GET
         return response
 
-    def _json(self, decision: Decision, now: datetime, headers: dict[str, str], *, get: bool) -> Response:
-        return JSONResponse(build_answer(decision, self.detail_of(decision)), self.status, headers)
-
-    def _problem(self, decision: Decision, now: datetime, headers: dict[str, str], *, get: bool) -> Response:
-        problem = build_problem(decision, self.detail_of(decision), self.status)
-        return JSONResponse(problem, self.status, headers, PROBLEM)
-
-    def _html(self, decision: Decision, now: datetime, headers: dict[str, str], *, get: bool) -> Response:
+    def _build_page(self, decision: Decision, now: datetime, headers: dict[str, str], *, get: bool) -> Response:
         end = decision.until
         values = {
             "title": legible(_text_of(self.title, decision)),
@@ -170,7 +170,7 @@ class Answer:
             headers["Content-Security-Policy"] = SHIPPED_POLICY
         return HTMLResponse(self._page.render(values, get=get), self.status, headers)
 
-    def _text(self, decision: Decision, now: datetime, headers: dict[str, str], *, get: bool) -> Response:
+    def _build_text(self, decision: Decision) -> str:
         lines = [legible(_text_of(self.title, decision)), legible(self.detail_of(decision))]
         if (texts := partial_texts_of(decision)) is not None:
             lines.append(texts.note)
@@ -178,7 +178,7 @@ class Answer:
             lines.append(f"Expected back: {in_words(decision.until)}")
         if decision.reason:
             lines.append(legible(decision.reason))
-        return PlainTextResponse("\n\n".join(filter(None, lines)) + "\n", self.status, headers)
+        return "\n\n".join(filter(None, lines)) + "\n"
 
 
 def preferred_type_of(scope: Scope) -> str:
@@ -251,17 +251,15 @@ def _page_of(html: Any) -> Page:
         return SHIPPED
     if isinstance(html, os.PathLike):
         try:
-            template = Path(html).read_text("utf-8")
+            html = Path(html).read_text("utf-8")
         except (OSError, UnicodeError) as error:
             raise InvalidConfiguration(f"html: can't read {html!r}: {error}") from error
     elif not isinstance(html, str):
         raise InvalidConfiguration(f"html must be a template or the Path of a template file, got {html!r}")
     elif "<" not in html:
         raise InvalidConfiguration(f"html must be HTML, got {html!r}; pass a file as Path({html!r})")
-    else:
-        template = html
     try:
-        return Page(template)
+        return Page(html)
     except ValueError as error:
         raise InvalidConfiguration(f"html: {error}") from error
 

@@ -18,7 +18,7 @@ from ..model.state import MaintenanceState
 from ..model.text import in_one_line
 from ..model.windows.window import Window
 from ..switches.app_switch import DEFAULT
-from ..switches.control import cancel_maintenance, change_mode, forgetting, schedule_maintenance
+from ..switches.control import cancel_maintenance, change_mode, forget_switch, schedule_maintenance
 from ..switches.views.lookup import view_of
 from .program import AsJson, Backend, BreakHolds, Name, Names, New, Quiet, ReadOnly, Reason, Results
 from .store import (
@@ -50,7 +50,6 @@ from .values import (
     parse_duration,
     parse_end,
     parse_seconds,
-    parse_start,
     parse_time,
 )
 
@@ -117,9 +116,8 @@ def turn_off(
     """
     if all_switches and names:
         raise InvalidConfiguration(f"--all must come without names, got {', '.join(names)}; nothing was changed")
-    requirements = {"break_holds": True} if break_holds else {"refuse_while_held": True}
     stores = all_stores_of(backend) if all_switches else stores_of(backend, names or (DEFAULT,))
-    _change(MaintenanceMode.OFF, stores, requirements, new=new, as_json=as_json, quiet=quiet)
+    _change(MaintenanceMode.OFF, stores, {"break_holds": break_holds}, new=new, as_json=as_json, quiet=quiet)
 
 
 def forget(
@@ -138,8 +136,8 @@ def forget(
     Refused while running code holds the switch on. An unreadable document is forgotten too.
     """
     stores = stores_of(backend, names)
-    requirements = {"break_holds": break_holds}
-    _change(MaintenanceMode.OFF, stores, requirements, forgets=True, new=None, as_json=as_json, quiet=quiet)
+    options = {"break_holds": break_holds}
+    _change(MaintenanceMode.OFF, stores, options, forgets=True, new=None, as_json=as_json, quiet=quiet)
 
 
 def _change(
@@ -182,7 +180,8 @@ async def _apply_change(
     """Change the switch of a backend, and return its new state."""
     if not forgets:
         return await change_mode(mode, store, by=operator_name(), **options)
-    return await view_of(store).apply(forgetting(by=operator_name(), **options))
+    await forget_switch(store, name=DEFAULT, by=operator_name(), **options)
+    return view_of(store).latest()
 
 
 async def _read_before(stores: dict[str, BaseStateBackend], *, new: bool | None) -> dict[str, MaintenanceState | None]:
@@ -223,7 +222,7 @@ def schedule(
     fastapi-maintenance schedule {sunday}T02:00Z 2h --reason 'new disks'
     fastapi-maintenance schedule {sunday}T02:30 30m billing --zone Europe/Berlin --rrule 'FREQ=WEEKLY;BYDAY=SU'
     """
-    begins = parse_start(start, "START", zone)
+    begins = parse_time(start, "START", zone)
     ends = parse_end(end, "END", zone, begins)
     if zone is not None and rrule is None:
         zone = None  # it was used only to parse the times

@@ -41,8 +41,8 @@ from .terminal import (
     document_of,
     failure_of,
     format_time,
-    print_json,
     print_note,
+    print_result,
     print_text,
     report_error,
     summary_of,
@@ -175,10 +175,6 @@ class Reading(NamedTuple):
     """The text to show without a state."""
     error: str = ""
 
-    def differs_from(self, former: Reading | None) -> bool:
-        """Return whether this reading must be printed after the former one."""
-        return former is None or self.facts() != former.facts()
-
     def facts(self) -> tuple[object, ...]:
         """Return the values that are compared."""
         state = self.state
@@ -191,11 +187,11 @@ async def watch_switch(switch: str, backend: BaseStateBackend, *, seconds: float
     """Print the state of a switch at each change until cancelled."""
     if sys.stdout.isatty() and not as_json:
         await _watch_live(switch, backend, seconds)
-    former: Reading | None = None
+    former: tuple[object, ...] = ()
     async for reading in _readings(backend, seconds):
-        if reading.differs_from(former):
+        if reading.facts() != former:
             _print_reading(switch, reading, place_of(backend), as_json=as_json)
-        former = reading
+        former = reading.facts()
 
 
 async def _readings(backend: BaseStateBackend, seconds: float) -> AsyncIterator[Reading]:
@@ -210,17 +206,10 @@ async def _readings(backend: BaseStateBackend, seconds: float) -> AsyncIterator[
 
 
 def _print_reading(switch: str, reading: Reading, store: str, *, as_json: bool) -> None:
-    if as_json:
-        result = (
-            failure_of(switch, reading.error, store)
-            if reading.error
-            else document_of(switch, reading.state, reading.at, store)
-        )
-        print_json({"at": reading.at, **result})
-    else:
-        print_text(
-            _line_of(switch, reading, before=f"{format_time(reading.at)}  ", more=version_suffix(reading.state))
-        )
+    at, state = reading.at, reading.state
+    found = failure_of(switch, reading.error, store) if reading.error else document_of(switch, state, at, store)
+    line = _line_of(switch, reading, before=f"{format_time(at)}  ", more=version_suffix(state))
+    print_result({"at": at, **found}, line, as_json=as_json)
 
 
 def _line_of(switch: str, reading: Reading, *, before: str = "", more: str = "") -> Text:

@@ -173,16 +173,6 @@ def seconds_until_seen(backend: BaseStateBackend) -> float:
     return reads_every * _POLLS_UNTIL_SEEN
 
 
-class UnknownSwitch(MaintenanceError):
-    """The store has no state for this switch name, so it may be mistyped."""
-
-    def __init__(self, name: str, backend: BaseStateBackend, *, hint: str) -> None:
-        super().__init__(
-            f"switch {name!r} has no state in {place_of(backend)}, nothing was changed: "
-            f"check the name that the app uses.{hint}"
-        )
-
-
 def describe_empty_store(backend: BaseStateBackend) -> str:
     """Return the effect of an empty store: a missing file means off, other stores may have lost their document."""
     if is_file(backend):
@@ -200,10 +190,14 @@ def check_known(name: str, backend: BaseStateBackend, state: MaintenanceState | 
         new: Whether ``--new`` was given; ``None`` if the command doesn't have it.
 
     Raises:
-        UnknownSwitch: The store has no such switch, and ``--new`` was not given.
+        MaintenanceError: The store has no such switch, and ``--new`` was not given.
     """
     if not new and name != DEFAULT and (state is None or state.forgotten):
-        raise UnknownSwitch(name, backend, hint="" if new is None else " --new sets it for the first time")
+        hint = "" if new is None else " --new sets it for the first time"
+        raise MaintenanceError(
+            f"switch {name!r} has no state in {place_of(backend)}, nothing was changed: "
+            f"check the name that the app uses.{hint}"
+        )
 
 
 def check_writable(backend: BaseStateBackend) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC
@@ -63,14 +62,6 @@ class Page:
         return user
 
 
-def _import_form_parser() -> None:
-    """Import the form parser of Starlette, by its new or old name."""
-    try:
-        importlib.import_module("python_multipart")
-    except ImportError:
-        importlib.import_module("multipart")
-
-
 def load_template() -> Any:
     """Return the page's template.
 
@@ -79,8 +70,7 @@ def load_template() -> Any:
     """
     try:
         import jinja2  # noqa: PLC0415 - an extra
-
-        _import_form_parser()
+        import python_multipart  # noqa: F401, PLC0415 - parses the page's forms
     except ImportError:
         raise MissingExtra("maintenance_admin", "admin") from None
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)

@@ -10,7 +10,6 @@ from starlette.status import HTTP_201_CREATED, HTTP_204_NO_CONTENT
 
 from ..exceptions import VersionConflict
 from ..holds.in_flight import others_in_flight
-from ..model.modes import MaintenanceMode
 from ..model.state import MaintenanceState
 from ..routing.marks import force_maintenance_mode_off
 from ..switches.control import (
@@ -63,7 +62,6 @@ def add_api(router: APIRouter, page: Page) -> None:
                 name=page.check_name(request, name),
                 by=await page.user(request),
                 expected_version=await required_version(name, if_match),
-                refuse_while_held=change.mode is MaintenanceMode.OFF and not change.break_holds,
                 **change.model_dump(exclude={"mode"}),
             )
             described = await describe_switch(name)

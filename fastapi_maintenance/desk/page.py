@@ -6,6 +6,7 @@ import functools
 import secrets
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
@@ -77,17 +78,22 @@ async def _perform(form: dict[str, str], name: str, by: str | None) -> None:
         case "set":
             mode = MaintenanceMode(form.get("mode", ""))
             is_off = mode is MaintenanceMode.OFF
-            broken = is_off and form.get("break_holds") == "yes"
+            details: dict[str, Any] = (
+                {}
+                if is_off
+                else {
+                    "reason": reason,
+                    "until": await _parse_end(form.get("until", ""), name),
+                    "retry_after": _parse_seconds(form.get("retry_after", "")),
+                }
+            )
             await change_mode(
                 mode,
                 name=name,
-                reason=None if is_off else reason,
-                until=None if is_off else await _parse_end(form.get("until", ""), name),
-                retry_after=None if is_off else _parse_seconds(form.get("retry_after", "")),
                 by=by,
                 expected_version=version,
-                refuse_while_held=is_off and not broken,
-                break_holds=broken,
+                break_holds=is_off and form.get("break_holds") == "yes",
+                **details,
             )
         case "plan":
             start, end = _parse_time(form.get("start")), _parse_time(form.get("end"))
