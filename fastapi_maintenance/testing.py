@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import Coroutine, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from .backends.memory import MemoryBackend
 from .exceptions import InvalidConfiguration
 from .gate.gate import Gate
-from .guard import MaintenanceGuard, unguarded_app
-from .middleware import MaintenanceModeMiddleware
+from .guard import unguarded_app
+from .inspection.apps import find_guards, find_middleware
 from .model.decision import Decision, Rule
 from .model.modes import MaintenanceMode, ModeName, as_mode
 from .model.state import MaintenanceState
@@ -93,9 +93,7 @@ def assert_open(app: Starlette, *asked: Asked, name: str = DEFAULT) -> None:
     Raises:
         AssertionError: A request would be blocked, with the rule; or it has no route, so it proves nothing.
     """
-    with maintenance(app, name=name):
-        problems = [_problem_of(app, method, path, name, open_=True) for method, path in _pairs_of(asked)]
-    _raise_for(problems)
+    _assert_all(app, asked, name, open_=True)
 
 
 def assert_blocked(app: Starlette, *asked: Asked, name: str = DEFAULT) -> None:
@@ -104,13 +102,13 @@ def assert_blocked(app: Starlette, *asked: Asked, name: str = DEFAULT) -> None:
     Raises:
         AssertionError: A request would pass, with the rule; or it has no route, so it proves nothing.
     """
+    _assert_all(app, asked, name, open_=False)
+
+
+def _assert_all(app: Starlette, asked: Iterable[Asked], name: str, *, open_: bool) -> None:
+    """Raise ``AssertionError`` unless all requests are open, or all are blocked."""
     with maintenance(app, name=name):
-        problems = [_problem_of(app, method, path, name, open_=False) for method, path in _pairs_of(asked)]
-    _raise_for(problems)
-
-
-def _raise_for(problems: list[str | None]) -> None:
-    """Raise ``AssertionError`` if there is a problem."""
+        problems = [_problem_of(app, method, path, name, open_=open_) for method, path in _pairs_of(asked)]
     if any(problems):
         raise AssertionError("; ".join(filter(None, problems)))
 
@@ -132,7 +130,7 @@ def _problem_of(app: Starlette, method: str, path: str, name: str, *, open_: boo
         return f"{method} {path} runs nothing: {_advice_for(app, path)}"
     if decision.blocked is not open_:
         return None
-    switches = sorted({guard.name for guard in _guards_of(target)} - {DEFAULT})
+    switches = sorted({guard.name for guard in find_guards(target.dependencies)} - {DEFAULT})
     if name not in (DEFAULT, *switches) and not open_ and decision.rule is Rule.MODE:
         others = f"guards of {', '.join(map(repr, switches))} do" if switches else "no guard of a named switch does"
         return f"{method} {path} is open: no guard of switch {name!r} guards it; {others}"
@@ -163,7 +161,7 @@ async def _decide(app: Starlette, method: str, path: str) -> tuple[Target, Decis
         decision = cached.decision
     target = resolve(app.router, scope, with_dependencies=True)
     scope["endpoint"] = target.endpoint
-    for guard in _guards_of(target):
+    for guard in find_guards(target.dependencies):
         if decision is None or not decision.blocked:
             decision = await guard.decision(_connection_of(scope), passage, datetime.now(UTC))
     if decision is None:
@@ -171,10 +169,6 @@ async def _decide(app: Starlette, method: str, path: str) -> tuple[Target, Decis
             f"{method} {path}: neither MaintenanceModeMiddleware nor a MaintenanceGuard guards it"
         )
     return target, decision
-
-
-def _guards_of(target: Target) -> list[MaintenanceGuard]:
-    return [one for one in target.dependencies if isinstance(one, MaintenanceGuard)]
 
 
 def _build_scope(app: Starlette, method: str, path: str) -> Scope:
@@ -222,28 +216,11 @@ def _gate_of(app: Starlette) -> Gate | None:
         raise InvalidConfiguration(f"app must be a FastAPI or Starlette app, got {app!r}")
     if app.middleware_stack is None:
         app.middleware_stack = app.build_middleware_stack()
-    step: ASGIApp | None = app.middleware_stack
-    while step is not None:
-        if isinstance(step, MaintenanceModeMiddleware):
-            return step.gate
-        step = getattr(step, "app", None)
-    return None
+    middleware = find_middleware(app)
+    return None if middleware is None else middleware.gate
 
 
 def _run_in_thread(coroutine: Coroutine[Any, Any, T]) -> T:
     """Return a coroutine's result from a new thread's event loop, as a loop may already run in this thread."""
-    results: list[T] = []
-    failures: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(asyncio.run(coroutine))
-        except BaseException as error:  # noqa: BLE001 - raised below
-            failures.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
-    return results[0]
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(asyncio.run, coroutine).result()

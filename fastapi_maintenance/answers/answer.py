@@ -8,7 +8,6 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from http import HTTPStatus
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,11 +18,11 @@ from starlette.status import HTTP_503_SERVICE_UNAVAILABLE
 from starlette.types import Scope
 
 from ..exceptions import InvalidConfiguration
-from ..model.decision import Decision, Rule
+from ..model.decision import Decision
 from ..model.limits import MAX_RETRY_AFTER
-from ..model.modes import PartialTexts
-from ..model.text import encodable, legible
+from ..model.text import legible
 from .accept import preferred_type
+from .body import JSON, PROBLEM, build_answer, build_problem, format_iso, partial_texts_of
 from .page import SHIPPED, SHIPPED_POLICY, Page
 
 DETAIL = "Service temporarily unavailable due to maintenance"
@@ -31,7 +30,7 @@ TITLE = "We’ll be back soon"
 RETRY_AFTER_SECONDS = 3600
 """The default of ``retry_after``, for maintenance without a known end."""
 
-JSON, PROBLEM, HTML, TEXT = "application/json", "application/problem+json", "text/html", "text/plain"
+HTML, TEXT = "text/html", "text/plain"
 OFFERED = (JSON, PROBLEM, HTML, TEXT)
 """The media types of the default answer; the first is for clients without a preference."""
 
@@ -142,38 +141,28 @@ class Answer:
 
     def response(self, decision: Decision, request: Request, now: datetime) -> Response:
         """Return the answer that the client of ``request`` prefers, for a decision with ``retry_after``."""
-        kinds = {JSON: self._json, PROBLEM: self._problem, HTML: self._html, TEXT: self._text}
-        make = kinds[preferred_type_of(request.scope)]
-        response = make(decision, now, self.headers_of(decision), get=request.method in ("GET", "HEAD"))
+        kind, detail, headers = preferred_type_of(request.scope), self.detail_of(decision), self.headers_of(decision)
+        response: Response
+        if kind == HTML:
+            response = self._build_page(decision, now, headers, get=request.method in ("GET", "HEAD"))
+        elif kind == TEXT:
+            response = PlainTextResponse(self._build_text(decision), self.status, headers)
+        elif kind == PROBLEM:
+            response = JSONResponse(build_problem(decision, detail, self.status), self.status, headers, PROBLEM)
+        else:
+            response = JSONResponse(build_answer(decision, detail), self.status, headers)
         if request.method == "HEAD":
             response.body = b""  # Content-Length stays the same as for GET
         return response
 
-    def _json(self, decision: Decision, now: datetime, headers: dict[str, str], *, get: bool) -> Response:
-        return JSONResponse(
-            {"detail": encodable(self.detail_of(decision)), **_facts_of(decision)}, self.status, headers
-        )
-
-    def _problem(self, decision: Decision, now: datetime, headers: dict[str, str], *, get: bool) -> Response:
-        problem = {
-            # It has no meaning beyond the status, whose phrase is then the title (RFC 9457, section 4.2.1).
-            "type": "about:blank",
-            "title": _phrase_of(self.status),
-            "status": self.status,
-            "detail": encodable(self.detail_of(decision)),
-            **_facts_of(decision),
-            "retry_after": decision.retry_after,
-        }
-        return JSONResponse(problem, self.status, headers, PROBLEM)
-
-    def _html(self, decision: Decision, now: datetime, headers: dict[str, str], *, get: bool) -> Response:
+    def _build_page(self, decision: Decision, now: datetime, headers: dict[str, str], *, get: bool) -> Response:
         end = decision.until
         values = {
             "title": legible(_text_of(self.title, decision)),
             "detail": legible(self.detail_of(decision)),
-            "read_only": "" if (texts := _partial_texts(decision)) is None else texts.note,
+            "read_only": "" if (texts := partial_texts_of(decision)) is None else texts.note,
             "reason": legible(decision.reason or ""),
-            "until": "" if end is None else _iso_time_of(end),
+            "until": "" if end is None else format_iso(end),
             "until_text": "" if end is None else in_words(end),
             "seconds": _reload_seconds(decision, now) if get else "",
         }
@@ -181,15 +170,15 @@ class Answer:
             headers["Content-Security-Policy"] = SHIPPED_POLICY
         return HTMLResponse(self._page.render(values, get=get), self.status, headers)
 
-    def _text(self, decision: Decision, now: datetime, headers: dict[str, str], *, get: bool) -> Response:
+    def _build_text(self, decision: Decision) -> str:
         lines = [legible(_text_of(self.title, decision)), legible(self.detail_of(decision))]
-        if (texts := _partial_texts(decision)) is not None:
+        if (texts := partial_texts_of(decision)) is not None:
             lines.append(texts.note)
         if decision.until is not None:
             lines.append(f"Expected back: {in_words(decision.until)}")
         if decision.reason:
             lines.append(legible(decision.reason))
-        return PlainTextResponse("\n\n".join(filter(None, lines)) + "\n", self.status, headers)
+        return "\n\n".join(filter(None, lines)) + "\n"
 
 
 def preferred_type_of(scope: Scope) -> str:
@@ -199,31 +188,12 @@ def preferred_type_of(scope: Scope) -> str:
     return preferred_type(accept.decode("latin-1"), OFFERED)
 
 
-def _facts_of(decision: Decision) -> dict[str, str]:
-    """Return mode, reason and end for a JSON answer, as far as known."""
-    facts = {} if _partial_texts(decision) is None else {"mode": decision.mode.value}
-    if decision.reason:
-        facts["reason"] = encodable(decision.reason)
-    if decision.until is not None:
-        facts["until"] = _iso_time_of(decision.until)
-    return facts
-
-
-def _partial_texts(decision: Decision) -> PartialTexts | None:
-    """Return the texts for a client that was refused by a mode under which other requests pass."""
-    return decision.mode.texts if decision.rule is Rule.MODE else None
-
-
 def _text_of(text: str, decision: Decision) -> str:
     """Return a text, or in place of a default one that of the mode."""
-    texts = _partial_texts(decision)
+    texts = partial_texts_of(decision)
     if texts is None:
         return text
     return {DETAIL: texts.detail, TITLE: texts.title}.get(text, text)
-
-
-def _iso_time_of(end: datetime) -> str:
-    return end.astimezone(UTC).isoformat()
 
 
 def in_words(end: datetime) -> str:
@@ -243,13 +213,6 @@ def _reload_seconds(decision: Decision, now: datetime) -> str:
 
 def _round_up(duration: timedelta) -> int:
     return -(-duration // _SECOND)
-
-
-def _phrase_of(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:  # an unregistered status
-        return "Under Maintenance"
 
 
 def _is_int(value: object) -> bool:
@@ -288,17 +251,15 @@ def _page_of(html: Any) -> Page:
         return SHIPPED
     if isinstance(html, os.PathLike):
         try:
-            template = Path(html).read_text("utf-8")
+            html = Path(html).read_text("utf-8")
         except (OSError, UnicodeError) as error:
             raise InvalidConfiguration(f"html: can't read {html!r}: {error}") from error
     elif not isinstance(html, str):
         raise InvalidConfiguration(f"html must be a template or the Path of a template file, got {html!r}")
     elif "<" not in html:
         raise InvalidConfiguration(f"html must be HTML, got {html!r}; pass a file as Path({html!r})")
-    else:
-        template = html
     try:
-        return Page(template)
+        return Page(html)
     except ValueError as error:
         raise InvalidConfiguration(f"html: {error}") from error
 

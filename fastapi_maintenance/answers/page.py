@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import html
 import re
@@ -75,8 +76,7 @@ class Page:
         """
         digests: dict[str, list[str]] = {"script": [], "style": []}
         for kind, text in _INLINE.findall(self.template):
-            digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-            digests[kind].append(f"'sha256-{digest}'")
+            digests[kind].append(digest_of(text))
         return (
             f"default-src 'none'; script-src {' '.join(digests['script'])}; style-src {' '.join(digests['style'])}; "
             "img-src data:; base-uri 'none'; form-action 'none'"
@@ -91,5 +91,16 @@ def _check_edges(text: str) -> None:
         raise ValueError(msg)
 
 
-SHIPPED = Page(resources.files("fastapi_maintenance").joinpath("pages/maintenance.html").read_text("utf-8"))
+def digest_of(text: str) -> str:
+    """Return the source of an inline script or style for a content security policy."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+@functools.cache
+def read_page_file(name: str) -> str:
+    """Return the text of a file in ``pages``."""
+    return resources.files("fastapi_maintenance").joinpath("pages", name).read_text("utf-8")
+
+
+SHIPPED = Page(read_page_file("maintenance.html"))
 SHIPPED_POLICY = SHIPPED.content_security_policy()

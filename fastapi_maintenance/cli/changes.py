@@ -18,21 +18,18 @@ from ..model.state import MaintenanceState
 from ..model.text import in_one_line
 from ..model.windows.window import Window
 from ..switches.app_switch import DEFAULT
-from ..switches.control import cancel_maintenance, change_mode, forgetting, schedule_maintenance
+from ..switches.control import cancel_maintenance, change_mode, forget_switch, schedule_maintenance
 from ..switches.views.lookup import view_of
-from .program import AsJson, Backend, BreakHolds, Name, Names, New, Quiet, ReadOnly, Reason
+from .program import AsJson, Backend, BreakHolds, Name, Names, New, Quiet, ReadOnly, Reason, Results
 from .store import (
+    all_stores_of,
     check_known,
     check_writable,
     complete_names,
-    folder_suffix,
     is_file,
-    list_names,
     load,
-    message_of,
     place_of,
     read,
-    siblings_of,
     store_of,
     stores_of,
 )
@@ -40,13 +37,11 @@ from .terminal import (
     PROGRAM,
     describe_window,
     document_of,
-    failure_of,
-    print_json,
     print_note,
+    print_result,
     print_text,
-    report_error,
+    suffix_of,
     summary_of,
-    version_suffix,
 )
 from .values import (
     SUNDAY,
@@ -55,7 +50,6 @@ from .values import (
     parse_duration,
     parse_end,
     parse_seconds,
-    parse_start,
     parse_time,
 )
 
@@ -122,9 +116,8 @@ def turn_off(
     """
     if all_switches and names:
         raise InvalidConfiguration(f"--all must come without names, got {', '.join(names)}; nothing was changed")
-    requirements = {"break_holds": True} if break_holds else {"refuse_while_held": True}
-    stores = all_stores_of(store_of(backend)) if all_switches else stores_of(backend, names or (DEFAULT,))
-    _change(MaintenanceMode.OFF, stores, requirements, new=new, as_json=as_json, quiet=quiet)
+    stores = all_stores_of(backend) if all_switches else stores_of(backend, names or (DEFAULT,))
+    _change(MaintenanceMode.OFF, stores, {"break_holds": break_holds}, new=new, as_json=as_json, quiet=quiet)
 
 
 def forget(
@@ -143,13 +136,8 @@ def forget(
     Refused while running code holds the switch on. An unreadable document is forgotten too.
     """
     stores = stores_of(backend, names)
-    requirements = {"break_holds": break_holds}
-    _change(MaintenanceMode.OFF, stores, requirements, forgets=True, new=None, as_json=as_json, quiet=quiet)
-
-
-def all_stores_of(default: BaseStateBackend) -> dict[str, BaseStateBackend]:
-    """Return the backends of all switches in a store."""
-    return siblings_of(default, asyncio.run(list_names(default)))
+    options = {"break_holds": break_holds}
+    _change(MaintenanceMode.OFF, stores, options, forgets=True, new=None, as_json=as_json, quiet=quiet)
 
 
 def _change(
@@ -166,28 +154,24 @@ def _change(
         check_writable(store)
     # All switches are read first, so that a mistyped name or a failing store changes none of them.
     before = asyncio.run(_read_before(stores, new=new))
-    results: list[dict[str, Any]] = []
-    failed: dict[str, int] = {}
+    results = Results(as_json=as_json, quiet=quiet)
     for name, store in stores.items():
-        try:
+        prefix = name if len(stores) > 1 else ""
+        with results.catch_error(name, store, prefix):
             state = asyncio.run(_apply_change(mode, store, options, forgets=forgets))
-        except MaintenanceError as error:
-            failed[name] = report_error(error, prefix_of(stores, name))
-            results.append(failure_of(name, message_of(error, store), place_of(store)))
-            continue
-        now = datetime.now(UTC)
-        former = before.get(name)
-        was = None if former is None else former.mode_at(now)
-        if state.mode_at(now) is not mode:
-            held = f"{mode} is stored, but code holds the switch, so {state.mode_at(now)} applies"
-            print_note(f"warning: {prefix_of(stores, name, ': ')}{held}")
-        results.append({**document_of(name, state, now, place_of(store)), "before": was})
-        if not quiet and not as_json:
-            words = "nothing was stored" if name in before else "was unreadable"
-            words = words if was is None else f"was {was.label}"
-            words = f"forgotten, {words}" if forgets else words
-            print_text(summary_of(name, state, now, more=f" ({words}){version_suffix(state)}{folder_suffix(store)}"))
-    finish(results, failed, as_json=as_json)
+            now = datetime.now(UTC)
+            effective, former = state.mode_at(now), before.get(name)
+            was = None if former is None else former.mode_at(now)
+            results.add(name, state, now, store, before=was)
+            if effective is not mode:
+                held = f"{mode} is stored, but code holds the switch, so {effective} applies"
+                print_note(f"warning: {prefix and f'{prefix}: '}{held}")
+            if results.prints_lines:
+                words = "nothing was stored" if name in before else "was unreadable"
+                words = words if was is None else f"was {was.label}"
+                words = f"forgotten, {words}" if forgets else words
+                print_text(summary_of(name, state, now, more=f" ({words}){suffix_of(state, store)}"))
+    results.finish()
 
 
 async def _apply_change(
@@ -196,7 +180,8 @@ async def _apply_change(
     """Change the switch of a backend, and return its new state."""
     if not forgets:
         return await change_mode(mode, store, by=operator_name(), **options)
-    return await view_of(store).apply(forgetting(by=operator_name(), **options))
+    await forget_switch(store, name=DEFAULT, by=operator_name(), **options)
+    return view_of(store).latest()
 
 
 async def _read_before(stores: dict[str, BaseStateBackend], *, new: bool | None) -> dict[str, MaintenanceState | None]:
@@ -209,25 +194,6 @@ async def _read_before(stores: dict[str, BaseStateBackend], *, new: bool | None)
             # A missing file means off. If another store lost its document, only the workers know the mode.
             before[name] = MaintenanceState() if found is None and is_file(store) else found
     return before
-
-
-def prefix_of(stores: dict[str, BaseStateBackend], name: str, end: str = "") -> str:
-    """Return the name of a switch, or an empty text if there is only one."""
-    return f"{name}{end}" if len(stores) > 1 else ""
-
-
-def finish(results: list[dict[str, Any]], failed: dict[str, int], *, as_json: bool) -> None:
-    """Print the results as JSON if requested, and exit with an error if a switch failed."""
-    if len(results) > 1:
-        done = [result["switch"] for result in results if result["switch"] not in failed]
-        if as_json:
-            print_json(results)
-        if failed:
-            print_note(f"done: {', '.join(done) or 'none'}; failed: {', '.join(failed)}")
-    elif as_json and not failed:
-        print_json(results[0])
-    if failed:
-        raise typer.Exit(max(failed.values()))
 
 
 def schedule(
@@ -256,7 +222,7 @@ def schedule(
     fastapi-maintenance schedule {sunday}T02:00Z 2h --reason 'new disks'
     fastapi-maintenance schedule {sunday}T02:30 30m billing --zone Europe/Berlin --rrule 'FREQ=WEEKLY;BYDAY=SU'
     """
-    begins = parse_start(start, "START", zone)
+    begins = parse_time(start, "START", zone)
     ends = parse_end(end, "END", zone, begins)
     if zone is not None and rrule is None:
         zone = None  # it was used only to parse the times
@@ -271,11 +237,9 @@ def schedule(
         return window, view_of(store).latest()
 
     window, state = asyncio.run(make())
-    if as_json:
-        print_json({"switch": name, "window": window.model_dump(), "version": state.version})
-    elif not quiet:
-        suffix = f"{version_suffix(state)}{folder_suffix(store)}"
-        print_text(in_one_line(f"{name}: planned{suffix}: {describe_window(window)}"))
+    document = {"switch": name, "window": window.model_dump(), "version": state.version}
+    line = in_one_line(f"{name}: planned{suffix_of(state, store)}: {describe_window(window)}")
+    print_result(document, line, as_json=as_json, quiet=quiet)
 
 
 def cancel(
@@ -304,11 +268,8 @@ def cancel(
         return view_of(store).latest()
 
     state, now = asyncio.run(make()), datetime.now(UTC)
-    if as_json:
-        print_json(document_of(name, state, now, place_of(store)))
-    elif not quiet:
-        more = f" ({window_id} is cancelled){version_suffix(state)}{folder_suffix(store)}"
-        print_text(summary_of(name, state, now, more=more))
+    line = summary_of(name, state, now, more=f" ({window_id} is cancelled){suffix_of(state, store)}")
+    print_result(document_of(name, state, now, place_of(store)), line, as_json=as_json, quiet=quiet)
 
 
 async def _find_window(window_id: str, name: str, url: str | None) -> str:

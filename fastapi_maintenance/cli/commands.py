@@ -26,18 +26,8 @@ from .doctor import examine
 from .program import SECRET_VARIABLE, AsJson, Backend, Name, New, Quiet, Reason, app, help_of
 from .reports import list_all, status, watch
 from .running import NOT_FOUND, CommandFailed, Run
-from .store import check_known, check_writable, folder_suffix, load, read, seconds_until_seen, store_of
-from .terminal import (
-    DONE,
-    FAILED,
-    PROGRAM,
-    print_json,
-    print_note,
-    print_text,
-    report_error,
-    summary_of,
-    version_suffix,
-)
+from .store import check_known, check_writable, load, read, seconds_until_seen, store_of
+from .terminal import DONE, FAILED, PROGRAM, print_note, print_result, report_error, suffix_of, summary_of
 from .values import operator_name, parse_duration, parse_seconds
 
 __all__ = ["app"]
@@ -122,8 +112,8 @@ def run(
             with contextlib.suppress(CommandFailed):
                 async with block:
                     if not quiet:
-                        version = version_suffix(view_of(store).latest())
-                        print_note(f"{name}: ON while the command runs{version}{folder_suffix(store)}")
+                        suffix = suffix_of(view_of(store).latest(), store)
+                        print_note(f"{name}: ON while the command runs{suffix}")
                     await running.within(block)
             if not quiet:
                 now, state = datetime.now(UTC), await read(store)
@@ -196,10 +186,7 @@ def bypass(
         return await admits.link(url, *switches, lifetime=length, holder=holder, backend=store)
 
     link = asyncio.run(make())
-    if as_json:
-        print_json({"link": link, "switches": switches, "holder": holder})
-    else:
-        print_text(link)
+    print_result({"link": link, "switches": switches, "holder": holder}, link, as_json=as_json)
 
 
 def _read_secret(file: str | None) -> str:

@@ -11,25 +11,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fastapi.exception_handlers import http_exception_handler
 from starlette.applications import Starlette
 from starlette.status import HTTP_503_SERVICE_UNAVAILABLE
 from starlette.types import ASGIApp, Scope
 
 from ..backends.base import BaseStateBackend, StoreBackend
 from ..concurrency import io_thread
-from ..exceptions import InvalidConfiguration, MaintenanceActive, MaintenanceError
+from ..exceptions import InvalidConfiguration, MaintenanceError
 from ..gate.exemptions import Exemptions
-from ..guard import MaintenanceGuard
-from ..inspection.apps import middleware_options, switch_of
+from ..guard import has_stock_handler
+from ..inspection.apps import MiddlewareInfo, find_guards, find_middleware, find_middleware_around
 from ..inspection.routes import Declared, declared_in
-from ..middleware import MaintenanceModeMiddleware
 from ..model.decision import Decision, Facts, Rule
 from ..model.modes import MaintenanceMode
 from ..model.policy import decide
 from ..model.state import MaintenanceState
 from ..model.text import in_one_line
-from ..routing.apps import root_of, steps_of
+from ..routing.apps import root_of
 from ..routing.index import route_path
 from ..routing.selfcheck import check_fastapi
 from ..routing.walk import Target, resolve
@@ -205,11 +203,9 @@ def _guards_answering_json(routes: Iterable[_RouteReport]) -> Iterator[Check]:
 
 
 def _has_refusal_handler(app: Starlette) -> bool:
-    """Return whether an app handles a guard's refusal itself, by the lookup of Starlette."""
+    """Return whether an app handles a guard's refusal itself."""
     handlers = app.exception_handlers
-    by_class = (handlers[cls] for cls in MaintenanceActive.__mro__ if cls in handlers)
-    handler = handlers.get(HTTP_503_SERVICE_UNAVAILABLE) or next(by_class, http_exception_handler)
-    return handler is not http_exception_handler
+    return HTTP_503_SERVICE_UNAVAILABLE in handlers or not has_stock_handler(handlers)
 
 
 class _Blocker(NamedTuple):
@@ -240,7 +236,7 @@ class _Blocker(NamedTuple):
 class _RouteReport:
     """A route with one of its methods, its endpoint and its blockers."""
 
-    def __init__(self, route: Declared, method: str | None, start: ASGIApp, around: Iterable[Any]) -> None:
+    def __init__(self, route: Declared, method: str | None, start: ASGIApp, around: Iterable[MiddlewareInfo]) -> None:
         self._route = route
         self.path = route.path
         self._method = method
@@ -308,7 +304,7 @@ _WHY = {
 
 def _reports_of(app: ASGIApp) -> list[_RouteReport]:
     check_fastapi()
-    around = [step for step in steps_of(app) if isinstance(step, MaintenanceModeMiddleware)]
+    around = find_middleware_around(app)
     return [
         _RouteReport(route, method, app, around)
         for route in declared_in(app)
@@ -317,33 +313,27 @@ def _reports_of(app: ASGIApp) -> list[_RouteReport]:
 
 
 def _blockers_of(
-    route: Declared, scope: Scope, target: Target, around: Iterable[Any], within: ASGIApp
+    route: Declared, scope: Scope, target: Target, around: Iterable[MiddlewareInfo], start: ASGIApp
 ) -> Iterator[_Blocker]:
     """Yield the blockers of a route, outermost first."""
-    app, outer = AppSwitch(), Exemptions()
-    is_around = False
-    for middleware in around:
-        is_around = True
-        app, outer = middleware.gate.app, middleware.gate.options.exemptions
-        exemption = outer.of_request(scope, scope["path"], is_docs=target.docs)
-        yield _Blocker(app, DEFAULT, exemption, outer, scope["path"], within)
+    app, outer, within, path = AppSwitch(), Exemptions(), start, scope["path"]
     root_paths = {id(entry.router): entry.root_path for entry in target.entries}
-    path = scope["path"]
+    found = [(middleware, start, path) for middleware in around]
     for mounted in route.apps:
-        options = middleware_options(mounted)
-        if options:
-            app, within, is_around = switch_of(options), mounted, True
-            outer = options.get("exemptions") or Exemptions()
-            path = route_path(scope["path"], root_paths.get(id(mounted.router), ""))
-            yield _Blocker(app, DEFAULT, outer.of_request(scope, path, is_docs=target.docs), outer, path, within)
-    is_plain = not is_around and scope["type"] == "http"
-    for guard in target.dependencies:
-        if isinstance(guard, MaintenanceGuard):
-            exemption = guard.options.exemptions.of_request(scope, path, is_docs=False)
-            exemption = exemption or outer.of_request(scope, path, is_docs=False)
-            for switch in dict.fromkeys((guard.name, DEFAULT)):
-                plain = is_plain and switch == guard.name and not any(map(_has_refusal_handler, route.apps[-1:]))
-                yield _Blocker(app, switch, exemption, guard.options.exemptions, path, within, plain)
+        own = find_middleware(mounted)
+        if own is not None:
+            found.append((own, mounted, route_path(path, root_paths.get(id(mounted.router), ""))))
+    for middleware, within, path in found:
+        app, outer = middleware.switch, middleware.options.exemptions
+        yield _Blocker(app, DEFAULT, outer.of_request(scope, path, is_docs=target.docs), outer, path, within)
+    is_plain = not found and scope["type"] == "http"
+    for guard in find_guards(target.dependencies):
+        own_exemptions = guard.options.exemptions
+        exemption = own_exemptions.of_request(scope, path, is_docs=False)
+        exemption = exemption or outer.of_request(scope, path, is_docs=False)
+        for switch in dict.fromkeys((guard.name, DEFAULT)):
+            plain = is_plain and switch == guard.name and not any(map(_has_refusal_handler, route.apps[-1:]))
+            yield _Blocker(app, switch, exemption, own_exemptions, path, within, plain)
 
 
 def _print_table(rows: list[Row]) -> None:

@@ -1,18 +1,23 @@
-"""The Typer app, and the options that several commands share."""
+"""The Typer app, and the options and the form of results that several commands share."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Annotated, Any
 
 import rich  # noqa: F401 - so that a missing rich is reported before a command runs
 import typer
 
 from .. import __version__
+from ..backends.base import BaseStateBackend
+from ..exceptions import MaintenanceError
+from ..model.state import MaintenanceState
 from ..switches.backend_urls import BACKEND_VARIABLE
-from .store import complete_names
-from .terminal import DONE, PROGRAM, USAGE, print_text
+from .store import complete_names, message_of, place_of
+from .terminal import DONE, PROGRAM, USAGE, document_of, failure_of, print_json, print_note, print_text, report_error
 from .values import SUNDAY
 
 SECRET_VARIABLE = "FASTAPI_MAINTENANCE_BYPASS_SECRET"  # noqa: S105 - a variable's name
@@ -43,6 +48,44 @@ New = Annotated[bool, typer.Option("--new", help="Set a named switch for the fir
 ReadOnly = Annotated[bool, typer.Option("--read-only", help="Let read requests pass.")]
 BreakHolds = Annotated[bool, typer.Option("--break-holds", help="Break the holds of running code.")]
 Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="The reason shown to clients and colleagues.")]
+
+
+class Results:
+    """The results of a command by switch: printed one by one, or as JSON at the end."""
+
+    def __init__(self, *, as_json: bool, quiet: bool = False) -> None:
+        self._as_json = as_json
+        self.prints_lines = not (as_json or quiet)
+        self.documents: dict[str, dict[str, Any]] = {}
+        self.failed: dict[str, int] = {}
+        """The exit status of each switch that failed."""
+
+    @contextmanager
+    def catch_error(self, switch: str, store: BaseStateBackend, prefix: str) -> Iterator[None]:
+        """Report an error of one switch, so that the command continues with the others."""
+        try:
+            yield
+        except MaintenanceError as error:
+            self.failed[switch] = report_error(error, prefix)
+            self.documents[switch] = failure_of(switch, message_of(error, store), place_of(store))
+
+    def add(
+        self, switch: str, state: MaintenanceState | None, now: datetime, store: BaseStateBackend, **more: object
+    ) -> None:
+        """Add the state of a switch."""
+        self.documents[switch] = {**document_of(switch, state, now, place_of(store)), **more}
+
+    def finish(self, *, is_list: bool = False) -> None:
+        """Print the results as JSON if requested, and exit with an error if a switch failed."""
+        documents = list(self.documents.values())
+        is_list = is_list or len(documents) > 1
+        if self._as_json and (is_list or not self.failed):
+            print_json(documents if is_list else documents[0])
+        if self.failed and len(documents) > 1:
+            done = [switch for switch in self.documents if switch not in self.failed]
+            print_note(f"done: {', '.join(done) or 'none'}; failed: {', '.join(self.failed)}")
+        if self.failed:
+            raise typer.Exit(max(self.failed.values()))
 
 
 def help_of(command: Callable[..., None]) -> str:

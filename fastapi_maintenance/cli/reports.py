@@ -7,7 +7,7 @@ import contextlib
 import sys
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -19,11 +19,20 @@ from ..model.text import in_one_line
 from ..switches.app_switch import DEFAULT
 from ..switches.backend_urls import BACKEND_VARIABLE
 from ..switches.control import list_switches
-from .changes import all_stores_of, finish, prefix_of
-from .program import AsJson, Backend, Name, Names, Quiet
-from .store import describe_empty_store, is_file, load, message_of, place_of, read, siblings_of, store_of, stores_of
+from .program import AsJson, Backend, Name, Names, Quiet, Results
+from .store import (
+    all_stores_of,
+    describe_empty_store,
+    is_file,
+    load,
+    message_of,
+    place_of,
+    read,
+    siblings_of,
+    store_of,
+    stores_of,
+)
 from .terminal import (
-    FAILED,
     brief_of,
     console,
     details_of,
@@ -32,8 +41,8 @@ from .terminal import (
     document_of,
     failure_of,
     format_time,
-    print_json,
     print_note,
+    print_result,
     print_text,
     report_error,
     summary_of,
@@ -76,31 +85,28 @@ def status(
     except MaintenanceError as error:
         failure = report_error(error)
         raise typer.Exit(_UNKNOWN if exit_code else failure) from None
-    results: list[dict[str, Any]] = []
-    failed: dict[str, int] = {}
+    results = Results(as_json=as_json, quiet=quiet)
     has_others = not (names or var_name or file_path)
-    for name, store in _add_other_switches(stores, failed) if has_others else stores.items():
-        try:
-            state = asyncio.run(load(store))
-        except MaintenanceError as error:
-            failed[name] = max(report_error(error, prefix_of(stores, name)), _UNKNOWN if exit_code else FAILED)
-            results.append(failure_of(name, message_of(error, store), place_of(store)))
-            continue
-        results.append(document_of(name, state, datetime.now(UTC), place_of(store)))
-        if not quiet and not as_json:
-            _print_details(name, store, state)
-    finish(results, failed, as_json=as_json)
-    if exit_code and any(result["blocked"] for result in results):
+    for name, store in _add_other_switches(stores, results) if has_others else stores.items():
+        with results.catch_error(name, store, name if len(stores) > 1 else ""):
+            state, now = asyncio.run(load(store)), datetime.now(UTC)
+            results.add(name, state, now, store)
+            if results.prints_lines:
+                _print_details(name, store, state, now)
+    if exit_code:
+        results.failed = dict.fromkeys(results.failed, _UNKNOWN)
+    results.finish()
+    if exit_code and any(result["blocked"] for result in results.documents.values()):
         raise typer.Exit(_BLOCKED)
 
 
 def _add_other_switches(
-    stores: dict[str, BaseStateBackend], failed: dict[str, int]
+    stores: dict[str, BaseStateBackend], results: Results
 ) -> Iterator[tuple[str, BaseStateBackend]]:
     """Yield the default switch, then the others in its store if it can list them."""
     default = stores[DEFAULT]
     yield DEFAULT, default
-    if failed:
+    if results.failed:
         return
     try:
         names = asyncio.run(list_switches(default))
@@ -120,29 +126,18 @@ def list_all(*, backend: Backend = None, as_json: AsJson = False) -> None:
     fastapi-maintenance list
     fastapi-maintenance list --json
     """
-    results: list[dict[str, Any]] = []
-    failed: dict[str, int] = {}
-    stores = all_stores_of(store_of(backend))
-    for name, store in stores.items():
-        try:
-            state = asyncio.run(read(store))
-        except MaintenanceError as error:
-            failed[name] = report_error(error, name)
-            results.append(failure_of(name, message_of(error, store), place_of(store)))
-            continue
-        now = datetime.now(UTC)
-        results.append(document_of(name, state, now, place_of(store)))
-        if not as_json:
-            print_text(summary_of(name, state, now, more=brief_of(state, now)))
-    if as_json:
-        print_json(results)
-    if failed:
-        raise typer.Exit(max(failed.values()))
+    results = Results(as_json=as_json)
+    for name, store in all_stores_of(backend).items():
+        with results.catch_error(name, store, name):
+            state, now = asyncio.run(read(store)), datetime.now(UTC)
+            results.add(name, state, now, store)
+            if results.prints_lines:
+                print_text(summary_of(name, state, now, more=brief_of(state, now)))
+    results.finish(is_list=True)
 
 
-def _print_details(name: str, store: BaseStateBackend, state: MaintenanceState | None) -> None:
+def _print_details(name: str, store: BaseStateBackend, state: MaintenanceState | None, now: datetime) -> None:
     """Print the state of a switch and its details."""
-    now = datetime.now(UTC)
     print_text(summary_of(name, state, now, nothing=describe_empty_store(store)))
     for key, value in details_of(state or MaintenanceState(), now, place_of(store)):
         print_text(f"  {key}: {value}")
@@ -180,10 +175,6 @@ class Reading(NamedTuple):
     """The text to show without a state."""
     error: str = ""
 
-    def differs_from(self, former: Reading | None) -> bool:
-        """Return whether this reading must be printed after the former one."""
-        return former is None or self.facts() != former.facts()
-
     def facts(self) -> tuple[object, ...]:
         """Return the values that are compared."""
         state = self.state
@@ -196,11 +187,11 @@ async def watch_switch(switch: str, backend: BaseStateBackend, *, seconds: float
     """Print the state of a switch at each change until cancelled."""
     if sys.stdout.isatty() and not as_json:
         await _watch_live(switch, backend, seconds)
-    former: Reading | None = None
+    former: tuple[object, ...] = ()
     async for reading in _readings(backend, seconds):
-        if reading.differs_from(former):
+        if reading.facts() != former:
             _print_reading(switch, reading, place_of(backend), as_json=as_json)
-        former = reading
+        former = reading.facts()
 
 
 async def _readings(backend: BaseStateBackend, seconds: float) -> AsyncIterator[Reading]:
@@ -215,17 +206,10 @@ async def _readings(backend: BaseStateBackend, seconds: float) -> AsyncIterator[
 
 
 def _print_reading(switch: str, reading: Reading, store: str, *, as_json: bool) -> None:
-    if as_json:
-        result = (
-            failure_of(switch, reading.error, store)
-            if reading.error
-            else document_of(switch, reading.state, reading.at, store)
-        )
-        print_json({"at": reading.at, **result})
-    else:
-        print_text(
-            _line_of(switch, reading, before=f"{format_time(reading.at)}  ", more=version_suffix(reading.state))
-        )
+    at, state = reading.at, reading.state
+    found = failure_of(switch, reading.error, store) if reading.error else document_of(switch, state, at, store)
+    line = _line_of(switch, reading, before=f"{format_time(at)}  ", more=version_suffix(state))
+    print_result({"at": at, **found}, line, as_json=as_json)
 
 
 def _line_of(switch: str, reading: Reading, *, before: str = "", more: str = "") -> Text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any
 
@@ -55,7 +56,7 @@ def stores_of(
     names = tuple(map(checked_name, names))
     for option, value, kind in ("var_name", var_name, "env"), ("file_path", file_path, "file"):
         if value is not None:
-            return {_only_name_of(names, option): _backend_of_former_options(names[0], url, option, value, kind)}
+            return {names[0]: _backend_of_former_options(names, url, option, value, kind)}
     default = registry.meant() if url is None else backend_from_url(url.strip())
     if isinstance(default, MemoryBackend):
         raise InvalidConfiguration(
@@ -64,23 +65,20 @@ def stores_of(
         )
     if isinstance(default, StoreBackend):  # before it has siblings, which copy its settings
         default.timeout_seconds = max(default.timeout_seconds, _PATIENCE_SECONDS)
-    return {name: registry.meant(default, name) for name in names}
+    return siblings_of(default, names)
 
 
-def _only_name_of(names: tuple[str, ...], option: str) -> str:
-    if len(names) > 1:
-        raise InvalidConfiguration(f"--{option.replace('_', '-')} must come with one switch, got {', '.join(names)}")
-    return names[0]
-
-
-def _backend_of_former_options(name: str, url: str | None, option: str, value: str, kind: str) -> BaseStateBackend:
+def _backend_of_former_options(
+    names: tuple[str, ...], url: str | None, option: str, value: str, kind: str
+) -> BaseStateBackend:
     """Return the backend for the options of version 0.0.5."""
+    flag = f"--{option.replace('_', '-')}"
+    if len(names) > 1:
+        raise InvalidConfiguration(f"{flag} must come with one switch, got {', '.join(names)}")
     if url != kind:
-        raise InvalidConfiguration(
-            f"--{option.replace('_', '-')} {value!r} must come with --backend {kind}; "
-            f"--backend {kind}:{'//' if kind == 'env' else ''}{value} is equivalent"
-        )
-    return made_backend(name, kind, {option: value})
+        equivalent = f"--backend {kind}:{'//' if kind == 'env' else ''}{value}"
+        raise InvalidConfiguration(f"{flag} {value!r} must come with --backend {kind}; {equivalent} is equivalent")
+    return made_backend(names[0], kind, {option: value})
 
 
 def siblings_of(default: BaseStateBackend, names: Iterable[str]) -> dict[str, BaseStateBackend]:
@@ -88,22 +86,23 @@ def siblings_of(default: BaseStateBackend, names: Iterable[str]) -> dict[str, Ba
     return {name: registry.meant(default, name) for name in names}
 
 
-async def list_names(default: BaseStateBackend) -> list[str]:
-    """Return the names of all switches in a store, the default one first, without forgotten ones.
+def all_stores_of(url: str | None) -> dict[str, BaseStateBackend]:
+    """Return the backends of all switches in a store, the default one first, without forgotten ones.
 
     Raises:
         MaintenanceError: The store can't list its switches, or is empty.
         BackendUnavailable: The store did not answer.
     """
+    default = store_of(url)
     try:
-        names = await list_switches(default)
+        names = asyncio.run(list_switches(default))
     except UnsupportedByBackend:
         raise MaintenanceError(
             f"{place_of(default)} can't list its switches: name them, such as 'status default billing'"
         ) from None
     if not names:
         raise MaintenanceError(f"no switch is stored in {place_of(default)} or beside it, nothing was changed")
-    return names
+    return siblings_of(default, names)
 
 
 def complete_names(ctx: Any, incomplete: str) -> list[str]:
@@ -174,16 +173,6 @@ def seconds_until_seen(backend: BaseStateBackend) -> float:
     return reads_every * _POLLS_UNTIL_SEEN
 
 
-class UnknownSwitch(MaintenanceError):
-    """The store has no state for this switch name, so it may be mistyped."""
-
-    def __init__(self, name: str, backend: BaseStateBackend, *, hint: str) -> None:
-        super().__init__(
-            f"switch {name!r} has no state in {place_of(backend)}, nothing was changed: "
-            f"check the name that the app uses.{hint}"
-        )
-
-
 def describe_empty_store(backend: BaseStateBackend) -> str:
     """Return the effect of an empty store: a missing file means off, other stores may have lost their document."""
     if is_file(backend):
@@ -201,10 +190,14 @@ def check_known(name: str, backend: BaseStateBackend, state: MaintenanceState | 
         new: Whether ``--new`` was given; ``None`` if the command doesn't have it.
 
     Raises:
-        UnknownSwitch: The store has no such switch, and ``--new`` was not given.
+        MaintenanceError: The store has no such switch, and ``--new`` was not given.
     """
     if not new and name != DEFAULT and (state is None or state.forgotten):
-        raise UnknownSwitch(name, backend, hint="" if new is None else " --new sets it for the first time")
+        hint = "" if new is None else " --new sets it for the first time"
+        raise MaintenanceError(
+            f"switch {name!r} has no state in {place_of(backend)}, nothing was changed: "
+            f"check the name that the app uses.{hint}"
+        )
 
 
 def check_writable(backend: BaseStateBackend) -> None:

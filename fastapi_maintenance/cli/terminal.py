@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
+from ..backends.base import BaseStateBackend
 from ..exceptions import (
     CorruptState,
     InvalidConfiguration,
@@ -23,6 +24,8 @@ from ..model.state import Hold, MaintenanceState
 from ..model.text import in_one_line
 from ..model.windows.window import Window
 from ..switches.app_switch import DEFAULT
+from ..switches.control import describe_state
+from .store import folder_suffix
 
 if TYPE_CHECKING:
     import io
@@ -138,6 +141,11 @@ def version_suffix(state: MaintenanceState | None) -> str:
     return f", version {state.version}" if state is not None and state.version < _FIRST_TIME_VERSION else ""
 
 
+def suffix_of(state: MaintenanceState, store: BaseStateBackend) -> str:
+    """Return the version and the folder of a state for a line."""
+    return f"{version_suffix(state)}{folder_suffix(store)}"
+
+
 def summary_of(
     switch: str,
     state: MaintenanceState | None,
@@ -229,31 +237,19 @@ def failure_of(switch: str, error: str, store: str) -> dict[str, Any]:
 def document_of(switch: str, stored: MaintenanceState | None, now: datetime, store: str) -> dict[str, Any]:
     """Return the JSON document of a switch."""
     state = stored or MaintenanceState()
-    mode, explained = state.mode_at(now), state.explanation_at(now)
     return {
         "switch": switch,
-        "mode": mode,
-        "blocked": mode is not MaintenanceMode.OFF,
-        "reason": explained.reason,
-        "until": explained.until,
-        "retry_after": explained.retry_after,
-        "stored_mode": state.mode,
+        "blocked": state.mode_at(now) is not MaintenanceMode.OFF,
+        **describe_state(state, now),
         "since": state.since,
-        "holds": [
-            {
-                "id": id_,
-                "kind": hold.kind,
-                "owner": hold.owner,
-                "reason": hold.reason,
-                "expires_at": hold.expires_at,
-            }
-            for id_, hold in state.holds_at(now).items()
-        ],
-        "windows": [window.model_dump() for window in state.windows_left(now)],
-        "next_change_at": state.next_change_at(now),
-        "updated_by": state.updated_by,
-        "updated_at": state.updated_at,
-        "version": state.version,
         "stored": stored is not None and not stored.forgotten,
         "store": store,
     }
+
+
+def print_result(document: dict[str, Any], line: str | Text, *, as_json: bool, quiet: bool = False) -> None:
+    """Print the result of a command for one switch."""
+    if as_json:
+        print_json(document)
+    elif not quiet:
+        print_text(line)

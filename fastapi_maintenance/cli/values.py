@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import re
 import socket
-from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from datetime import UTC, date, datetime, time, timedelta
 
 from ..exceptions import InvalidConfiguration
 from ..model.moments import zone_named
@@ -59,11 +59,14 @@ def _parse(text: str) -> timedelta | None:
         return None
 
 
-def parse_time(text: str, option: str) -> datetime:
+def parse_time(text: str, option: str, zone: str | None = None) -> datetime:
     """Return an aware time from ISO 8601 (``2026-03-01T04:00+01:00``, ``2026-03-01T03:00Z``).
 
+    ``zone`` applies to a time without a zone.
+
     Raises:
-        InvalidConfiguration: It is invalid or has no zone: this machine's zone may differ from the server's.
+        InvalidConfiguration: It is invalid or has no zone: this machine's zone may differ from the server's. Or there
+            is no such ``zone``.
     """
     text = text.strip()
     try:
@@ -74,27 +77,17 @@ def parse_time(text: str, option: str) -> datetime:
         raise InvalidConfiguration(
             f"{option} must be a time with a zone, such as {example}, got {text!r}{hint}; nothing was changed"
         ) from None
+    if at.tzinfo is None and zone is not None:
+        try:
+            return at.replace(tzinfo=zone_named(zone))
+        except ValueError as error:
+            raise InvalidConfiguration(f"--zone {zone!r}: {error}; nothing was changed") from None
     if at.tzinfo is None:
         raise InvalidConfiguration(
             f"{option} must have a time zone, got {text!r}: write {_example_of(at)} for the zone of this machine, "
             f"or {at.isoformat(timespec='minutes')}Z for UTC; nothing was changed"
         )
     return at
-
-
-def parse_start(text: str, option: str, zone: str | None) -> datetime:
-    """Return an aware time; ``zone`` applies to a time without a zone.
-
-    Raises:
-        InvalidConfiguration: The time is invalid, or there is no such zone.
-    """
-    try:
-        at = datetime.fromisoformat(text.strip())
-    except ValueError:
-        return parse_time(text, option)  # raises the error
-    if zone is None or at.tzinfo is not None:
-        return parse_time(text, option)
-    return at.replace(tzinfo=_parse_zone(zone))
 
 
 def parse_end(text: str, option: str, zone: str | None, start: datetime) -> datetime:
@@ -106,14 +99,7 @@ def parse_end(text: str, option: str, zone: str | None, start: datetime) -> date
     if _DURATION.fullmatch(text.strip()):
         # UTC, because local times may skip or repeat an hour.
         return add_duration(start.astimezone(UTC), parse_duration(text, option), option)
-    return parse_start(text, option, zone)
-
-
-def _parse_zone(name: str) -> tzinfo:
-    try:
-        return zone_named(name)
-    except ValueError as error:
-        raise InvalidConfiguration(f"--zone {name!r}: {error}; nothing was changed") from None
+    return parse_time(text, option, zone)
 
 
 def _example_of(at: datetime) -> str:

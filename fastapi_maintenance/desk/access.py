@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.resources
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC
@@ -12,9 +10,10 @@ from typing import Any
 from fastapi import FastAPI, HTTPException, Request
 from starlette.status import HTTP_404_NOT_FOUND
 
+from ..answers.page import read_page_file
 from ..exceptions import MissingExtra
 from ..gate.callbacks import call
-from ..guard import MaintenanceGuard
+from ..inspection.apps import find_guarded_switches
 from ..inspection.routes import operations_of
 from ..switches.app_switch import DEFAULT
 from ..switches.registry import registry
@@ -39,8 +38,7 @@ class Page:
             return self._names
         found = [DEFAULT, *(name for name, _ in registry.in_use())]
         if isinstance(request.app, FastAPI):
-            calls = (call for operation in operations_of(request.app) for call in operation.dependencies)
-            found += [call.name for call in calls if isinstance(call, MaintenanceGuard)]
+            found += find_guarded_switches(operations_of(request.app))
         return [DEFAULT, *sorted(set(found) - {DEFAULT})]
 
     def check_name(self, request: Request, name: str) -> str:
@@ -64,20 +62,6 @@ class Page:
         return user
 
 
-@functools.cache
-def read_page_file(name: str) -> str:
-    """Return the text of a file in ``pages``."""
-    return importlib.resources.files("fastapi_maintenance").joinpath("pages", name).read_text("utf-8")
-
-
-def _import_form_parser() -> None:
-    """Import the form parser of Starlette, by its new or old name."""
-    try:
-        importlib.import_module("python_multipart")
-    except ImportError:
-        importlib.import_module("multipart")
-
-
 def load_template() -> Any:
     """Return the page's template.
 
@@ -86,8 +70,7 @@ def load_template() -> Any:
     """
     try:
         import jinja2  # noqa: PLC0415 - an extra
-
-        _import_form_parser()
+        import python_multipart  # noqa: F401, PLC0415 - parses the page's forms
     except ImportError:
         raise MissingExtra("maintenance_admin", "admin") from None
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)

@@ -10,20 +10,19 @@ from starlette.status import HTTP_201_CREATED, HTTP_204_NO_CONTENT
 
 from ..exceptions import VersionConflict
 from ..holds.in_flight import others_in_flight
-from ..model.modes import MaintenanceMode
 from ..model.state import MaintenanceState
-from ..model.windows.window import Window
 from ..routing.marks import force_maintenance_mode_off
 from ..switches.control import (
     break_hold,
     cancel_maintenance,
     change_mode,
+    describe_state,
     get_maintenance_state,
     get_maintenance_status,
     schedule_maintenance,
 )
 from .access import Page
-from .models import HoldModel, IfMatch, ModeChange, SwitchModel, SwitchName, WindowModel, WindowPlan
+from .models import IfMatch, ModeChange, SwitchModel, SwitchName, WindowModel, WindowPlan
 from .refusals import REFUSALS, convert_errors
 from .requests import require_json
 
@@ -61,13 +60,9 @@ def add_api(router: APIRouter, page: Page) -> None:
             await change_mode(
                 change.mode,
                 name=page.check_name(request, name),
-                reason=change.reason,
-                until=change.until,
-                retry_after=change.retry_after,
                 by=await page.user(request),
                 expected_version=await required_version(name, if_match),
-                refuse_while_held=change.mode is MaintenanceMode.OFF and not change.break_holds,
-                break_holds=change.break_holds,
+                **change.model_dump(exclude={"mode"}),
             )
             described = await describe_switch(name)
         response.headers["ETag"] = described.etag
@@ -83,17 +78,9 @@ def add_api(router: APIRouter, page: Page) -> None:
     async def plan_window(name: SwitchName, plan: WindowPlan, request: Request) -> WindowModel:
         """Plan a maintenance."""
         with convert_errors():
-            window = await schedule_maintenance(
-                plan.start,
-                plan.end,
-                name=page.check_name(request, name),
-                mode=plan.mode,
-                reason=plan.reason,
-                rrule=plan.rrule,
-                zone=plan.zone,
-                by=await page.user(request),
-            )
-        return _window_model_of(window)
+            checked = page.check_name(request, name)
+            window = await schedule_maintenance(**plan.model_dump(), name=checked, by=await page.user(request))
+        return WindowModel.model_validate(window, from_attributes=True)
 
     @router.delete("/api/switches/{name}/windows/{window_id}", responses=REFUSALS, status_code=HTTP_204_NO_CONTENT)
     @force_maintenance_mode_off
@@ -113,32 +100,14 @@ def add_api(router: APIRouter, page: Page) -> None:
 async def describe_switch(name: str) -> SwitchModel:
     """Return the current state of a switch."""
     state, status, now = await get_maintenance_state(name=name), get_maintenance_status(name=name), datetime.now(UTC)
-    reason, until, retry_after = state.explanation_at(now)
     return SwitchModel(
         name=name,
-        mode=state.mode_at(now),
-        stored_mode=state.mode,
-        reason=reason,
-        until=until,
-        retry_after=retry_after,
-        version=state.version,
         etag=_etag_of(state),
-        updated_by=state.updated_by,
-        updated_at=state.updated_at,
-        next_change_at=state.next_change_at(now),
-        holds=[
-            HoldModel(id=id_, kind=hold.kind, owner=hold.owner, reason=hold.reason, expires_at=hold.expires_at)
-            for id_, hold in state.holds_at(now).items()
-        ],
-        windows=[_window_model_of(window) for window in state.windows_left(now)],
         knowledge=status.knowledge,
         last_error=status.last_error,
         in_flight=len(others_in_flight(name=name)),
+        **describe_state(state, now),
     )
-
-
-def _window_model_of(window: Window) -> WindowModel:
-    return WindowModel.model_validate(window.model_dump(include=set(WindowModel.model_fields)))
 
 
 def _etag_of(state: MaintenanceState) -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import functools
-import hashlib
 import secrets
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.status import HTTP_303_SEE_OTHER, HTTP_403_FORBIDDEN, HTTP_409_CONFLICT, HTTP_412_PRECONDITION_FAILED
 
+from ..answers.page import digest_of, read_page_file
 from ..exceptions import InvalidConfiguration, MaintenanceError, VersionConflict
 from ..holds.in_flight import others_in_flight
 from ..model.modes import PARTIAL, MaintenanceMode
@@ -20,7 +20,7 @@ from ..model.state import Explanation, MaintenanceState
 from ..routing.marks import force_maintenance_mode_off
 from ..switches.app_switch import DEFAULT
 from ..switches.control import break_hold, cancel_maintenance, change_mode, get_maintenance_state, schedule_maintenance
-from .access import Page, read_page_file
+from .access import Page
 from .api import MAX_IN_FLIGHT_SHOWN, describe_switch, required_version
 from .refusals import refusal_of
 
@@ -78,17 +78,22 @@ async def _perform(form: dict[str, str], name: str, by: str | None) -> None:
         case "set":
             mode = MaintenanceMode(form.get("mode", ""))
             is_off = mode is MaintenanceMode.OFF
-            broken = is_off and form.get("break_holds") == "yes"
+            details: dict[str, Any] = (
+                {}
+                if is_off
+                else {
+                    "reason": reason,
+                    "until": await _parse_end(form.get("until", ""), name),
+                    "retry_after": _parse_seconds(form.get("retry_after", "")),
+                }
+            )
             await change_mode(
                 mode,
                 name=name,
-                reason=None if is_off else reason,
-                until=None if is_off else await _parse_end(form.get("until", ""), name),
-                retry_after=None if is_off else _parse_seconds(form.get("retry_after", "")),
                 by=by,
                 expected_version=version,
-                refuse_while_held=is_off and not broken,
-                break_holds=broken,
+                break_holds=is_off and form.get("break_holds") == "yes",
+                **details,
             )
         case "plan":
             start, end = _parse_time(form.get("start")), _parse_time(form.get("end"))
@@ -195,15 +200,11 @@ def _security_headers() -> dict[str, str]:
     return {
         "Cache-Control": "no-store",
         "Content-Security-Policy": (
-            f"default-src 'none'; style-src '{_csp_hash_of('admin.css')}'; script-src '{_csp_hash_of('admin.js')}'; "
+            f"default-src 'none'; style-src {digest_of(read_page_file('admin.css'))}; "
+            f"script-src {digest_of(read_page_file('admin.js'))}; "
             "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
         ),
         "Referrer-Policy": "same-origin",  # with "no-referrer", browsers also omit the origin of forms
         "X-Content-Type-Options": "nosniff",
         "X-Frame-Options": "DENY",
     }
-
-
-def _csp_hash_of(name: str) -> str:
-    """Return the Content-Security-Policy source of an inline file."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(read_page_file(name).encode()).digest()).decode()

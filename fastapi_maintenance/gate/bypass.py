@@ -25,9 +25,9 @@ from ..exceptions import InvalidConfiguration, MissingExtra, NotUnderMaintenance
 from ..model.modes import MaintenanceMode
 from ..model.state import MaintenanceState
 from ..switches.app_switch import DEFAULT, AppSwitch
+from ..switches.control import get_maintenance_state
 from ..switches.passage import SCOPE_KEY, Passage, override_of_meant, passage_of, with_outer_passages
 from ..switches.registry import registry
-from ..switches.views.lookup import view_of
 from .callbacks import call
 
 if TYPE_CHECKING:
@@ -378,18 +378,13 @@ class Bypass:
 
 def _check_secrets(secret: object) -> list[bytes]:
     """Return the secrets as bytes; an error has their length and never their content."""
-    given = [secret] if isinstance(secret, (str, bytes)) else secret if isinstance(secret, Iterable) else ()
-    secrets: list[bytes] = []
-    for one in given:
-        if not isinstance(one, (str, bytes)):
-            secrets = []
-            break
-        # Bytes of a variable that are no UTF-8 come as surrogates.
-        secrets.append(one if isinstance(one, bytes) else one.encode(errors="surrogatepass"))
-    if not secrets:
+    given = [secret] if isinstance(secret, (str, bytes)) else list(secret) if isinstance(secret, Iterable) else []
+    if not given or not all(isinstance(one, (str, bytes)) for one in given):
         raise InvalidConfiguration(
             f"secret must be text, bytes, or several of these, not {type(secret).__name__}; is the variable set?"
         )
+    # Bytes of a variable that are no UTF-8 come as surrogates.
+    secrets = [one if isinstance(one, bytes) else one.encode(errors="surrogatepass") for one in given]
     shortest = min(map(len, secrets))
     if shortest < _LEAST_SECRET_BYTES:
         raise InvalidConfiguration(
@@ -401,11 +396,10 @@ def _check_secrets(secret: object) -> list[bytes]:
 
 async def _state_under_maintenance(switch: str, backend: BaseStateBackend | None, now: datetime) -> MaintenanceState:
     """Return a switch's state for a new token; raise ``NotUnderMaintenance`` if it is off in a store with times."""
-    meant = registry.meant(backend, switch)
-    view = view_of(meant)
-    state = view.peek() or await view.read()
+    state = await get_maintenance_state(backend, name=switch)
     override = override_of_meant(backend, switch)
-    if isinstance(meant, StateBackend) and state.mode_at(now, override=override) is MaintenanceMode.OFF:
+    has_times = isinstance(registry.meant(backend, switch), StateBackend)
+    if has_times and state.mode_at(now, override=override) is MaintenanceMode.OFF:
         raise NotUnderMaintenance(switch)
     return state
 

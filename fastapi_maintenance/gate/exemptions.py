@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
 from starlette.types import Scope
@@ -91,9 +91,10 @@ class Exemptions:
         if not isinstance(host, str):
             return False
         try:
-            address = _unmap_address(ip_address(host))
+            address = ip_address(host)
         except ValueError:
             return False
+        address = getattr(address, "ipv4_mapped", None) or address
         return any(address in network for network in self._networks)
 
 
@@ -186,10 +187,6 @@ def _unmap_network(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Netw
     if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
         return IPv4Network((int(network.network_address) & 0xFFFFFFFF, network.prefixlen - 96))
     return network
-
-
-def _unmap_address(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
 
 
 def is_preflight(scope: Scope) -> bool:

@@ -17,6 +17,7 @@ from ..switches.views.lookup import view_of
 from ..switches.views.view import Knowledge, View
 
 _METER = "fastapi_maintenance"
+_HEALTHY = (Knowledge.READY, Knowledge.NOT_READY)
 
 
 class _Instruments(NamedTuple):
@@ -36,21 +37,17 @@ def _instruments() -> _Instruments | None:
 
     def gauge(name: str, unit: str, description: str, value: Callable[[View], float | None]) -> None:
         def observe(_: object) -> Iterable[metrics.Observation]:
-            for switch, view in _views_in_use():
-                now = value(view)
+            for switch, backend in registry.in_use():
+                now = value(view_of(backend))
                 if now is not None:
                     yield metrics.Observation(now, {"maintenance.switch": switch})
 
         meter.create_observable_gauge(f"{_METER}.{name}", [observe], unit, description)
 
-    gauge(
-        "mode",
-        "1",
-        f"The effective mode: {', '.join(f'{mode.strength} {mode}' for mode in MaintenanceMode)}",
-        _mode_of,
-    )
+    modes = ", ".join(f"{mode.strength} {mode}" for mode in MaintenanceMode)
+    gauge("mode", "1", f"The effective mode: {modes}", lambda view: view.latest().mode_at(datetime.now(UTC)).strength)
     gauge("state.age", "s", "How long ago the store last answered", lambda view: view.status().age_seconds)
-    gauge("store.healthy", "1", "Whether the store answers: 1 or 0", _is_healthy)
+    gauge("store.healthy", "1", "Whether the store answers: 1 or 0", lambda view: view.status().knowledge in _HEALTHY)
     return _Instruments(
         meter.create_counter(f"{_METER}.requests.blocked", "{request}", "Requests that were refused"),
         meter.create_counter(
@@ -86,15 +83,3 @@ def count(decision: Decision, route: str | None) -> None:
             span.set_attribute("maintenance.blocked", True)
             span.set_attribute("maintenance.switch", decision.switch)
             span.set_attribute("maintenance.reason", decision.rule.value)
-
-
-def _views_in_use() -> list[tuple[str, View]]:
-    return [(switch, view_of(backend)) for switch, backend in registry.in_use()]
-
-
-def _mode_of(view: View) -> float:
-    return view.latest().mode_at(datetime.now(UTC)).strength
-
-
-def _is_healthy(view: View) -> float:
-    return view.status().knowledge in (Knowledge.READY, Knowledge.NOT_READY)

@@ -10,20 +10,22 @@ from itertools import product
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic import TypeAdapter
 
-from ..answers.answer import JSON, PROBLEM, Answer, in_words
+from ..answers.answer import DEFAULT_ANSWER, Answer, in_words
+from ..answers.body import JSON, PROBLEM, Seconds, build_schemas
 from ..exceptions import InvalidConfiguration, MaintenanceActive
 from ..gate.exemptions import Exemptions
+from ..gate.options import Options
 from ..guard import has_stock_handler
 from ..model.decision import Decision, Facts, Mark
-from ..model.modes import PARTIAL
 from ..model.policy import decide
 from ..model.text import in_one_line
-from ..switches.app_switch import DEFAULT
+from ..switches.app_switch import DEFAULT, AppSwitch
 from ..switches.passage import answering_app
 from ..switches.registry import registry
 from ..switches.views.lookup import view_of
-from .apps import answer_of, guards_of, middleware_options, switch_of
+from .apps import find_guarded_switches, find_guards, find_middleware
 from .routes import Operation, operations_of
 
 Json = dict[str, Any]
@@ -88,7 +90,12 @@ class _Blocker:
         headers = {
             name: {"schema": {"type": "string"}, "example": value} for name, value in self.answer.fixed_headers.items()
         }
-        documented: Json = {"description": "Under maintenance", "headers": _RETRY_AFTER | headers}
+        retry_after: Json = {
+            "description": "Seconds to wait before the next attempt",
+            "required": True,
+            "schema": TypeAdapter(Seconds).json_schema(),
+        }
+        documented: Json = {"description": "Under maintenance", "headers": {"Retry-After": retry_after, **headers}}
         if not self.has_handler:
             kinds = (JSON, PROBLEM) if self.negotiated else (JSON,)
             documented["content"] = {
@@ -127,16 +134,18 @@ class _Documentation:
             for method in operation.methods:
                 # The router runs the first operation, even if the schema describes a later one.
                 self.operations.setdefault((operation.path, method.lower()), operation)
-        self.options = middleware_options(app)
-        own_exemptions = self.options.get("exemptions")
-        self.exemptions = (own_exemptions,) if isinstance(own_exemptions, Exemptions) else ()
-        self.is_covered = bool(self.options) or not self._switch_names() if whole_app is None else whole_app
+        self.switches = find_guarded_switches(self.operations.values())
+        middleware = find_middleware(app)
+        self.switch = AppSwitch() if middleware is None else middleware.switch
+        self.options = None if middleware is None else middleware.options
+        self.is_covered = middleware is not None or not self.switches if whole_app is None else whole_app
 
     def extend(self, schema: Json) -> Json:
         """Return an extended copy of the app's schema."""
         components = schema.get("components", {})
         known = components.get("schemas", {})
-        names = {kind: _free_name_of(model, known) for kind, model in _MODELS.items()}
+        models = build_schemas()
+        names = {kind: _free_name_of(model, known) for kind, model in models.items()}
         paths, is_used = {}, False
         for path, item in schema.get("paths", {}).items():
             paths[path] = dict(item)
@@ -146,8 +155,8 @@ class _Documentation:
                     paths[path][method] = documented = self._extend_operation(operation, item[method], names)
                     is_used = is_used or documented is not item[method]
         if is_used:
-            models = {names[kind]: model for kind, model in _MODELS.items()}
-            components = {**components, "schemas": known | models}
+            ours = {names[kind]: model for kind, model in models.items()}
+            components = {**components, "schemas": known | ours}
             schema = {**schema, "paths": paths, "components": components}
         return self._add_banner(schema)
 
@@ -173,27 +182,22 @@ class _Documentation:
 
     def _blockers_of(self, operation: Operation) -> Iterator[_Blocker]:
         """Yield the middleware and guards that can block an operation, outermost first."""
+        outer = self.options or Options()
         if self.is_covered:
-            yield _Blocker(answer_of(self.options), self.exemptions, self.options.get("response_handler") is not None)
+            yield _Blocker(outer.answer or DEFAULT_ANSWER, (outer.exemptions,), outer.response_handler is not None)
         handlers = self.app.exception_handlers
         is_registered = MaintenanceActive in handlers
         is_automatic = self.is_covered and has_stock_handler(handlers)
-        for guard in guards_of(operation):
-            options = guard.options
-            handler = options.response_handler or (None if options.answer else self.options.get("response_handler"))
-            answer = options.answer or answer_of(self.options)
+        for guard in find_guards(operation.dependencies):
+            options = guard.options.within(self.options)
+            answer = options.answer or DEFAULT_ANSWER
             is_answered = is_registered or (is_automatic and answer.status not in handlers)
             yield _Blocker(
                 answer=answer,
-                exemptions=(options.exemptions, *self.exemptions),
-                has_handler=is_answered and handler is not None,
+                exemptions=(guard.options.exemptions, outer.exemptions),
+                has_handler=is_answered and options.response_handler is not None,
                 negotiated=is_answered,
             )
-
-    def _switch_names(self) -> list[str]:
-        """Return the names of the switches of the app's guards."""
-        guards = (guard for operation in self.operations.values() for guard in guards_of(operation))
-        return list(dict.fromkeys(guard.name for guard in guards))
 
     def _add_banner(self, schema: Json) -> Json:
         banners = [_banner_of(decision) for decision in self._blocking_decisions()]
@@ -205,9 +209,9 @@ class _Documentation:
 
     def _blocking_decisions(self) -> Iterator[Decision]:
         """Yield the blocking decisions of the app's switches now, the default switch first."""
-        app = answering_app() or switch_of(self.options)
+        app = answering_app() or self.switch
         facts, now = Facts(runs=True, mark=None, method=None), datetime.now(UTC)
-        for name in dict.fromkeys((DEFAULT, *self._switch_names())):
+        for name in dict.fromkeys((DEFAULT, *self.switches)):
             state = view_of(registry.of_app(app, name)).latest()
             decision = decide(facts, state, now, switch=name, override=app.override_of(name))
             if decision.blocked:
@@ -232,43 +236,6 @@ _MARKUP = re.compile(r"[&<>\"'\\`*_\[\]~|^$]")
 def _escape_markdown(text: str) -> str:
     """Return text on one line with Markdown and HTML escaped, since docs pages render both."""
     return _MARKUP.sub(lambda sign: f"&#{ord(sign[0])};", in_one_line(text))
-
-
-_RETRY_AFTER: Json = {
-    "Retry-After": {
-        "description": "Seconds to wait before the next attempt",
-        "required": True,
-        "schema": {"type": "integer", "minimum": 0},
-    }
-}
-
-_FACTS: Json = {
-    "mode": {"type": "string", "enum": PARTIAL, "description": "Present while other requests pass"},
-    "reason": {"type": "string", "description": "The reason, if known"},
-    "until": {"type": "string", "format": "date-time", "description": "The expected end, if known"},
-}
-_MODELS: dict[str, Json] = {
-    JSON: {
-        "title": "MaintenanceAnswer",
-        "type": "object",
-        "required": ["detail"],
-        "properties": {"detail": {"type": "string"}, **_FACTS},
-    },
-    PROBLEM: {
-        "title": "MaintenanceProblem",
-        "description": "A problem document (RFC 9457)",
-        "type": "object",
-        "required": ["type", "title", "status", "detail", "retry_after"],
-        "properties": {
-            "type": {"type": "string", "format": "uri-reference"},
-            "title": {"type": "string"},
-            "status": {"type": "integer"},
-            "detail": {"type": "string"},
-            **_FACTS,
-            "retry_after": {"type": "integer", "minimum": 0, "description": "Same as Retry-After"},
-        },
-    },
-}
 
 
 def _free_name_of(model: Json, known: Mapping[str, Any]) -> str:

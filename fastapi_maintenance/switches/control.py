@@ -256,12 +256,25 @@ async def forget_switch(
         AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
         InvalidSwitchName: The name can't be a switch's.
     """
-    await view_of(registry.meant(backend, name)).apply(forgetting(break_holds=break_holds, by=by))
+    change = Change(forgets=True, break_holds=break_holds, refuse_while_held=not break_holds, by=by)
+    await view_of(registry.meant(backend, name)).apply(change)
 
 
-def forgetting(*, break_holds: bool, by: str | None) -> Change:
-    """Return the change that forgets a switch."""
-    return Change(forgets=True, break_holds=break_holds, refuse_while_held=not break_holds, by=by)
+def describe_state(state: MaintenanceState, now: datetime) -> dict[str, Any]:
+    """Return the fields that operators see of a switch, for the command line and the admin."""
+    explained = state.explanation_at(now)
+    shown = {"kind", "owner", "reason", "expires_at"}
+    return {
+        "mode": state.mode_at(now),
+        **explained._asdict(),
+        "stored_mode": state.mode,
+        "holds": [{"id": id_, **hold.model_dump(include=shown)} for id_, hold in state.holds_at(now).items()],
+        "windows": [window.model_dump() for window in state.windows_left(now)],
+        "next_change_at": state.next_change_at(now),
+        "updated_by": state.updated_by,
+        "updated_at": state.updated_at,
+        "version": state.version,
+    }
 
 
 async def _finished_windows(view: View, now: datetime) -> frozenset[str]:
@@ -277,6 +290,7 @@ async def change_mode(
     reason: str | None = None,
     until: datetime | timedelta | None = None,
     retry_after: int | None = None,
+    break_holds: bool | None = None,
     **requirements: Any,
 ) -> MaintenanceState:
     """Store the mode of a switch for an operator's tool, and return the new state.
@@ -284,7 +298,9 @@ async def change_mode(
     It takes the arguments and raises the errors of ``set_maintenance_mode``, and in addition:
 
     Args:
-        requirements: Members of ``Change``: ``by``, ``refuse_while_held``, ``break_holds``, ``expected_version``.
+        break_holds: Whether to remove the holds of running code. ``False`` refuses "off" while code holds the switch
+            on, ``None`` stores it.
+        requirements: Members of ``Change``: ``by``, ``expected_version`` and others.
 
     Raises:
         VersionConflict, SwitchIsHeld: The change's requirements are not met.
@@ -297,6 +313,9 @@ async def change_mode(
             raise InvalidConfiguration("until must be given with a mode that blocks, got off")
     if retry_after is not None and (type(retry_after) is not int or not 0 <= retry_after <= MAX_RETRY_AFTER):
         raise InvalidConfiguration(f"retry_after={retry_after!r} must be whole seconds from 0 to {MAX_RETRY_AFTER}")
+    if break_holds is not None:
+        requirements["break_holds"] = break_holds
+        requirements["refuse_while_held"] = mode is MaintenanceMode.OFF and not break_holds
     change = set_mode(mode, now=now, reason=reason, until=until, retry_after=retry_after, **requirements)
     return await view_of(registry.meant(backend, name)).apply(change)
 

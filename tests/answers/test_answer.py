@@ -36,7 +36,8 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from fastapi_maintenance.answers.accept import _preferred_type, preferred_type
-from fastapi_maintenance.answers.answer import DETAIL, HTML, JSON, OFFERED, PROBLEM, TEXT, preferred_type_of
+from fastapi_maintenance.answers.answer import DETAIL, HTML, OFFERED, TEXT, preferred_type_of
+from fastapi_maintenance.answers.body import JSON, PROBLEM
 from fastapi_maintenance.backends import MemoryBackend
 from fastapi_maintenance.model.decision import Rule
 from tests.support.asgi import call, get, handshake, request, scope_of

@@ -11,7 +11,8 @@ from fastapi import FastAPI
 from starlette.types import Scope
 
 from fastapi_maintenance import Answer, MaintenanceMode, MaintenanceModeMiddleware, MaintenanceState
-from fastapi_maintenance.answers.answer import DEFAULT_ANSWER, HTML, JSON, OFFERED
+from fastapi_maintenance.answers.answer import DEFAULT_ANSWER, HTML, OFFERED
+from fastapi_maintenance.answers.body import JSON
 from fastapi_maintenance.backends import MemoryBackend, memory
 from fastapi_maintenance.gate import gate
 from fastapi_maintenance.gate.decision_cache import PASSED_AT_ONCE, CachedDecision, DecisionCache
