@@ -27,9 +27,9 @@ from .store import (
     check_writable,
     complete_names,
     is_file,
-    load,
+    load_state,
     place_of,
-    read,
+    read_state,
     store_of,
     stores_of,
 )
@@ -189,7 +189,7 @@ async def _read_before(stores: dict[str, BaseStateBackend], *, new: bool | None)
     before: dict[str, MaintenanceState | None] = {}
     for name, store in stores.items():
         with contextlib.suppress(CorruptState):
-            found = await load(store)
+            found = await load_state(store)
             check_known(name, store, found, new=new)
             # A missing file means off. If another store lost its document, only the workers know the mode.
             before[name] = MaintenanceState() if found is None and is_file(store) else found
@@ -232,7 +232,7 @@ def schedule(
     mode: PlannedModeName = "read_only" if read_only else "on"
 
     async def make() -> tuple[Window, MaintenanceState]:
-        check_known(name, store, await load(store), new=new)
+        check_known(name, store, await load_state(store), new=new)
         window = await schedule_maintenance(begins, ends, store, mode=mode, **options)
         return window, view_of(store).latest()
 
@@ -260,7 +260,7 @@ def cancel(
     check_writable(store)
 
     async def make() -> MaintenanceState:
-        await read(store)
+        await read_state(store)
         try:
             await cancel_maintenance(window_id, store, by=operator_name())
         except UnknownWindow as error:
@@ -280,6 +280,6 @@ async def _find_window(window_id: str, name: str, url: str | None) -> str:
         others += await io_thread.run(store.names_beside())
     for other in others:
         with contextlib.suppress(MaintenanceError):
-            if other != name and window_id in (await read(store_of(url, other))).windows:
+            if other != name and window_id in (await read_state(store_of(url, other))).windows:
                 return f"it belongs to switch {other!r}: {PROGRAM} cancel {window_id} {other}"
     return f"'{PROGRAM} cancel {shlex.quote(window_id)} NAME' cancels a window of another switch"
