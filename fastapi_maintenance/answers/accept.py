@@ -64,17 +64,12 @@ def _preferred_type(accept: str, offered: tuple[str, ...]) -> str:
     best, best_rank = offered[0], (0.0, 2)
     ranges = list(_parse_ranges(accept))
     for media_type in offered:
-        rank = _rank_of(media_type, ranges)
-        if rank > best_rank:
-            best, best_rank = media_type, rank
+        # The most specific range that matches decides.
+        matching = [(range_.specificity, range_.quality) for range_ in ranges if range_.has(media_type)]
+        specificity, quality = max(matching, default=(0, 0.0))
+        if (quality, specificity) > best_rank:
+            best, best_rank = media_type, (quality, specificity)
     return best
-
-
-def _rank_of(media_type: str, ranges: Sequence[_Range]) -> tuple[float, int]:
-    """Return weight and specificity of the most specific range that matches a media type."""
-    matching = [(range_.specificity, range_.quality) for range_ in ranges if range_.has(media_type)]
-    specificity, quality = max(matching, default=(0, 0.0))
-    return quality, specificity
 
 
 def _parse_ranges(accept: str) -> Iterator[_Range]:

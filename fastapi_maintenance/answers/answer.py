@@ -163,7 +163,7 @@ class Answer:
             "read_only": "" if (texts := partial_texts_of(decision)) is None else texts.note,
             "reason": legible(decision.reason or ""),
             "until": "" if end is None else format_iso(end),
-            "until_text": "" if end is None else in_words(end),
+            "until_text": "" if end is None else format_end(end),
             "seconds": _reload_seconds(decision, now) if get else "",
         }
         if self.html is None and "content-security-policy" not in map(str.lower, headers):
@@ -175,7 +175,7 @@ class Answer:
         if (texts := partial_texts_of(decision)) is not None:
             lines.append(texts.note)
         if decision.until is not None:
-            lines.append(f"Expected back: {in_words(decision.until)}")
+            lines.append(f"Expected back: {format_end(decision.until)}")
         if decision.reason:
             lines.append(legible(decision.reason))
         return "\n\n".join(filter(None, lines)) + "\n"
@@ -196,7 +196,7 @@ def _text_of(text: str, decision: Decision) -> str:
     return {DETAIL: texts.detail, TITLE: texts.title}.get(text, text)
 
 
-def in_words(end: datetime) -> str:
+def format_end(end: datetime) -> str:
     """Return an end for people, rounded up to a minute except in the calendar's last minute."""
     at = min(end.astimezone(UTC), _LAST_MINUTE)
     past_minute = timedelta(seconds=at.second, microseconds=at.microsecond)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shlex
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -27,9 +29,9 @@ from .store import (
     check_writable,
     complete_names,
     is_file,
-    load,
+    load_state,
     place_of,
-    read,
+    read_state,
     store_of,
     stores_of,
 )
@@ -88,13 +90,16 @@ def turn_on(
         raise InvalidConfiguration(f"--until must be in the future, got {until!r}; nothing was changed")
     if length is not None:
         end = add_duration(datetime.now(UTC), parse_duration(length, "--for"), "--for")
-    options = {
-        "reason": reason,
-        "until": end,
-        "retry_after": None if retry_after is None else parse_seconds(retry_after, "--retry-after"),
-    }
     mode = MaintenanceMode.READ_ONLY if read_only else MaintenanceMode.ON
-    _change(mode, stores_of(backend, names or (DEFAULT,)), options, new=new, as_json=as_json, quiet=quiet)
+    change = partial(
+        change_mode,
+        mode,
+        reason=reason,
+        until=end,
+        retry_after=None if retry_after is None else parse_seconds(retry_after, "--retry-after"),
+    )
+    stores = stores_of(backend, names or (DEFAULT,))
+    _change(mode, stores, change, Results(as_json=as_json, quiet=quiet), new=new)
 
 
 def turn_off(
@@ -117,7 +122,8 @@ def turn_off(
     if all_switches and names:
         raise InvalidConfiguration(f"--all must come without names, got {', '.join(names)}; nothing was changed")
     stores = all_stores_of(backend) if all_switches else stores_of(backend, names or (DEFAULT,))
-    _change(MaintenanceMode.OFF, stores, {"break_holds": break_holds}, new=new, as_json=as_json, quiet=quiet)
+    change = partial(change_mode, MaintenanceMode.OFF, break_holds=break_holds)
+    _change(MaintenanceMode.OFF, stores, change, Results(as_json=as_json, quiet=quiet), new=new)
 
 
 def forget(
@@ -135,31 +141,34 @@ def forget(
 
     Refused while running code holds the switch on. An unreadable document is forgotten too.
     """
-    stores = stores_of(backend, names)
-    options = {"break_holds": break_holds}
-    _change(MaintenanceMode.OFF, stores, options, forgets=True, new=None, as_json=as_json, quiet=quiet)
+    stores, change = stores_of(backend, names), partial(_forget_and_read, break_holds=break_holds)
+    results = Results(as_json=as_json, quiet=quiet)
+    _change(MaintenanceMode.OFF, stores, change, results, new=None, words="forgotten, ")
+
+
+async def _forget_and_read(backend: BaseStateBackend, *, break_holds: bool, by: str) -> MaintenanceState:
+    await forget_switch(backend, name=DEFAULT, break_holds=break_holds, by=by)
+    return await read_state(backend)
 
 
 def _change(
     mode: MaintenanceMode,
     stores: dict[str, BaseStateBackend],
-    options: dict[str, Any],
+    change: Callable[..., Coroutine[Any, Any, MaintenanceState]],
+    results: Results,
     *,
-    forgets: bool = False,
     new: bool | None,
-    as_json: bool,
-    quiet: bool,
+    words: str = "",
 ) -> None:
+    """Make a change that leads to a mode, in each of the stores."""
     for store in stores.values():
         check_writable(store)
     # All switches are read first, so that a mistyped name or a failing store changes none of them.
     before = asyncio.run(_read_before(stores, new=new))
-    results = Results(as_json=as_json, quiet=quiet)
     for name, store in stores.items():
         prefix = name if len(stores) > 1 else ""
         with results.catch_error(name, store, prefix):
-            state = asyncio.run(_apply_change(mode, store, options, forgets=forgets))
-            now = datetime.now(UTC)
+            state, now = asyncio.run(change(backend=store, by=operator_name())), datetime.now(UTC)
             effective, former = state.mode_at(now), before.get(name)
             was = None if former is None else former.mode_at(now)
             results.add(name, state, now, store, before=was)
@@ -167,21 +176,10 @@ def _change(
                 held = f"{mode} is stored, but code holds the switch, so {effective} applies"
                 print_note(f"warning: {prefix and f'{prefix}: '}{held}")
             if results.prints_lines:
-                words = "nothing was stored" if name in before else "was unreadable"
-                words = words if was is None else f"was {was.label}"
-                words = f"forgotten, {words}" if forgets else words
-                print_text(summary_of(name, state, now, more=f" ({words}){suffix_of(state, store)}"))
+                found = "nothing was stored" if name in before else "was unreadable"
+                found = found if was is None else f"was {was.label}"
+                print_text(summary_of(name, state, now, more=f" ({words}{found}){suffix_of(state, store)}"))
     results.finish()
-
-
-async def _apply_change(
-    mode: MaintenanceMode, store: BaseStateBackend, options: dict[str, Any], *, forgets: bool
-) -> MaintenanceState:
-    """Change the switch of a backend, and return its new state."""
-    if not forgets:
-        return await change_mode(mode, store, by=operator_name(), **options)
-    await forget_switch(store, name=DEFAULT, by=operator_name(), **options)
-    return view_of(store).latest()
 
 
 async def _read_before(stores: dict[str, BaseStateBackend], *, new: bool | None) -> dict[str, MaintenanceState | None]:
@@ -189,7 +187,7 @@ async def _read_before(stores: dict[str, BaseStateBackend], *, new: bool | None)
     before: dict[str, MaintenanceState | None] = {}
     for name, store in stores.items():
         with contextlib.suppress(CorruptState):
-            found = await load(store)
+            found = await load_state(store)
             check_known(name, store, found, new=new)
             # A missing file means off. If another store lost its document, only the workers know the mode.
             before[name] = MaintenanceState() if found is None and is_file(store) else found
@@ -232,7 +230,7 @@ def schedule(
     mode: PlannedModeName = "read_only" if read_only else "on"
 
     async def make() -> tuple[Window, MaintenanceState]:
-        check_known(name, store, await load(store), new=new)
+        check_known(name, store, await load_state(store), new=new)
         window = await schedule_maintenance(begins, ends, store, mode=mode, **options)
         return window, view_of(store).latest()
 
@@ -260,7 +258,7 @@ def cancel(
     check_writable(store)
 
     async def make() -> MaintenanceState:
-        await read(store)
+        await read_state(store)
         try:
             await cancel_maintenance(window_id, store, by=operator_name())
         except UnknownWindow as error:
@@ -280,6 +278,6 @@ async def _find_window(window_id: str, name: str, url: str | None) -> str:
         others += await io_thread.run(store.names_beside())
     for other in others:
         with contextlib.suppress(MaintenanceError):
-            if other != name and window_id in (await read(store_of(url, other))).windows:
+            if other != name and window_id in (await read_state(store_of(url, other))).windows:
                 return f"it belongs to switch {other!r}: {PROGRAM} cancel {window_id} {other}"
     return f"'{PROGRAM} cancel {shlex.quote(window_id)} NAME' cancels a window of another switch"

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -26,7 +27,7 @@ from .doctor import examine
 from .program import SECRET_VARIABLE, AsJson, Backend, Name, New, Quiet, Reason, app, help_of
 from .reports import list_all, status, watch
 from .running import NOT_FOUND, CommandFailed, Run
-from .store import check_known, check_writable, load, read, seconds_until_seen, store_of
+from .store import check_known, check_writable, load_state, read_state, seconds_until_seen, store_of
 from .terminal import DONE, FAILED, PROGRAM, print_note, print_result, report_error, suffix_of, summary_of
 from .values import operator_name, parse_duration, parse_seconds
 
@@ -101,13 +102,13 @@ def run(
         keep_on_error=on_failure is OnFailure.KEEP,
         owner=f"{operator_name()}, process {os.getpid()}, which runs {running.command[0]}",
     )
-    if not running.is_found():
+    if shutil.which(running.command[0]) is None:
         print_note(f"error: {running.command[0]}: no such command, nothing was changed")
         raise typer.Exit(NOT_FOUND)
 
     async def hold_and_run() -> None:
         running.take_signals()
-        check_known(name, store, await load(store), new=new)  # reports a failing store before the switch is held
+        check_known(name, store, await load_state(store), new=new)  # reports a failing store before the switch is held
         try:
             with contextlib.suppress(CommandFailed):
                 async with block:
@@ -116,12 +117,14 @@ def run(
                         print_note(f"{name}: ON while the command runs{suffix}")
                     await running.within(block)
             if not quiet:
-                now, state = datetime.now(UTC), await read(store)
+                now, state = datetime.now(UTC), await read_state(store)
                 print_note(str(summary_of(name, state, now)))
                 if running.status and running.fails_block and state.mode_at(now) is not MaintenanceMode.OFF:
+                    # Without the store's URL, which may contain a password.
+                    options = f"{'' if name == DEFAULT else f' {name}'}{'' if backend is None else ' --backend ...'}"
                     print_note(
                         f"the command ended with {running.status}; {name} stays {state.mode_at(now).label}, "
-                        f"open it with: {_off_command_of(name, backend)}"
+                        f"open it with: {PROGRAM} off{options}"
                     )
         except MaintenanceError as error:
             if running.status is None:
@@ -139,12 +142,6 @@ def _dashes_hint(name: str, words: list[str], *, has_command: bool) -> str:
     meant = "COMMAND" if name == DEFAULT and not words else shlex.join([name, *words])
     switch = f", or {PROGRAM} run {name} -- COMMAND if {name!r} is the switch" if meant == name else ""
     return f"the command must come after '--': {PROGRAM} run -- {meant}{switch}"
-
-
-def _off_command_of(name: str, url: str | None) -> str:
-    """Return the command that turns a switch off, without the store's URL, which may contain a password."""
-    named = "" if name == DEFAULT else f" {name}"
-    return f"{PROGRAM} off{named}{'' if url is None else ' --backend ...'}"
 
 
 def bypass(
@@ -182,7 +179,7 @@ def bypass(
     async def make() -> str:
         store = store_of(backend)
         for switch in switches:
-            await read(store_of(backend, switch))  # a failing store would look like a switch that is off
+            await read_state(store_of(backend, switch))  # a failing store would look like a switch that is off
         return await admits.link(url, *switches, lifetime=length, holder=holder, backend=store)
 
     link = asyncio.run(make())

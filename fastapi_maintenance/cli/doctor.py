@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
+import pkgutil
 import sys
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from starlette.applications import Starlette
 from starlette.status import HTTP_503_SERVICE_UNAVAILABLE
@@ -33,8 +33,8 @@ from ..routing.selfcheck import check_fastapi
 from ..routing.walk import Target, resolve
 from ..switches.app_switch import DEFAULT, AppSwitch
 from ..switches.registry import configure_backend, registry
-from .store import check_writable, describe_empty_store, is_file, load, message_of, place_of, store_of
-from .terminal import console, document_hint, print_json, print_text, version_suffix
+from .store import check_writable, describe_empty_store, is_file, load_state, message_of, place_of, store_of
+from .terminal import document_hint, open_console, print_json, print_text, version_suffix
 
 _CLOCK_TOLERANCE_SECONDS = 1.0
 """The largest difference between clocks that is not reported."""
@@ -98,14 +98,11 @@ def _import_app(target: str) -> ASGIApp:
         raise InvalidConfiguration(f"the app must be MODULE:APP, such as shop.main:app, got {target!r}")
     sys.path.insert(0, str(Path.cwd()))  # as servers do
     try:
-        found: Any = importlib.import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
+        app: ASGIApp = pkgutil.resolve_name(target)
     except (Exception, SystemExit) as error:
         raise InvalidConfiguration(f"{target!r} can't be imported: {_describe_error(error)}") from error
-    if root_of(found) is None:
+    if root_of(app) is None:
         raise InvalidConfiguration(f"{target!r} must be a FastAPI or Starlette app, or a middleware around one")
-    app: ASGIApp = found
     return app
 
 
@@ -115,21 +112,19 @@ async def _check_stores(stores: Iterable[tuple[str, BaseStateBackend]]) -> tuple
     for switch, store in stores:
         subject, begin = f"{switch}, {place_of(store)}", time.perf_counter()
         try:
-            state = await load(store)
+            state = await load_state(store)
         except Exception as error:  # noqa: BLE001 - a custom backend may raise anything
             states[id(store)] = None
             checks.append(Check(subject, "readable", "failed", _describe_error(error, store)))
             continue
         states[id(store)] = state or MaintenanceState()
         took = f"{(time.perf_counter() - begin) * 1000:.0f} ms"
+        result, found = "ok", f"{describe_empty_store(store)}, in {took}"
         if state is not None:
-            mode = state.mode_at(datetime.now(UTC)).label
-            checks.append(Check(subject, "readable", "ok", f"{mode}{version_suffix(state)}, in {took}"))
-        elif is_file(store):
-            checks.append(Check(subject, "readable", "ok", f"{describe_empty_store(store)}, in {took}"))
-        else:
-            hint = document_hint(switch)
-            checks.append(Check(subject, "readable", "note", f"{describe_empty_store(store)}; {hint}; in {took}"))
+            found = f"{state.mode_at(datetime.now(UTC)).label}{version_suffix(state)}, in {took}"
+        elif not is_file(store):
+            result, found = "note", f"{describe_empty_store(store)}; {document_hint(switch)}; in {took}"
+        checks.append(Check(subject, "readable", result, found))
         checks += [Check(subject, *result) async for result in _check_writing_and_clock(store)]
     return checks, states
 
@@ -326,14 +321,13 @@ def _blockers_of(
     for middleware, within, path in found:
         app, outer = middleware.switch, middleware.options.exemptions
         yield _Blocker(app, DEFAULT, outer.of_request(scope, path, is_docs=target.docs), outer, path, within)
-    is_plain = not found and scope["type"] == "http"
+    is_plain = not found and scope["type"] == "http" and not any(map(_has_refusal_handler, route.apps[-1:]))
     for guard in find_guards(target.dependencies):
         own_exemptions = guard.options.exemptions
         exemption = own_exemptions.of_request(scope, path, is_docs=False)
         exemption = exemption or outer.of_request(scope, path, is_docs=False)
         for switch in dict.fromkeys((guard.name, DEFAULT)):
-            plain = is_plain and switch == guard.name and not any(map(_has_refusal_handler, route.apps[-1:]))
-            yield _Blocker(app, switch, exemption, own_exemptions, path, within, plain)
+            yield _Blocker(app, switch, exemption, own_exemptions, path, within, is_plain and switch == guard.name)
 
 
 def _print_table(rows: list[Row]) -> None:
@@ -347,5 +341,5 @@ def _print_table(rows: list[Row]) -> None:
         styles = [""] * 4 + ["red" if cell.startswith("503") else "" for cell in row[4:]]
         cells = zip(row, styles, strict=True)
         table.add_row(*(Text(in_one_line(cell), style=style) for cell, style in cells))
-    console().print(table)
+    open_console().print(table)
     print_text("An exempt_handler, networks and bypass tokens may let single requests pass.")

@@ -24,23 +24,23 @@ from .store import (
     all_stores_of,
     describe_empty_store,
     is_file,
-    load,
+    load_state,
     message_of,
     place_of,
-    read,
+    read_state,
     siblings_of,
     store_of,
     stores_of,
 )
 from .terminal import (
     brief_of,
-    console,
     details_of,
-    dim,
     document_hint,
     document_of,
     failure_of,
     format_time,
+    open_console,
+    print_dimmed,
     print_note,
     print_result,
     print_text,
@@ -89,7 +89,7 @@ def status(
     has_others = not (names or var_name or file_path)
     for name, store in _add_other_switches(stores, results) if has_others else stores.items():
         with results.catch_error(name, store, name if len(stores) > 1 else ""):
-            state, now = asyncio.run(load(store)), datetime.now(UTC)
+            state, now = asyncio.run(load_state(store)), datetime.now(UTC)
             results.add(name, state, now, store)
             if results.prints_lines:
                 _print_details(name, store, state, now)
@@ -129,7 +129,7 @@ def list_all(*, backend: Backend = None, as_json: AsJson = False) -> None:
     results = Results(as_json=as_json)
     for name, store in all_stores_of(backend).items():
         with results.catch_error(name, store, name):
-            state, now = asyncio.run(read(store)), datetime.now(UTC)
+            state, now = asyncio.run(read_state(store)), datetime.now(UTC)
             results.add(name, state, now, store)
             if results.prints_lines:
                 print_text(summary_of(name, state, now, more=brief_of(state, now)))
@@ -143,9 +143,9 @@ def _print_details(name: str, store: BaseStateBackend, state: MaintenanceState |
         print_text(f"  {key}: {value}")
     if isinstance(store, EnvVarBackend):
         note = f"a variable of this shell, not of the app; --backend URL or {BACKEND_VARIABLE} selects the app's store"
-        print_text(dim(f"  note: {note}"))
+        print_dimmed(f"  note: {note}")
     if state is None and not is_file(store):
-        print_text(dim(f"  hint: {document_hint(name)}"))
+        print_dimmed(f"  hint: {document_hint(name)}")
 
 
 def watch(
@@ -197,7 +197,7 @@ async def watch_switch(switch: str, backend: BaseStateBackend, *, seconds: float
 async def _readings(backend: BaseStateBackend, seconds: float) -> AsyncIterator[Reading]:
     while True:
         try:
-            state = await load(backend)
+            state = await load_state(backend)
             yield Reading(datetime.now(UTC), state, describe_empty_store(backend))
         except MaintenanceError as error:
             why = in_one_line(message_of(error, backend))
@@ -221,7 +221,7 @@ async def _watch_live(switch: str, backend: BaseStateBackend, seconds: float) ->
     from rich.live import Live  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    with Live(console=console(), auto_refresh=False) as live:
+    with Live(console=open_console(), auto_refresh=False) as live:
         async for reading in _readings(backend, seconds):
             rows = () if reading.state is None else details_of(reading.state, reading.at, place_of(backend))
             lines = [_line_of(switch, reading), *(Text(f"  {name}: {value}") for name, value in rows)]

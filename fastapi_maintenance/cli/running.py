@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -66,10 +65,6 @@ class Run:
         self._early_signal = asyncio.Event()
         self._killing: asyncio.TimerHandle | None = None
 
-    def is_found(self) -> bool:
-        """Return whether the command exists."""
-        return shutil.which(self.command[0]) is not None
-
     def take_signals(self) -> None:
         """Forward signals to the command until the event loop ends."""
         loop = asyncio.get_running_loop()
@@ -95,7 +90,8 @@ class Run:
             self._on_signal(number)
         watching = asyncio.create_task(self._stop_when_lost(block))
         try:
-            self.status = _exit_status_of(await self._process.wait())
+            returncode = await self._process.wait()
+            self.status = _SIGNAL_STATUS_BASE - returncode if returncode < 0 else returncode
         finally:
             watching.cancel()
             if self._killing is not None:
@@ -136,11 +132,6 @@ class Run:
     def _send(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):  # it has already ended
             cast("asyncio.subprocess.Process", self._process).send_signal(number)
-
-
-def _exit_status_of(returncode: int) -> int:
-    """Return an exit status as shells report it."""
-    return _SIGNAL_STATUS_BASE - returncode if returncode < 0 else returncode
 
 
 def _is_in_foreground() -> bool:

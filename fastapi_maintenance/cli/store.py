@@ -120,7 +120,7 @@ def complete_names(ctx: Any, incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
-async def load(backend: BaseStateBackend) -> MaintenanceState | None:
+async def load_state(backend: BaseStateBackend) -> MaintenanceState | None:
     """Return the stored state, or ``None`` if nothing is stored; writes nothing.
 
     Raises:
@@ -139,9 +139,9 @@ async def load(backend: BaseStateBackend) -> MaintenanceState | None:
     return MaintenanceState(mode=as_mode(bool(await backend.get_value()))) if known is None else known
 
 
-async def read(backend: BaseStateBackend) -> MaintenanceState:
+async def read_state(backend: BaseStateBackend) -> MaintenanceState:
     """Return the stored state, or a state that is off if nothing is stored."""
-    return await load(backend) or MaintenanceState()
+    return await load_state(backend) or MaintenanceState()
 
 
 def place_of(backend: BaseStateBackend) -> str:

@@ -101,7 +101,7 @@ class _Handler(logging.Handler):
         print_note(f"{record.levelname.lower()}: {record.getMessage()}" + (f": {reason}" if reason else ""))
 
 
-def console() -> Console:
+def open_console() -> Console:
     """Return standard output: coloured on a terminal unless ``NO_COLOR`` is set, elsewhere without line breaks."""
     from rich.console import Console  # noqa: PLC0415 - an extra
 
@@ -112,14 +112,14 @@ def console() -> Console:
 
 def print_text(text: str | Text) -> None:
     """Print one or more lines on standard output."""
-    console().print(text, soft_wrap=True)
+    open_console().print(text, soft_wrap=True)
 
 
-def dim(text: str) -> Text:
-    """Return a dimmed line."""
+def print_dimmed(text: str) -> None:
+    """Print a dimmed line on standard output."""
     from rich.text import Text  # noqa: PLC0415 - an extra
 
-    return Text(text, style="dim")
+    print_text(Text(text, style="dim"))
 
 
 def print_json(document: object) -> None:

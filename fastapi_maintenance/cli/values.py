@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import re
 import socket
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from ..exceptions import InvalidConfiguration
 from ..model.moments import zone_named
@@ -73,7 +73,7 @@ def parse_time(text: str, option: str, zone: str | None = None) -> datetime:
         at = datetime.fromisoformat(text)
     except ValueError:
         example = _example_of(datetime.now(UTC) + timedelta(hours=2))
-        hint = " (the date is missing)" if _is_time_of_day(text) else ""
+        hint = " (the date is missing)" if re.match(r"T?\d\d:?\d\d(?!\d)", text) else ""
         raise InvalidConfiguration(
             f"{option} must be a time with a zone, such as {example}, got {text!r}{hint}; nothing was changed"
         ) from None
@@ -108,14 +108,6 @@ def _example_of(at: datetime) -> str:
         return at.astimezone().isoformat(timespec="minutes")
     except (OverflowError, ValueError):  # the first or last day of the calendar
         return f"{at.replace(tzinfo=None).isoformat(timespec='minutes')}+00:00"
-
-
-def _is_time_of_day(text: str) -> bool:
-    try:
-        time.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
 
 
 def add_duration(now: datetime, length: timedelta, option: str) -> datetime:

@@ -24,7 +24,7 @@ logger = logging.getLogger("fastapi_maintenance")
 User = Callable[[Request], str | Awaitable[str]]
 
 
-class Page:
+class Desk:
     """State that all routes of one admin share."""
 
     def __init__(self, *, names: list[str] | None, user: User) -> None:

@@ -21,7 +21,7 @@ from ..switches.control import (
     get_maintenance_status,
     schedule_maintenance,
 )
-from .access import Page
+from .access import Desk
 from .models import IfMatch, ModeChange, SwitchModel, SwitchName, WindowModel, WindowPlan
 from .refusals import REFUSALS, convert_errors
 from .requests import require_json
@@ -31,7 +31,7 @@ _MOST_ETAGS = 32
 """The maximum number of ETags in ``If-Match`` that are compared."""
 
 
-def add_api(router: APIRouter, page: Page) -> None:
+def add_api(router: APIRouter, desk: Desk) -> None:
     """Add the routes of the API to the router."""
 
     @router.get("/api/switches", responses=REFUSALS)
@@ -39,14 +39,14 @@ def add_api(router: APIRouter, page: Page) -> None:
     async def list_switches(request: Request) -> list[SwitchModel]:
         """Return all switches."""
         with convert_errors():
-            return [await describe_switch(name) for name in page.names(request)]
+            return [await describe_switch(name) for name in desk.names(request)]
 
     @router.get("/api/switches/{name}", responses=REFUSALS)
     @force_maintenance_mode_off
     async def get_switch(name: SwitchName, request: Request, response: Response) -> SwitchModel:
         """Return one switch, with its ETag."""
         with convert_errors():
-            described = await describe_switch(page.check_name(request, name))
+            described = await describe_switch(desk.check_name(request, name))
         response.headers["ETag"] = described.etag
         return described
 
@@ -59,8 +59,8 @@ def add_api(router: APIRouter, page: Page) -> None:
         with convert_errors():
             await change_mode(
                 change.mode,
-                name=page.check_name(request, name),
-                by=await page.user(request),
+                name=desk.check_name(request, name),
+                by=await desk.user(request),
                 expected_version=await required_version(name, if_match),
                 **change.model_dump(exclude={"mode"}),
             )
@@ -78,8 +78,8 @@ def add_api(router: APIRouter, page: Page) -> None:
     async def plan_window(name: SwitchName, plan: WindowPlan, request: Request) -> WindowModel:
         """Plan a maintenance."""
         with convert_errors():
-            checked = page.check_name(request, name)
-            window = await schedule_maintenance(**plan.model_dump(), name=checked, by=await page.user(request))
+            checked = desk.check_name(request, name)
+            window = await schedule_maintenance(**plan.model_dump(), name=checked, by=await desk.user(request))
         return WindowModel.model_validate(window, from_attributes=True)
 
     @router.delete("/api/switches/{name}/windows/{window_id}", responses=REFUSALS, status_code=HTTP_204_NO_CONTENT)
@@ -87,14 +87,14 @@ def add_api(router: APIRouter, page: Page) -> None:
     async def cancel_window(name: SwitchName, window_id: str, request: Request) -> None:
         """Cancel a planned maintenance."""
         with convert_errors():
-            await cancel_maintenance(window_id, name=page.check_name(request, name), by=await page.user(request))
+            await cancel_maintenance(window_id, name=desk.check_name(request, name), by=await desk.user(request))
 
     @router.delete("/api/switches/{name}/holds/{hold_id}", responses=REFUSALS, status_code=HTTP_204_NO_CONTENT)
     @force_maintenance_mode_off
     async def break_one_hold(name: SwitchName, hold_id: str, request: Request) -> None:
         """Break a hold of running code."""
         with convert_errors():
-            await break_hold(hold_id, name=page.check_name(request, name), by=await page.user(request))
+            await break_hold(hold_id, name=desk.check_name(request, name), by=await desk.user(request))
 
 
 async def describe_switch(name: str) -> SwitchModel:

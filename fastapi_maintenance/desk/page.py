@@ -6,7 +6,6 @@ import functools
 import secrets
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
@@ -20,21 +19,21 @@ from ..model.state import Explanation, MaintenanceState
 from ..routing.marks import force_maintenance_mode_off
 from ..switches.app_switch import DEFAULT
 from ..switches.control import break_hold, cancel_maintenance, change_mode, get_maintenance_state, schedule_maintenance
-from .access import Page
+from .access import Desk
 from .api import MAX_IN_FLIGHT_SHOWN, describe_switch, required_version
 from .refusals import refusal_of
 
 _COOKIE = "maintenance_admin"
 
 
-def add_page(router: APIRouter, page: Page) -> None:
+def add_page(router: APIRouter, desk: Desk) -> None:
     """Add the routes of the page to the router."""
 
     @router.get("/", include_in_schema=False, name="maintenance_admin")
     @force_maintenance_mode_off
     async def show(request: Request) -> Response:
         """Show all switches."""
-        return await _render(page, request)
+        return await _render(desk, request)
 
     @router.post("/", include_in_schema=False)
     @force_maintenance_mode_off
@@ -44,25 +43,22 @@ def add_page(router: APIRouter, page: Page) -> None:
         token = request.cookies.get(_COOKIE, "")
         if not token or not secrets.compare_digest(token.encode(), form.get("token", "").encode()):
             raise refusal_of(HTTP_403_FORBIDDEN, "this form is too old or comes from another site: reload the page")
-        name = page.check_name(request, form.get("name", DEFAULT))
+        name = desk.check_name(request, form.get("name", DEFAULT))
         try:
-            await _perform(form, name, await page.user(request))
+            await _perform(form, name, await desk.user(request))
         except VersionConflict:
-            return await _render(page, request, _conflict_message(name), HTTP_412_PRECONDITION_FAILED, refused=form)
+            problem = (
+                f"Nothing was done: somebody else changed {name!r} since you loaded the page. Review the current "
+                "state below (your input is kept) and decide again."
+            )
+            return await _render(desk, request, problem, HTTP_412_PRECONDITION_FAILED, refused=form)
         except (MaintenanceError, ValueError) as error:
-            return await _render(page, request, f"{name}: {error}", HTTP_409_CONFLICT, refused=form)
+            return await _render(desk, request, f"{name}: {error}", HTTP_409_CONFLICT, refused=form)
         return RedirectResponse(_HERE, HTTP_303_SEE_OTHER)
 
 
 _HERE = "./"
 """A relative reference to the page: old versions of Starlette build absolute URLs from ``Host``."""
-
-
-def _conflict_message(name: str) -> str:
-    return (
-        f"Nothing was done: somebody else changed {name!r} since you loaded the page. Review the current state below "
-        "(your input is kept) and decide again."
-    )
 
 
 async def _perform(form: dict[str, str], name: str, by: str | None) -> None:
@@ -77,23 +73,15 @@ async def _perform(form: dict[str, str], name: str, by: str | None) -> None:
     match form.get("action"):
         case "set":
             mode = MaintenanceMode(form.get("mode", ""))
-            is_off = mode is MaintenanceMode.OFF
-            details: dict[str, Any] = (
-                {}
-                if is_off
-                else {
-                    "reason": reason,
-                    "until": await _parse_end(form.get("until", ""), name),
-                    "retry_after": _parse_seconds(form.get("retry_after", "")),
-                }
-            )
             await change_mode(
                 mode,
                 name=name,
+                reason=reason,
+                until=await _parse_end(form.get("until", ""), name),
+                retry_after=_parse_seconds(form.get("retry_after", "")),
                 by=by,
                 expected_version=version,
-                break_holds=is_off and form.get("break_holds") == "yes",
-                **details,
+                break_holds=mode is MaintenanceMode.OFF and form.get("break_holds") == "yes",
             )
         case "plan":
             start, end = _parse_time(form.get("start")), _parse_time(form.get("end"))
@@ -167,7 +155,7 @@ def _parse_time(text: str | None) -> datetime | None:
 
 
 async def _render(
-    page: Page,
+    desk: Desk,
     request: Request,
     problem: str | None = None,
     status: int = 200,
@@ -175,8 +163,8 @@ async def _render(
     refused: dict[str, str] | None = None,
 ) -> Response:
     token = request.cookies.get(_COOKIE) or secrets.token_urlsafe(24)
-    html = page.template.render(
-        switches=[(await describe_switch(name), await _form_fields_of(name)) for name in page.names(request)],
+    html = desk.template.render(
+        switches=[(await describe_switch(name), await _form_fields_of(name)) for name in desk.names(request)],
         # Fields that the form lacks are empty.
         refused=defaultdict(str, refused or {}),
         fresh=defaultdict(str, start=_format_time(datetime.now(UTC) + timedelta(hours=1))),

@@ -32,31 +32,24 @@ from ..exceptions import (
 )
 from .models import Problem
 
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "description": description}
-    for status, description in {
-        HTTP_400_BAD_REQUEST: "The body can't be read",
-        HTTP_403_FORBIDDEN: "The request comes from another site, or from a machine that may not connect",
-        HTTP_404_NOT_FOUND: "No such switch, window or hold",
-        HTTP_409_CONFLICT: "Code holds the switch, or its store can't store this change",
-        HTTP_412_PRECONDITION_FAILED: "Somebody else has changed the switch",
-        HTTP_415_UNSUPPORTED_MEDIA_TYPE: "The body is not JSON",
-        HTTP_501_NOT_IMPLEMENTED: "An optional dependency is not installed",
-        HTTP_503_SERVICE_UNAVAILABLE: "The store does not answer",
-    }.items()
+_TABLE: dict[int, tuple[str, tuple[type[MaintenanceError], ...]]] = {
+    HTTP_400_BAD_REQUEST: ("The body can't be read", ()),
+    HTTP_403_FORBIDDEN: ("The request comes from another site, or from a machine that may not connect", ()),
+    HTTP_404_NOT_FOUND: ("No such switch, window or hold", (HoldLost, UnknownWindow)),
+    HTTP_409_CONFLICT: (
+        "Code holds the switch, or its store can't store this change",
+        (SwitchIsHeld, ReadOnlyBackend, UnsupportedByBackend),
+    ),
+    HTTP_412_PRECONDITION_FAILED: ("Somebody else has changed the switch", (VersionConflict,)),
+    HTTP_415_UNSUPPORTED_MEDIA_TYPE: ("The body is not JSON", ()),
+    HTTP_501_NOT_IMPLEMENTED: ("An optional dependency is not installed", (MissingExtra,)),
+    HTTP_503_SERVICE_UNAVAILABLE: ("The store does not answer", (MaintenanceError,)),
 }
+"""The statuses, their descriptions and the errors that get them; the first that fits."""
 
-
-_STATUSES: tuple[tuple[type[MaintenanceError], int], ...] = (
-    (VersionConflict, HTTP_412_PRECONDITION_FAILED),
-    (SwitchIsHeld, HTTP_409_CONFLICT),
-    (HoldLost, HTTP_404_NOT_FOUND),
-    (UnknownWindow, HTTP_404_NOT_FOUND),
-    (ReadOnlyBackend, HTTP_409_CONFLICT),
-    (UnsupportedByBackend, HTTP_409_CONFLICT),
-    (MissingExtra, HTTP_501_NOT_IMPLEMENTED),
-    (MaintenanceError, HTTP_503_SERVICE_UNAVAILABLE),
-)
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "description": description} for status, (description, _) in _TABLE.items()
+}
 
 
 @contextlib.contextmanager
@@ -68,12 +61,10 @@ def convert_errors() -> Iterator[None]:
         problem = {"type": "value_error", "loc": ("body",), "msg": str(error), "input": None}
         raise RequestValidationError([problem]) from None
     except MaintenanceError as error:
-        status = next(status for kind, status in _STATUSES if isinstance(error, kind))
-        if isinstance(error, VersionConflict):
-            raise refusal_of(
-                status, "somebody else has changed the switch: review its state and decide again"
-            ) from None
-        raise refusal_of(status, str(error)) from None
+        status = next(status for status, (_, kinds) in _TABLE.items() if isinstance(error, kinds))
+        is_conflict = isinstance(error, VersionConflict)
+        detail = "somebody else has changed the switch: review its state and decide again" if is_conflict else error
+        raise refusal_of(status, str(detail)) from None
 
 
 def refusal_of(status: int, detail: str) -> HTTPException:

@@ -12,7 +12,7 @@ from fastapi.params import Depends as Dependency
 from ..exceptions import InvalidConfiguration
 from ..gate.exemptions import items_of
 from ..switches.backend_urls import checked_name
-from .access import Page, User
+from .access import Desk, User
 from .api import add_api
 from .page import add_page
 from .requests import forbid_caching, require_own_machine, require_same_site
@@ -58,15 +58,15 @@ def maintenance_admin(
     if not protection:
         logger.warning("maintenance_admin(insecure=True): everybody on this machine can switch the service off")
         protection = [Depends(require_own_machine)]
-    page = Page(
+    desk = Desk(
         names=None if names is None else [checked_name(name) for name in items_of("names", names)],
         user=user if user is not None else lambda _: "admin",
     )
     router = APIRouter(
         dependencies=[*protection, Depends(require_same_site), Depends(forbid_caching)], tags=["maintenance"]
     )
-    add_api(router, page)
-    add_page(router, page)
+    add_api(router, desk)
+    add_page(router, desk)
     return router
 
 

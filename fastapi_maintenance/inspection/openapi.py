@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import TypeAdapter
 
-from ..answers.answer import DEFAULT_ANSWER, Answer, in_words
+from ..answers.answer import DEFAULT_ANSWER, Answer, format_end
 from ..answers.body import JSON, PROBLEM, Seconds, build_schemas
 from ..exceptions import InvalidConfiguration, MaintenanceActive
 from ..gate.exemptions import Exemptions
@@ -224,7 +224,7 @@ def _banner_of(decision: Decision) -> str:
     part = "" if decision.switch == DEFAULT else f" ({decision.switch})"
     sentences = [f"**{words}{part}.**"]
     if decision.until is not None:
-        sentences.append(f"Expected back: {in_words(decision.until)}.")
+        sentences.append(f"Expected back: {format_end(decision.until)}.")
     if decision.reason:
         sentences.append(_escape_markdown(decision.reason))
     return "> " + " ".join(sentences)

@@ -803,9 +803,9 @@ async def test_an_app_that_is_not_of_fastapi_can_have_it_as_well() -> None:
 
 
 async def test_the_app_in_the_request_may_be_any_asgi_app() -> None:
-    from fastapi_maintenance.desk.access import Page
+    from fastapi_maintenance.desk.access import Desk
 
-    page = Page(names=None, user=lambda _: "")
+    desk = Desk(names=None, user=lambda _: "")
     request = Request({"type": "http", "app": object(), "headers": []})
-    assert page.names(request) == ["default", "billing", "operators"]
+    assert desk.names(request) == ["default", "billing", "operators"]
     assert isinstance(configure_backend("memory"), MemoryBackend)
