@@ -1,7 +1,8 @@
-"""The command line, in processes of its own."""
+"""The command line: in processes of its own, or in this one where a process is not what a test is about."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -9,11 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+from fastapi_maintenance.cli import main
+from tests.support.beginnings import nothing_configured
 from tests.support.scripts import ROOT
 
 SECONDS = 60
@@ -75,6 +79,22 @@ def end_of(process: subprocess.Popen[str]) -> Ended:
 def run(*arguments: str, env: Mapping[str, str] | None = None, **options: Any) -> Ended:
     """Run a command to its end."""
     return end_of(start(*arguments, env=env, **options))
+
+
+def run_here(*arguments: str, env: Mapping[str, str] | None = None, encoding: str = "utf-8") -> Ended:
+    """Run a command in this process, which saves the second that a new one needs to import everything."""
+    out, error = (
+        io.TextIOWrapper(io.BytesIO(), encoding, errors, newline="", write_through=True)
+        for errors in ("strict", "backslashreplace")
+    )
+    with (
+        nothing_configured(),
+        patch.dict(os.environ, environment(env), clear=True),
+        redirect_stdout(out),
+        redirect_stderr(error),
+    ):
+        status = main(arguments)
+    return Ended(status, *(each.buffer.getvalue().decode() for each in (out, error)))
 
 
 @contextmanager
