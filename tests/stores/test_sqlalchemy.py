@@ -1037,7 +1037,7 @@ from fastapi_maintenance.backends.sqlalchemy import SQLAlchemyBackend
 
 async def main():
     backend = SQLAlchemyBackend(sys.argv[1], table=sys.argv[2], timeout_seconds=20)
-    for _ in range(250):
+    for _ in range(60):
         async with maintenance_mode_on(backend):
             pass
     print(await backend.get_value())
