@@ -543,7 +543,7 @@ def test_a_forged_push_changes_nothing(server: RedisServer, make: Make, content:
     wait_until(lambda: server.run("PUBSUB", "NUMSUB", f"{backend.key}@0")[1] == 1)
     time.sleep(0.2)  # the reading after the subscription
     readings, begin = calls_of(server, "getrange"), time.monotonic()
-    while time.monotonic() - begin < 1:
+    while time.monotonic() - begin < 0.5:
         assert server.run("PUBLISH", f"{backend.key}@0", content) == 1
     seconds = time.monotonic() - begin
     assert 2 <= calls_of(server, "getrange") - readings <= 20 * seconds + 3
@@ -801,34 +801,6 @@ def test_a_backend_that_is_gone_leaves_no_connection(server: RedisServer) -> Non
     assert connections(server) == 1
     del backend
     wait_until(lambda: not connections(server) or gc.collect() < 0, 5)
-
-
-def test_ten_processes_lose_nothing(server: RedisServer, backend: RedisBackend) -> None:
-    code = """
-import os, sys
-from fastapi_maintenance.concurrency import io_thread
-from fastapi_maintenance.backends.redis import RedisBackend
-from fastapi_maintenance.model.change import Change
-from fastapi_maintenance.model.state import Hold
-
-backend = RedisBackend(sys.argv[1], timeout_seconds=20)
-children = []
-while len(children) < 10:
-    child = os.fork()
-    if child:
-        children.append(child)
-        continue
-    for number in range(20):
-        change = Change(put_holds={f"{len(children)}-{number}": Hold(kind="on")})
-        io_thread.submit(backend.apply(change)).result(60)
-    os._exit(0)
-for child in children:
-    assert os.waitpid(child, 0)[1] == 0
-"""
-    output_of(code, server.url)
-    state = done(backend.load())
-    assert state is not None
-    assert (state.version, len(state.holds)) == (200, 200)
 
 
 # URLs and credentials

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import itertools
 import logging
-import multiprocessing
 import os
 import sqlite3
 import subprocess
@@ -336,48 +335,6 @@ def test_a_forked_child_uses_connections_of_its_own(backend: SQLAlchemyBackend) 
 
 
 # Contention
-
-
-def _relay(url: str, table: str, worker: int, count: int) -> None:
-    """Make a chain of holds, each in the place of the one before: it breaks where a change was lost."""
-    backend = SQLAlchemyBackend(url, table=table, timeout_seconds=60)
-    former: frozenset[str] = frozenset()
-    for number in range(count):
-        hold = f"{worker}-{number}"
-        done(backend.apply(Change(put_holds={hold: Hold(kind="on")}, drop_holds=former, required_holds=former)))
-        former = frozenset({hold})
-
-
-def test_many_processes_lose_nothing_and_readers_see_whole_states(url: str, make: Make) -> None:
-    """5 processes × 20 changes, beginning without a table, and a reader all the while."""
-    backend = make(url, timeout_seconds=30)
-    processes, count = 5, 20
-    spawn = multiprocessing.get_context("spawn")
-    writers = [
-        spawn.Process(target=_relay, args=(url, backend.table, number, count), daemon=True)
-        for number in range(processes)
-    ]
-    stop, versions = threading.Event(), [0]
-
-    def read() -> None:
-        while not stop.wait(0.005):
-            state = load(backend)
-            versions.append(0 if state is None else state.version)
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join(60)
-    stop.set()
-    reader.join()
-    assert [writer.exitcode for writer in writers] == [0] * processes
-    state = load(backend)
-    assert state is not None
-    assert state.version == processes * count
-    assert set(state.holds) == {f"{worker}-{count - 1}" for worker in range(processes)}
-    assert versions == sorted(versions)
 
 
 def test_many_can_make_the_table_at_once(url: str, make: Make) -> None:
