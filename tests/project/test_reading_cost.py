@@ -18,12 +18,19 @@ from typing import Any, cast
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastapi_maintenance import MaintenanceModeMiddleware, get_maintenance_mode, set_maintenance_mode
+from fastapi_maintenance import (
+    Knowledge,
+    MaintenanceModeMiddleware,
+    get_maintenance_mode,
+    get_maintenance_status,
+    set_maintenance_mode,
+)
 from fastapi_maintenance.backends import BaseStateBackend, MemoryBackend
 from fastapi_maintenance.model.change import Change
 from tests.support.asgi import scope_of
 from tests.support.costs import times_as_long
 from tests.support.places import Place, file_place, postgres_place, redis_place, sqlite_place
+from tests.support.traffic import wait_until
 from tests.support.windows import hundred_windows
 
 WAITING = {
@@ -122,6 +129,23 @@ def test_a_request_reads_the_state_without_any_input_or_output(backend: Any, mod
             assert status_of(app, scope_of(method="POST")) == status
         assert called
         assert waiting_among(called) == set()
+
+
+def test_a_request_asks_no_store_that_fails(tmp_path: Path) -> None:
+    """While the last known state stays."""
+    place = file_place(tmp_path, timeout_seconds=10, init_timeout=20)
+    backend: Any = place.backend()
+    app = guarded(backend)
+    asyncio.run(set_maintenance_mode(True, backend))
+    asyncio.run(get_maintenance_mode(backend))
+    assert status_of(app, scope_of()) == 503
+    Path(place.options["file_path"]).write_text("garbage")
+    wait_until(lambda: get_maintenance_status(backend).knowledge is Knowledge.STALE)
+    for _ in range(100):
+        with calls_in_c() as called:
+            assert status_of(app, scope_of()) == 503
+        assert waiting_among(called) == set()
+    asyncio.run(backend.aclose())
 
 
 def _ask_a_socket(_: Path) -> None:
