@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import weakref
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from fastapi_maintenance.backends import EnvVarBackend
 from fastapi_maintenance.concurrency import io_thread
 from fastapi_maintenance.routing import marks
-from fastapi_maintenance.switches.registry import registry
 from fastapi_maintenance.switches.views import follower
+from tests.support.beginnings import nothing_configured
 from tests.support.stores import PostgresServer, RedisServer
 
 # A busy machine is no failure: how long something takes is measured elsewhere.
@@ -34,7 +32,7 @@ if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add what the differential test takes."""
     group = parser.getgroup("differential", "tests/routing/test_differential.py")
-    group.addoption("--requests", type=int, default=5_000, help="how many random requests (5000)")
+    group.addoption("--requests", type=int, default=3_000, help="how many random requests (3000)")
     group.addoption("--seed", type=int, default=0, help="the first scenario's seed (0)")
 
 
@@ -65,15 +63,10 @@ def _nothing_configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     A module that configures backends when it is imported is to be imported anew by each test that needs it.
     """
-    monkeypatch.setattr(registry, "_configured", {})
-    monkeypatch.setattr(registry, "_apps", weakref.WeakSet())
-    monkeypatch.setattr(registry, "had_app", False)
-    monkeypatch.setattr(registry, "_guarded", {})
-    monkeypatch.setattr("fastapi_maintenance.switches.registry._ENVIRONMENT", EnvVarBackend())
-    registry.version += 1  # never back: an app of an earlier test may have kept what it looked up
     for variable in [name for name in os.environ if name.startswith("FASTAPI_MAINTENANCE_")]:
         monkeypatch.delenv(variable)
-    yield
+    with nothing_configured():
+        yield
     for view in list(follower._followed):
         if view._ready is not None:
             io_thread.submit(view._stop()).result(20)

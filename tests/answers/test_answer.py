@@ -41,6 +41,7 @@ from fastapi_maintenance.answers.body import JSON, PROBLEM
 from fastapi_maintenance.backends import MemoryBackend
 from fastapi_maintenance.model.decision import Rule
 from tests.support.asgi import call, get, handshake, request, scope_of
+from tests.support.costs import cost_of, cost_of_seconds
 from tests.support.scripts import ROOT
 from tests.support.servers import exchange, uvicorn_server
 
@@ -317,9 +318,7 @@ def test_no_header_takes_long(part: str, start: str) -> None:
     scope = scope_of()
     for size in (1_000, 1_000_000):
         scope["headers"] = [(b"accept", (start + part * size)[:size].encode())]
-        started = time.thread_time()  # of this thread alone: the machine may be busy
-        preferred_type_of(scope)
-        assert time.thread_time() - started < 0.01
+        assert cost_of(lambda: preferred_type_of(scope)) < 10
 
 
 @pytest.mark.parametrize("http", ["httptools", "h11"])
@@ -342,7 +341,7 @@ def test_no_header_holds_a_server_up(size: int, http: str) -> None:
         return
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b"\r\ncontent-type: application/json\r\n" in answer
-    assert took[0] < 0.02
+    assert cost_of_seconds(took[0]) < 20
 
 
 # What stands in it

@@ -57,6 +57,7 @@ from fastapi_maintenance.gate.bypass import MAX_LIFETIME, Claims, _relative_loca
 from fastapi_maintenance.model.state import Hold
 from fastapi_maintenance.switches.app_switch import AppSwitch
 from tests.support.asgi import call, client, get, handshake, request, scope_of, status
+from tests.support.costs import cost_of, cost_of_seconds
 from tests.support.servers import exchange, uvicorn_server
 
 pytestmark = pytest.mark.anyio
@@ -676,7 +677,7 @@ async def test_no_cookies_take_long(backend: BaseStateBackend, cookie: str) -> N
         scope["headers"] = [(b"cookie", (start + cookie * 1_000_000)[:1_000_000].encode())]
         started = time.thread_time()
         assert not await bypass.admits(scope, "default", state, NOW)
-        assert time.thread_time() - started < 0.05
+        assert cost_of_seconds(time.thread_time() - started) < 50
 
 
 @pytest.mark.parametrize("pair", ["&", "a&", f"{PARAMETER}&", f"{PARAMETER}=%41&", "%6d", f"{PARAMETER}=%2", "%41"])
@@ -684,9 +685,7 @@ def test_no_query_takes_long(pair: str) -> None:
     """A server with httptools lets a client send 64 KB of it."""
     bypass = Bypass(SECRET)
     query = f"{PARAMETER}={pair * 65_536}"[:65_536].encode()
-    started = time.thread_time()
-    assert bypass.take(scope_of(query_string=query), AppSwitch())
-    assert time.thread_time() - started < 0.05
+    assert cost_of(lambda: bypass.take(scope_of(query_string=query))) < 50
 
 
 @pytest.mark.parametrize("http", ["httptools", "h11"])
@@ -713,7 +712,7 @@ def test_raw_junk_holds_no_server_up(http: str, monkeypatch: pytest.MonkeyPatch)
         assert status_of("/items/7", junk[:60_000] + good) == b"200"
         assert status_of("/items/7", junk[:1_000_000] + good) == (b"503" if http == "httptools" else b"400")
         assert status_of(f"/items/7?{'a&' * 30_000}{PARAMETER}={token}", "a=b") == b"303"
-    assert max(took) < 0.05
+    assert cost_of_seconds(max(took)) < 50
 
 
 async def test_a_token_that_is_too_long_is_not_even_read(

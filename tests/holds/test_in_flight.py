@@ -574,8 +574,8 @@ def test_websockets_are_closed_with_service_restart_when_asked_for(serve: Any) -
         except WebSocketDisconnect as error:
             ended.append(error.code)
 
-    async def drain(**options: Any) -> None:
-        async with maintenance_mode_on(backend, drain=2, ttl=None, **options):
+    async def drain(seconds: float, **options: Any) -> None:
+        async with maintenance_mode_on(backend, drain=seconds, ttl=None, **options):
             assert ended
 
     with serve(app) as server, connect(server.ws("/echo")) as client:
@@ -583,12 +583,12 @@ def test_websockets_are_closed_with_service_restart_when_asked_for(serve: Any) -
         assert client.recv(SECONDS) == "hi"
         assert in_flight(backend) == [InFlight("websocket", "/echo")]
         with pytest.raises(DrainTimeout, match="1 × websocket /echo") as error:
-            asyncio.run(drain())
+            asyncio.run(drain(0.3))
         assert error.value.release is not None
         asyncio.run(error.value.release())  # type: ignore[arg-type]
         client.send("still here")
         assert client.recv(SECONDS) == "still here"
-        asyncio.run(drain(close_websockets=True))
+        asyncio.run(drain(SECONDS, close_websockets=True))
         with pytest.raises(ConnectionClosed) as closed:
             client.recv(SECONDS)
         assert closed.value.rcvd is not None

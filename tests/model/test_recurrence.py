@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
-from itertools import islice
-from statistics import median
+from functools import partial
+from itertools import count, islice
+from math import inf
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -27,7 +28,7 @@ from fastapi_maintenance.model.windows.recurrence import Recurrence
 from fastapi_maintenance.model.windows.rule import MAX_RULE_LENGTH, Rule
 from fastapi_maintenance.model.windows.timetable import Occurrence, Timetable
 from fastapi_maintenance.model.windows.window import Window
-from tests.support.traffic import untraced
+from tests.support.costs import cost_of, cost_of_seconds, times_as_long
 from tests.support.windows import (
     BERLIN,
     DAY,
@@ -419,12 +420,12 @@ def test_a_document_has_no_window_that_may_not_be_planned(rrule: str, lasts: tim
 
 @pytest.mark.parametrize("frequency", ["YEARLY", "MONTHLY", "WEEKLY", "DAILY", "HOURLY", "MINUTELY"])
 def test_a_rule_that_never_occurs_is_refused_before_long(frequency: str) -> None:
-    """It takes less than a millisecond; 5 s are for a busy machine."""
+    """It takes less than a millisecond."""
     days = "BYDAY=MO;BYMONTH=2;BYSETPOS=300" if frequency == "WEEKLY" else "BYMONTHDAY=30,31;BYMONTH=2"
-    began = time.perf_counter()
+    began = time.thread_time()
     with pytest.raises(InvalidConfiguration, match="never occurs"):
         ask(berlin(2026, 12, 1), rrule=f"FREQ={frequency};{days}")
-    assert time.perf_counter() - began < 5
+    assert cost_of_seconds(time.thread_time() - began) < 1_000
 
 
 def test_a_naive_time_is_refused_by_name() -> None:
@@ -711,8 +712,8 @@ HEAVY = {
 
 
 @pytest.mark.parametrize("kind", HEAVY)
-def test_a_document_of_a_hundred_heavy_windows_is_looked_at_within_ten_milliseconds(kind: str) -> None:
-    """All that the admin, the follower and a blocked request ask. Each takes 1 to 4 ms of this thread's time."""
+def test_a_document_of_a_hundred_heavy_windows_is_looked_at_in_no_time(kind: str) -> None:
+    """All that the admin, the follower and a blocked request ask: 1 to 4 times what the yardstick takes."""
     rrule, lasts = HEAVY[kind]
     first = next(Recurrence(Rule.parse(rrule), datetime(2020, 2, 29)).occurs_from(datetime(2020, 1, 1)))  # noqa: DTZ001
     windows = [
@@ -724,36 +725,36 @@ def test_a_document_of_a_hundred_heavy_windows_is_looked_at_within_ten_milliseco
         lambda state: (state.mode_at(NOW), state.explanation_at(NOW)),
         lambda state: (state.next_change_at(NOW), state.upcoming(NOW, 20), state.windows_left(NOW)),
     ]
-    costs = [1.0] * len(asked)
+    costs = [inf] * len(asked)
     for _ in range(5):
         state = MaintenanceState(windows={one.id: one for one in windows}, mode=MaintenanceMode.ON, until=NOW + DAY)
-        with untraced():
-            for index, ask_for in enumerate(asked):
-                began = time.thread_time()
-                ask_for(state)
-                costs[index] = min(costs[index], time.thread_time() - began)
-    assert max(costs) < 0.010
+        for index, ask_for in enumerate(asked):
+            costs[index] = min(costs[index], cost_of(partial(ask_for, state), rounds=1))
+    assert max(costs) < 10
 
 
 @pytest.mark.parametrize("step", [timedelta(milliseconds=1), timedelta(seconds=10)])
-def test_a_hundred_windows_are_evaluated_within_five_microseconds(step: timedelta) -> None:
-    """It takes 0.2 µs: wide enough for a busy machine and for coverage."""
-    table = Timetable(hundred_windows())
-    now, costs = NOW, []
-    for _ in range(10_000):
-        now += step
-        began = time.perf_counter_ns()
-        table.at(now)
-        costs.append(time.perf_counter_ns() - began)
-    assert median(costs) < 5_000
+def test_a_hundred_windows_take_as_long_as_one(step: timedelta) -> None:
+    """A fraction of a microsecond: where one begins or ends is looked for only there."""
+    windows = hundred_windows()
+
+    def ask_often(table: Timetable, moments: Iterator[datetime]) -> None:
+        for moment in islice(moments, 100):
+            table.at(moment)
+
+    many, one = (
+        partial(ask_often, Timetable(asked), (NOW + number * step for number in count()))
+        for asked in (windows, windows[:1])
+    )
+    assert times_as_long(many, one, rounds=100) < 5
 
 
 def test_a_rule_that_began_long_ago_is_not_followed_from_there() -> None:
     """The minutes of 900 years would take a quarter of an hour; it takes some milliseconds."""
     often = recurring(berlin(1970, 1, 1), MINUTE, "FREQ=MINUTELY;INTERVAL=2")
-    began = time.perf_counter()
+    began = time.thread_time()
     assert current([often], datetime(2870, 1, 1, 0, 30, tzinfo=BERLIN)) is not None
-    assert time.perf_counter() - began < 5
+    assert cost_of_seconds(time.thread_time() - began) < 1_000
 
 
 def test_a_timetable_that_was_asked_for_anything_answers_as_a_new_one() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
-import statistics
 import sys
 import threading
 import time
@@ -19,12 +18,19 @@ from typing import Any, cast
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fastapi_maintenance import MaintenanceModeMiddleware, get_maintenance_mode, set_maintenance_mode
+from fastapi_maintenance import (
+    Knowledge,
+    MaintenanceModeMiddleware,
+    get_maintenance_mode,
+    get_maintenance_status,
+    set_maintenance_mode,
+)
 from fastapi_maintenance.backends import BaseStateBackend, MemoryBackend
 from fastapi_maintenance.model.change import Change
 from tests.support.asgi import scope_of
+from tests.support.costs import times_as_long
 from tests.support.places import Place, file_place, postgres_place, redis_place, sqlite_place
-from tests.support.traffic import untraced
+from tests.support.traffic import wait_until
 from tests.support.windows import hundred_windows
 
 WAITING = {
@@ -35,7 +41,8 @@ WAITING = {
 HARMLESS = {"fspath", "get_ident", "monotonic", "perf_counter", "time"}
 """Those that do not."""
 
-GOAL_SECONDS = 5e-6
+AT_MOST = 2.0
+"""Times what a request takes without; measured: 1.0 to 1.3. If each of a hundred windows were asked: ten."""
 
 
 @pytest.fixture(params=["file", "redis", "sqlite", "postgresql"])
@@ -124,6 +131,23 @@ def test_a_request_reads_the_state_without_any_input_or_output(backend: Any, mod
         assert waiting_among(called) == set()
 
 
+def test_a_request_asks_no_store_that_fails(tmp_path: Path) -> None:
+    """While the last known state stays."""
+    place = file_place(tmp_path, timeout_seconds=10, init_timeout=20)
+    backend: Any = place.backend()
+    app = guarded(backend)
+    asyncio.run(set_maintenance_mode(True, backend))
+    asyncio.run(get_maintenance_mode(backend))
+    assert status_of(app, scope_of()) == 503
+    Path(place.options["file_path"]).write_text("garbage")
+    wait_until(lambda: get_maintenance_status(backend).knowledge is Knowledge.STALE)
+    for _ in range(100):
+        with calls_in_c() as called:
+            assert status_of(app, scope_of()) == 503
+        assert waiting_among(called) == set()
+    asyncio.run(backend.aclose())
+
+
 def _ask_a_socket(_: Path) -> None:
     with socket.socket() as one:
         one.getsockname()
@@ -159,41 +183,26 @@ def test_a_request_that_waits_would_be_noticed(tmp_path: Path) -> None:
 
 
 def test_a_followed_switch_adds_next_to_nothing(backend: Any) -> None:
-    """At most 5 µs a request to a switch that is a variable of the environment, and not set.
-
-    Compared is the processor time of this thread, turn by turn; what it really adds is a small part of that.
-    """
+    """To a request at a switch that is a variable of the environment, and not set."""
     asyncio.run(get_maintenance_mode(backend))
-    without, followed = _seconds_of_requests(guarded(), guarded(backend))
-    print(f"{without * 1e6:.2f} µs without, {followed * 1e6:.2f} µs with the store")
-    assert followed - without <= GOAL_SECONDS
+    assert times_as_long(_requests(guarded(backend)), _requests(guarded()), rounds=42) <= AT_MOST
 
 
 def test_a_hundred_windows_add_next_to_nothing() -> None:
-    """At most 5 µs a request while none of them goes on: it takes half of one."""
+    """To a request while none of them is active."""
     planned = MemoryBackend()
     windows = {window.id: window for window in hundred_windows()}
     asyncio.run(planned.apply(Change(put_windows=windows)))
     asyncio.run(planned.set_value(False))
     assert planned.peek().mode_at(datetime.now(UTC)) == "off"
-    without, with_windows = _seconds_of_requests(guarded(MemoryBackend()), guarded(planned))
-    print(f"{without * 1e6:.2f} µs without, {with_windows * 1e6:.2f} µs with a hundred windows")
-    assert with_windows - without <= GOAL_SECONDS
+    with_windows, without = _requests(guarded(planned)), _requests(guarded(MemoryBackend()))
+    assert times_as_long(with_windows, without, rounds=42) <= AT_MOST
 
 
-def _seconds_of_requests(*apps: ASGIApp) -> tuple[float, float]:
-    """Return what a request takes of two apps, which take turns."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for turn in range(42):
-        for which in (0, 1) if turn % 2 else (1, 0):
-            seconds[which].append(_seconds_of_a_request(apps[which]))
-    return statistics.median(seconds[0]), statistics.median(seconds[1])
-
-
-def _seconds_of_a_request(app: ASGIApp) -> float:
-    requests, scope = 200, scope_of()
-    with untraced():
-        begin = time.thread_time()
-        for _ in range(requests):
+def _requests(app: ASGIApp) -> Callable[[], None]:
+    def ask() -> None:
+        scope = scope_of()
+        for _ in range(200):
             status_of(app, dict(scope))
-        return (time.thread_time() - begin) / requests
+
+    return ask

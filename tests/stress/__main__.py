@@ -76,8 +76,8 @@ FULL: Mapping[str, Scenario] = {
     "sqlite": Scenario(_sqlite, 10, 50),
 }
 SLICE: Mapping[str, Scenario] = {
-    "file": Scenario(_file, 6, 50),
-    "redis": Scenario(_redis, 6, 50),
+    "file": Scenario(_file, 5, 50),
+    "redis": Scenario(_redis, 5, 40),
     "postgresql": Scenario(_postgresql, 4, 25),
     "sqlite": Scenario(_sqlite, 4, 10),
 }

@@ -12,7 +12,7 @@ MAY_GROW_BYTES = 16 << 20
 def test_nothing_is_left_behind_by_requests_of_any_kind() -> None:
     """No file, thread, task or request, also where clients went away."""
     with file_url() as url:
-        outcome = soak(url, 8)
+        outcome = soak(url, 6)
     assert outcome.growing(may_grow_bytes=MAY_GROW_BYTES) == []
     assert outcome.wrong == []
     assert outcome.errors == []

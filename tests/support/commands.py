@@ -1,4 +1,4 @@
-"""The command line, in processes of its own."""
+"""The command line: in processes of its own, or in this one where a process is not what a test is about."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from fastapi_maintenance.cli import main
+from tests.support.beginnings import nothing_configured
 from tests.support.scripts import ROOT
 
 SECONDS = 60
@@ -86,18 +88,20 @@ def run_apart(*arguments: str, env: Mapping[str, str] | None = None, **options: 
     return end_of(start(*arguments, env=env, **options))
 
 
-def _run_here(arguments: tuple[str, ...], env: Mapping[str, str], cwd: Path | None) -> Ended:
-    out, error = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in "12")
-    former = dict(os.environ)
-    with redirect_stdout(out), redirect_stderr(error), chdir(cwd or Path.cwd()):
-        os.environ.clear()
-        os.environ.update(env)
-        try:
-            status = main(arguments)
-        finally:
-            os.environ.clear()
-            os.environ.update(former)
-    return Ended(status, *(stream.buffer.getvalue().decode() for stream in (out, error)))
+def run_here(*arguments: str, env: Mapping[str, str] | None = None, encoding: str = "utf-8") -> Ended:
+    """Run a command in this process, which saves the second that a new one needs to import everything."""
+    out, error = (
+        io.TextIOWrapper(io.BytesIO(), encoding, errors, newline="", write_through=True)
+        for errors in ("strict", "backslashreplace")
+    )
+    with (
+        nothing_configured(),
+        patch.dict(os.environ, environment(env), clear=True),
+        redirect_stdout(out),
+        redirect_stderr(error),
+    ):
+        status = main(arguments)
+    return Ended(status, *(each.buffer.getvalue().decode() for each in (out, error)))
 
 
 @contextmanager
