@@ -362,7 +362,7 @@ def test_all_commands_and_options_are_documented(capsys: pytest.CaptureFixture[s
 
 def test_the_shell_can_complete() -> None:
     """Typer's completion works under our name."""
-    ended = run_apart(
+    ended = run(
         env={
             "_FASTAPI_MAINTENANCE_COMPLETE": "complete_bash",
             "COMP_WORDS": "fastapi-maintenance st",
@@ -1146,7 +1146,7 @@ def test_an_emptied_store_is_not_said_to_be_off(redis_server: RedisServer) -> No
     env = {"FASTAPI_MAINTENANCE_BACKEND": f"redis://:s3cret@127.0.0.1:{redis_server.port}/0"}
     backend = RedisBackend(env["FASTAPI_MAINTENANCE_BACKEND"], on_emptied="keep")
     worker = view_of(backend)
-    assert run_apart("on", env=env).status == 0
+    assert run("on", env=env).status == 0
     assert asyncio.run(worker.read()).mode is MaintenanceMode.ON
     redis_server.run("FLUSHALL")
     keeps = "no document: off, unless running workers keep an earlier state"
@@ -1155,14 +1155,14 @@ def test_an_emptied_store_is_not_said_to_be_off(redis_server: RedisServer) -> No
         assert watched.stdout.readline().endswith(f"UTC  default: {keeps}\n")
     store = f"redis://127.0.0.1:{redis_server.port}/0, key fastapi-maintenance:{{default}}"
     hint = "'fastapi-maintenance on' and 'fastapi-maintenance off' store one, which all workers follow"
-    shown = run_apart("status", "--exit-code", env=env)
+    shown = run("status", "--exit-code", env=env)
     assert (shown.status, shown.error) == (0, "")
     assert shown.out == f"default: {keeps}\n  version: 0\n  store: {store}\n  hint: {hint}\n"
-    examined = run_apart("doctor", env=env)
+    examined = run("doctor", env=env)
     assert examined.status == 0
     assert examined.out.startswith(f"note   default, {store}: readable: {keeps}; {hint}; in ")
     assert worker.latest().mode is MaintenanceMode.ON
-    turned = run_apart("off", "--json", env=env).json()
+    turned = run("off", "--json", env=env).json()
     assert (turned["mode"], turned["before"]) == ("off", None)
     give_up = time.monotonic() + 60
     while worker.latest().mode is MaintenanceMode.ON:
@@ -1550,7 +1550,7 @@ def test_the_shell_completes_the_names_of_switches(file: Path, url: str) -> None
     for backend, expected in (url, ["billing"]), ("nonsense://", []):
         words = f"fastapi-maintenance off --backend {backend} bi"
         complete = {"_FASTAPI_MAINTENANCE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": "4"}
-        ended = run_apart(env=complete)
+        ended = run(env=complete)
         assert (ended.out.split(), ended.error) == (expected, "")
 
 

@@ -77,14 +77,7 @@ def end_of(process: subprocess.Popen[str]) -> Ended:
 
 
 def run(*arguments: str, env: Mapping[str, str] | None = None, **options: Any) -> Ended:
-    """Run a command to its end: in this process, which takes a tenth of the time, unless a process is the point."""
-    if options.keys() <= {"cwd"} and "run" not in arguments and "watch" not in arguments:
-        return _run_here(arguments, environment(env), options.get("cwd"))
-    return run_apart(*arguments, env=env, **options)
-
-
-def run_apart(*arguments: str, env: Mapping[str, str] | None = None, **options: Any) -> Ended:
-    """Run a command to its end in a process of its own."""
+    """Run a command to its end."""
     return end_of(start(*arguments, env=env, **options))
 
 
