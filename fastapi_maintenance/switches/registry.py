@@ -13,6 +13,7 @@ from ..backends.env import EnvVarBackend
 from ..concurrency import io_thread
 from ..exceptions import AmbiguousSwitch, InvalidConfiguration, UnsupportedByBackend
 from ..stores.contract import is_switch_name
+from ..stores.redaction import redact_repr
 from .app_switch import DEFAULT, AppSwitch, answering_app
 from .backend_urls import (
     ASYNC_FORMS,
@@ -20,7 +21,6 @@ from .backend_urls import (
     backend_from_url,
     checked_name,
     made_backend,
-    safe_repr,
     sibling_of,
 )
 from .reachability import reachable
@@ -203,7 +203,7 @@ def checked_backend(backend: object, *, beside_name: bool = True) -> BaseStateBa
         beside_name: Whether the caller also has a ``name=``, which the error can suggest.
     """
     if not isinstance(backend, BaseStateBackend):
-        problem = f"backend must be an instance of a BaseStateBackend subclass, got {safe_repr(backend)}"
+        problem = f"backend must be an instance of a BaseStateBackend subclass, got {redact_repr(backend)}"
         if beside_name and is_switch_name(backend):
             problem += f"; to select a switch, write name={backend!r}"
         raise InvalidConfiguration(problem)
