@@ -15,7 +15,7 @@ from ..exceptions import CorruptState, EmptiedStore, InvalidConfiguration, Unkno
 from ..model.change import Change, set_mode
 from ..model.limits import MAX_REASON, MAX_RETRY_AFTER
 from ..model.modes import MaintenanceMode, ModeName, PlannedModeName, as_mode
-from ..model.moments import check_aware
+from ..model.moments import to_utc
 from ..model.state import MaintenanceState
 from ..model.text import check_text
 from ..model.windows.plan import plan
@@ -316,8 +316,7 @@ def _checked_end(until: datetime | timedelta, now: datetime) -> datetime:
     """Return when a maintenance ends, or raise ``InvalidConfiguration`` if it is invalid or not in the future."""
     try:
         end = now + until if isinstance(until, timedelta) else until
-        check_aware(end, "until")
-        end.astimezone(UTC)
+        to_utc(end, "until")
     except ValueError as error:
         raise InvalidConfiguration(f"{error}; nothing was changed") from None
     except OverflowError:
