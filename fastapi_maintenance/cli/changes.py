@@ -13,12 +13,13 @@ import typer
 from ..backends.base import BaseStateBackend
 from ..concurrency import io_thread
 from ..exceptions import CorruptState, InvalidConfiguration, MaintenanceError, UnknownWindow
+from ..model.change import Change
 from ..model.modes import MaintenanceMode, PlannedModeName
 from ..model.state import MaintenanceState
 from ..model.text import in_one_line
 from ..model.windows.window import Window
 from ..switches.app_switch import DEFAULT
-from ..switches.control import cancel_maintenance, change_mode, forgetting, schedule_maintenance
+from ..switches.control import cancel_maintenance, change_mode, schedule_maintenance
 from ..switches.views.lookup import view_of
 from .program import AsJson, Backend, BreakHolds, Name, Names, New, Quiet, ReadOnly, Reason
 from .store import (
@@ -122,7 +123,7 @@ def turn_off(
     """
     if all_switches and names:
         raise InvalidConfiguration(f"--all must come without names, got {', '.join(names)}; nothing was changed")
-    requirements = {"break_holds": True} if break_holds else {"refuse_while_held": True}
+    requirements = {"break_holds": break_holds}
     stores = all_stores_of(store_of(backend)) if all_switches else stores_of(backend, names or (DEFAULT,))
     _change(MaintenanceMode.OFF, stores, requirements, new=new, as_json=as_json, quiet=quiet)
 
@@ -196,7 +197,7 @@ async def _apply_change(
     """Change the switch of a backend, and return its new state."""
     if not forgets:
         return await change_mode(mode, store, by=operator_name(), **options)
-    return await view_of(store).apply(forgetting(by=operator_name(), **options))
+    return await view_of(store).apply(Change(forgets=True, by=operator_name(), **options))
 
 
 async def _read_before(stores: dict[str, BaseStateBackend], *, new: bool | None) -> dict[str, MaintenanceState | None]:

@@ -10,7 +10,6 @@ from starlette.status import HTTP_201_CREATED, HTTP_204_NO_CONTENT
 
 from ..exceptions import VersionConflict
 from ..holds.in_flight import others_in_flight
-from ..model.modes import MaintenanceMode
 from ..model.state import MaintenanceState
 from ..model.windows.window import Window
 from ..routing.marks import force_maintenance_mode_off
@@ -66,7 +65,6 @@ def add_api(router: APIRouter, page: Page) -> None:
                 retry_after=change.retry_after,
                 by=await page.user(request),
                 expected_version=await required_version(name, if_match),
-                refuse_while_held=change.mode is MaintenanceMode.OFF and not change.break_holds,
                 break_holds=change.break_holds,
             )
             described = await describe_switch(name)

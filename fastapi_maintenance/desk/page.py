@@ -78,7 +78,6 @@ async def _perform(form: dict[str, str], name: str, by: str | None) -> None:
         case "set":
             mode = MaintenanceMode(form.get("mode", ""))
             is_off = mode is MaintenanceMode.OFF
-            broken = is_off and form.get("break_holds") == "yes"
             await change_mode(
                 mode,
                 name=name,
@@ -87,8 +86,7 @@ async def _perform(form: dict[str, str], name: str, by: str | None) -> None:
                 retry_after=None if is_off else _parse_seconds(form.get("retry_after", "")),
                 by=by,
                 expected_version=version,
-                refuse_while_held=is_off and not broken,
-                break_holds=broken,
+                break_holds=is_off and form.get("break_holds") == "yes",
             )
         case "plan":
             start, end = _parse_time(form.get("start")), _parse_time(form.get("end"))

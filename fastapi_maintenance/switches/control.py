@@ -255,12 +255,8 @@ async def forget_switch(
         AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
         InvalidSwitchName: The name can't be a switch's.
     """
-    await view_of(registry.meant(backend, name)).apply(forgetting(break_holds=break_holds, by=by))
-
-
-def forgetting(*, break_holds: bool, by: str | None) -> Change:
-    """Return the change that forgets a switch."""
-    return Change(forgets=True, break_holds=break_holds, refuse_while_held=not break_holds, by=by)
+    change = Change(forgets=True, break_holds=break_holds, by=by)
+    await view_of(registry.meant(backend, name)).apply(change)
 
 
 async def _finished_windows(view: View, now: datetime) -> frozenset[str]:
@@ -283,7 +279,7 @@ async def change_mode(
     It takes the arguments and raises the errors of ``set_maintenance_mode``, and in addition:
 
     Args:
-        requirements: Members of ``Change``: ``by``, ``refuse_while_held``, ``break_holds``, ``expected_version``.
+        requirements: Members of ``set_mode``: ``by``, ``break_holds``, ``expected_version``.
 
     Raises:
         VersionConflict, SwitchIsHeld: The change's requirements are not met.
