@@ -268,7 +268,7 @@ class StoreBackend(StateBackend):
     async def _ask(self, request: Coroutine[Any, Any, T]) -> T:
         """Return the store's answer, or raise ``BackendUnavailable`` if it fails or is late."""
         try:
-            return await io_thread.bounded(request, self.timeout_seconds)
+            return await io_thread.run_within(request, self.timeout_seconds)
         except MaintenanceError:
             raise
         except Exception as error:

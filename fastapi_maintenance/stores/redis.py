@@ -157,7 +157,7 @@ class RedisStore(DocumentStore):
         subscription = self._clients.get().pubsub()
         try:
             with self._translate_errors(key):
-                await io_thread.bounded(subscription.subscribe(self._channel_of(key)), self._seconds)
+                await io_thread.run_within(subscription.subscribe(self._channel_of(key)), self._seconds)
                 await self._forward_pushes(subscription, changed)
         finally:
             await _close_quietly(subscription.aclose())  # type: ignore[no-untyped-call]

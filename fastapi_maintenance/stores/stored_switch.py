@@ -205,7 +205,7 @@ class StoredSwitch:
         async with self._take_turn(end) as seconds:
             reading = Reading(None, None)
             try:
-                reading = await io_thread.bounded(self.store.read(self.key), seconds)
+                reading = await io_thread.run_within(self.store.read(self.key), seconds)
                 return self._accept(reading, begun)
             except CorruptState as error:
                 error.revision = error.revision or reading.revision
@@ -226,7 +226,7 @@ class StoredSwitch:
         async with self._take_turn(end) as seconds:
             writing = self.store.replace(self.key, content, revision, seconds=seconds, quiet=quiet)
             try:
-                return self._accept(await io_thread.bounded(writing, seconds), begun)
+                return self._accept(await io_thread.run_within(writing, seconds), begun)
             except Conflict as conflict:
                 found = None if conflict.reading is None else self._accept(conflict.reading, begun)
                 raise _Overtaken(found) from None

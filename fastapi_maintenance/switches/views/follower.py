@@ -82,7 +82,7 @@ class StoreView(View):
     async def read(self) -> MaintenanceState:
         """Return the current copy; wait for the first copy, up to ``init_timeout`` seconds."""
         while (state := self._current) is None:  # again if following was stopped meanwhile
-            await io_thread.done(self._follow_for_call())
+            await io_thread.wait_for(self._follow_for_call())
         return state
 
     def read_blocking(self) -> MaintenanceState:
@@ -165,7 +165,7 @@ class StoreView(View):
         """Stop following the store; the next read starts again."""
         with self._lock:
             tasks, ready = self._end()
-        await io_thread.cancelled(tasks)
+        await io_thread.cancel_tasks(tasks)
         self.transitions.forget()
         _set_ready(ready)
 
@@ -346,7 +346,7 @@ async def _keep_polling(
                     await wake.wait()
             await asyncio.sleep(max(0.0, not_before - loop.time()))  # limits the rate however many pushes arrive
     finally:
-        await io_thread.cancelled([watching])
+        await io_thread.cancel_tasks([watching])
 
 
 async def _keep_watching(
@@ -381,7 +381,7 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 def _pause_after(failures: int) -> float:
     """Return the seconds to wait after so many failures: exponential backoff with jitter."""
-    return io_thread.jittered(min(_LONGEST_PAUSE, _SHORTEST_PAUSE * 2 ** min(failures, 8)))
+    return io_thread.add_jitter(min(_LONGEST_PAUSE, _SHORTEST_PAUSE * 2 ** min(failures, 8)))
 
 
 _OFF = MaintenanceState()
