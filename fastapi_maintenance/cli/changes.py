@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 
 from ..backends.base import BaseStateBackend
-from ..concurrency import io_thread
 from ..exceptions import CorruptState, InvalidConfiguration, MaintenanceError, UnknownWindow
 from ..model.change import Change
 from ..model.modes import MaintenanceMode, PlannedModeName
@@ -315,9 +314,9 @@ def cancel(
 async def _find_window(window_id: str, name: str, url: str | None) -> str:
     """Return a hint about the other switch in the store that has this window, if one is found."""
     store = store_of(url)
-    others: list[str] = [DEFAULT]
+    others = [DEFAULT]
     with contextlib.suppress(MaintenanceError):
-        others += await io_thread.run(store.names_beside())
+        others = await store.switch_names() or others
     for other in others:
         with contextlib.suppress(MaintenanceError):
             if other != name and window_id in (await read(store_of(url, other))).windows:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
-from ..backends.base import BaseStateBackend, FollowOptions, StoreBackend
+from ..backends.base import DEFAULTS, BaseStateBackend, StoreBackend, get_siblings
 from ..backends.env import EnvVarBackend
 from ..backends.file import LocalFileBackend
 from ..backends.memory import MemoryBackend
@@ -29,7 +29,7 @@ def sibling_of(backend: BaseStateBackend, name: str) -> BaseStateBackend:
     Raises:
         UnsupportedByBackend: The store can hold only one switch.
     """
-    siblings = backend.siblings_made()
+    siblings = get_siblings(backend)
     if name not in siblings:
         sibling = backend.sibling(name)
         if sibling is None:
@@ -152,7 +152,7 @@ def _with_options(kind: str, options: dict[str, Any]) -> BaseStateBackend:
         name for name in accepted if parameters[name].default is inspect.Parameter.empty and name not in options
     ]
     if len(accepted) < len(parameters):
-        accepted += FollowOptions.__annotations__
+        accepted += DEFAULTS
     unknown = sorted(set(options) - set(accepted))
     problems = [f"needs {', '.join(missing)}"] if missing else []
     problems += [f"has no option {', '.join(unknown)}"] if unknown else []

@@ -10,7 +10,6 @@ from typing import Any
 from anyio.lowlevel import current_token
 
 from ..backends.base import BaseStateBackend, StoreBackend
-from ..concurrency import io_thread
 from ..exceptions import CorruptState, EmptiedStore, InvalidConfiguration, UnknownWindow, UnsupportedByBackend
 from ..model.change import Change, set_mode
 from ..model.limits import MAX_REASON, MAX_RETRY_AFTER
@@ -220,7 +219,7 @@ async def list_switches(backend: BaseStateBackend | None = None) -> list[str]:
         AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
     """
     backend = registry.meant(backend)
-    names = await io_thread.run(backend.switch_names())
+    names = await backend.switch_names()
     if names is None:
         raise UnsupportedByBackend(repr(backend), "a list of its switches")
     return [name for name in names if not await _is_forgotten(registry.meant(backend, name))]
@@ -231,7 +230,7 @@ async def _is_forgotten(backend: BaseStateBackend) -> bool:
     state = None
     if isinstance(backend, StoreBackend):
         with contextlib.suppress(CorruptState, EmptiedStore):
-            state = await io_thread.run(backend.load())
+            state = await backend.load()
     return state is not None and state.forgotten
 
 

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from ..backends.base import BaseStateBackend
+from ..backends.base import BaseStateBackend, get_siblings
 from ..backends.env import EnvVarBackend
 from ..concurrency import io_thread
 from ..exceptions import AmbiguousSwitch, InvalidConfiguration, UnsupportedByBackend
@@ -70,8 +70,8 @@ class Registry:
             found = [(DEFAULT, backend) for backend in self._distinct_own_backends()]
             found += self._configured.items()
             for _, backend in tuple(found):
-                found += backend.siblings_made().items()
-            found += _ENVIRONMENT.siblings_made().items()
+                found += get_siblings(backend).items()
+            found += get_siblings(_ENVIRONMENT).items()
         return list({id(backend): (name, backend) for name, backend in reversed(found)}.values())[::-1]
 
     def replace(self, app: AppSwitch, name: str, backend: BaseStateBackend) -> Callable[[], None]:

@@ -50,7 +50,7 @@ class StoreView(View):
         """The users for which the store is followed, by ``id``; without calls and running requests."""
         self._reset()
         backend.stop_following = self._stop
-        backend.switch.heard = self._receive
+        backend.switch.on_reading = self._receive
         _followed.add(self)
 
     def _reset(self) -> None:
@@ -100,7 +100,7 @@ class StoreView(View):
 
     async def apply(self, change: Change) -> MaintenanceState:
         """Apply one change to the store; it takes effect here from the next request on."""
-        return await io_thread.run(self._backend.apply(change))
+        return await self._backend.apply(change)
 
     def status(self) -> SwitchStatus:
         """Return how current this copy is."""
@@ -203,7 +203,7 @@ class StoreView(View):
             return None
         self._wake.clear()
         try:
-            await self._backend.load()
+            await self._backend.switch.read()
         except Exception as error:  # noqa: BLE001 - requests never see an error of the store
             self._record_failure(error)
         return self._seconds_until_next_read()
