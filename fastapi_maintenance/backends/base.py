@@ -6,17 +6,15 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Literal, TypedDict, TypeVar, Unpack
+from typing import Any, ClassVar, Literal, TypedDict, Unpack
 
 from ..concurrency import io_thread
-from ..exceptions import BackendUnavailable, InvalidConfiguration, MaintenanceError
+from ..exceptions import InvalidConfiguration
 from ..model.change import Change, set_mode
 from ..model.modes import MaintenanceMode, as_mode
 from ..model.state import MaintenanceState
 from ..stores.contract import DocumentStore, is_switch_name
 from ..stores.stored_switch import OnEmptied, StoredSwitch
-
-T = TypeVar("T")
 
 VIEW = "_fastapi_maintenance_view"
 """The attribute in which a backend stores this process's view of it."""
@@ -92,19 +90,12 @@ class BaseStateBackend(ABC):
         """
         return None
 
-    async def names_beside(self) -> list[str]:
-        """Return the names of the siblings that may have a state in the store; empty if it can't list them.
 
-        Raises:
-            BackendUnavailable: The store did not answer.
-        """
-        return []
-
-    def siblings_made(self) -> dict[str, BaseStateBackend]:
-        """Return the siblings in use, by name. The registry adds to this dictionary."""
-        # Created here, because a user's own backend need not call this class's constructor.
-        siblings: dict[str, BaseStateBackend] = vars(self).setdefault("_fastapi_maintenance_siblings", {})
-        return siblings
+def get_siblings(backend: BaseStateBackend) -> dict[str, BaseStateBackend]:
+    """Return a backend's siblings in use, by name; the registry adds to this dictionary."""
+    # Created here, because a user's own backend need not call its base class's constructor.
+    siblings: dict[str, BaseStateBackend] = vars(backend).setdefault("_fastapi_maintenance_siblings", {})
+    return siblings
 
 
 class StateBackend(BaseStateBackend):
@@ -124,11 +115,7 @@ class StateBackend(BaseStateBackend):
         """Store whether maintenance is on; this process's next request already sees it."""
         change = set_mode(as_mode(value), now=datetime.now(UTC))
         view = vars(self).get(VIEW)
-        await (self.apply_anywhere(change) if view is None else view.apply(change))
-
-    async def apply_anywhere(self, change: Change) -> MaintenanceState:
-        """Like ``apply``, but call it from any event loop."""
-        return await self.apply(change)
+        await (self if view is None else view).apply(change)
 
 
 _TRUE = frozenset({"1", "yes", "y", "true", "t", "on"})
@@ -158,11 +145,22 @@ class FollowOptions(TypedDict, total=False):
     and this process keeps that state until somebody sets the mode. A file can't lose its state: no file means off."""
 
 
+DEFAULTS: FollowOptions = {
+    "poll_seconds": 1.0,
+    "timeout_seconds": 1.0,
+    "on_backend_error": "keep",
+    "max_stale": None,
+    "initial": False,
+    "init_timeout": 2.0,
+    "on_emptied": "restore",
+}
+
+
 class StoreBackend(StateBackend):
     """A switch in a document store: a built-in store, or one of your own.
 
     Requests read this process's copy, which the background thread keeps up to date. All I/O happens on that thread's
-    event loop, so a connection is never used on another loop.
+    event loop, so a connection is never used on another loop, and the methods can be called from any.
 
     Args:
         store: The store.
@@ -174,19 +172,15 @@ class StoreBackend(StateBackend):
     """
 
     def __init__(self, store: DocumentStore, key: str = "default", **options: Unpack[FollowOptions]) -> None:
-        _check_options(options)
+        self.options = check_options(options)
         self.store = store
-        self.options = options
-        self.poll_seconds = options.get("poll_seconds", 1.0)
-        self.on_backend_error: OnBackendError = options.get("on_backend_error", "keep")
-        self.max_stale = options.get("max_stale")
-        self.initial = as_mode(options.get("initial", False))
-        self.init_timeout = options.get("init_timeout", 2.0)
+        self.poll_seconds = self.options["poll_seconds"]
+        self.on_backend_error = self.options["on_backend_error"]
+        self.max_stale = self.options["max_stale"]
+        self.initial = as_mode(self.options["initial"])
+        self.init_timeout = self.options["init_timeout"]
         self.switch = StoredSwitch(
-            store,
-            key,
-            timeout_seconds=options.get("timeout_seconds", 1.0),
-            on_emptied=options.get("on_emptied", "restore"),
+            store, key, timeout_seconds=self.options["timeout_seconds"], on_emptied=self.options["on_emptied"]
         )
         self.stop_following: Callable[[], Coroutine[Any, Any, None]] | None = None
         """Stops following this backend; ``None`` while nothing follows it. Runs on the background thread."""
@@ -222,31 +216,25 @@ class StoreBackend(StateBackend):
         return view is not None and view.is_following
 
     async def switch_names(self) -> list[str] | None:
-        """Return the names of the switches that have a document, ``default`` first. Call on the background thread."""
-        names = await self._ask(self.store.names())
-        return (
-            None
-            if names is None
-            else sorted(filter(is_switch_name, names), key=lambda name: (name != "default", name))
-        )
-
-    async def names_beside(self) -> list[str]:
-        """Return the names of the other switches that have a document in the store."""
-        return [name for name in await self.switch_names() or () if name != self.switch.key]
+        """Return the names of the switches that have a document, ``default`` first."""
+        names = await io_thread.run(self.switch.ask(self.store.names()))
+        if names is None:
+            return None
+        return sorted(filter(is_switch_name, names), key=lambda name: (name != "default", name))
 
     async def load(self) -> MaintenanceState | None:
-        """Return the stored state, or ``None`` if nothing is stored. Call on the background thread.
+        """Return the stored state, or ``None`` if nothing is stored.
 
         Raises:
             BackendUnavailable: The store did not answer within ``timeout_seconds``.
             CorruptState: The stored document is not a valid state.
             EmptiedStore: The store has lost the state.
         """
-        return await self.switch.read()
+        return await io_thread.run(self.switch.read())
 
     async def apply(self, change: Change) -> MaintenanceState:
-        """Apply one change to the store and return the state after it. Call on the background thread."""
-        return await self.switch.change(change)
+        """Apply one change to the store and return the state after it."""
+        return await io_thread.run(self.switch.change(change))
 
     async def store_time(self) -> datetime | None:
         """Return the time by the store's clock, or ``None`` if the store uses this host's clock.
@@ -254,7 +242,7 @@ class StoreBackend(StateBackend):
         Raises:
             BackendUnavailable: The store did not answer.
         """
-        return (await self._ask(self.store.read(self.switch.key))).now
+        return (await io_thread.run(self.switch.ask(self.store.read(self.switch.key)))).now
 
     async def try_writing(self) -> str | None:
         """Check that this process can write, without changing anything; return why that can't be checked, or ``None``.
@@ -263,16 +251,7 @@ class StoreBackend(StateBackend):
             BackendUnavailable: A change would fail; ``ReadOnlyBackend`` and ``CorruptState`` mean the same.
         """
         await self.load()
-        return await self._ask(self.store.try_writing(self.switch.key))
-
-    async def _ask(self, request: Coroutine[Any, Any, T]) -> T:
-        """Return the store's answer, or raise ``BackendUnavailable`` if it fails or is late."""
-        try:
-            return await io_thread.bounded(request, self.timeout_seconds)
-        except MaintenanceError:
-            raise
-        except Exception as error:
-            raise BackendUnavailable(repr(self), str(error) or type(error).__name__) from error
+        return await io_thread.run(self.switch.ask(self.store.try_writing(self.switch.key)))
 
     async def disconnect(self) -> None:
         """Close the connections, unless another backend that uses the same store is followed."""
@@ -286,7 +265,7 @@ class StoreBackend(StateBackend):
         job workers have no lifespan: after a call such as ``is_maintenance_on()``, the store is followed until
         ``aclose()`` or until the backend is garbage-collected.
         """
-        for sibling in [one for one in self.siblings_made().values() if isinstance(one, StoreBackend)]:
+        for sibling in [one for one in get_siblings(self).values() if isinstance(one, StoreBackend)]:
             await sibling.aclose()
         if self.stop_following is not None:
             await io_thread.run(self.stop_following())
@@ -294,27 +273,23 @@ class StoreBackend(StateBackend):
 
     async def get_value(self) -> bool:
         """Return whether the stored state blocks anything now."""
-        state = await io_thread.run(self.load())
+        state = await self.load()
         return state is not None and state.mode_at(datetime.now(UTC)) is not MaintenanceMode.OFF
 
-    async def apply_anywhere(self, change: Change) -> MaintenanceState:
-        """Like ``apply``, but call it from any event loop."""
-        return await io_thread.run(self.apply(change))
 
-
-def _check_options(options: FollowOptions) -> None:
-    """Raise ``InvalidConfiguration`` if an option is invalid."""
-    unknown = sorted(options.keys() - FollowOptions.__annotations__.keys())
+def check_options(given: FollowOptions) -> FollowOptions:
+    """Return the options with the defaults, or raise ``InvalidConfiguration`` if an option is invalid."""
+    unknown = sorted(given.keys() - DEFAULTS.keys())
     if unknown:
-        accepted = ", ".join(FollowOptions.__annotations__)
-        raise InvalidConfiguration(f"unknown option {', '.join(unknown)}; accepted are {accepted}")
+        raise InvalidConfiguration(f"unknown option {', '.join(unknown)}; accepted are {', '.join(DEFAULTS)}")
+    options: FollowOptions = {**DEFAULTS, **given}
+    on_error, max_stale = options["on_backend_error"], options["max_stale"]
     for name in ("poll_seconds", "timeout_seconds", "init_timeout", "max_stale"):
-        seconds = options.get(name, 1)
+        seconds: object = options[name]
         if seconds is None and name == "max_stale":
             continue
         if isinstance(seconds, bool) or not (isinstance(seconds, (int, float)) and seconds > 0):
             raise InvalidConfiguration(f"{name}={seconds!r} must be a number of seconds above 0")
-    on_error, max_stale = options.get("on_backend_error", "keep"), options.get("max_stale")
     if on_error not in ("keep", "open", "closed"):
         raise InvalidConfiguration(f"on_backend_error={on_error!r} must be 'keep', 'open' or 'closed'")
     if (on_error == "keep") != (max_stale is None):
@@ -322,5 +297,6 @@ def _check_options(options: FollowOptions) -> None:
             f"on_backend_error={on_error!r} with max_stale={max_stale!r}: "
             "'open' and 'closed' apply once the state is older than max_stale seconds; 'keep' must be without it"
         )
-    if options.get("on_emptied", "restore") not in ("restore", "keep"):
+    if options["on_emptied"] not in ("restore", "keep"):
         raise InvalidConfiguration(f"on_emptied={options['on_emptied']!r} must be 'restore' or 'keep'")
+    return options

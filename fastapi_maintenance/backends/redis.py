@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Unpack
 
 from ..stores.redis import DEFAULT_KEY, RedisStore
-from .base import FollowOptions, StoreBackend
+from .base import FollowOptions, StoreBackend, check_options
 
 
 class RedisBackend(StoreBackend):
@@ -29,6 +29,6 @@ class RedisBackend(StoreBackend):
     def __init__(
         self, url: str = "redis://localhost:6379/0", *, key: str | None = None, **options: Unpack[FollowOptions]
     ) -> None:
-        store = RedisStore(url, DEFAULT_KEY if key is None else key, seconds=options.get("timeout_seconds", 1.0))
+        store = RedisStore(url, DEFAULT_KEY if key is None else key, seconds=check_options(options)["timeout_seconds"])
         super().__init__(store, **options)
         self.key = store.key

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from ..stores.sql.databases import DEFAULT_TABLE, ddl
 from ..stores.sql.store import DEFAULT_KEY, SQLAlchemyStore
-from .base import FollowOptions, StoreBackend
+from .base import FollowOptions, StoreBackend, check_options
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -38,7 +38,7 @@ class SQLAlchemyBackend(StoreBackend):
     def __init__(
         self, url: str | URL, *, table: str = DEFAULT_TABLE, key: str = DEFAULT_KEY, **options: Unpack[FollowOptions]
     ) -> None:
-        store = SQLAlchemyStore(url, table, key, seconds=options.get("timeout_seconds", 1.0))
+        store = SQLAlchemyStore(url, table, key, seconds=check_options(options)["timeout_seconds"])
         super().__init__(store, **options)
         self.key = key
         self.table = table

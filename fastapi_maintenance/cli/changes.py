@@ -13,7 +13,6 @@ from typing import Annotated, Any
 import typer
 
 from ..backends.base import BaseStateBackend
-from ..concurrency import io_thread
 from ..exceptions import CorruptState, InvalidConfiguration, MaintenanceError, UnknownWindow
 from ..model.modes import MaintenanceMode, PlannedModeName
 from ..model.state import MaintenanceState
@@ -273,9 +272,9 @@ def cancel(
 async def _find_window(window_id: str, name: str, url: str | None) -> str:
     """Return a hint about the other switch in the store that has this window, if one is found."""
     store = store_of(url)
-    others: list[str] = [DEFAULT]
+    others = [DEFAULT]
     with contextlib.suppress(MaintenanceError):
-        others += await io_thread.run(store.names_beside())
+        others = await store.switch_names() or others
     for other in others:
         with contextlib.suppress(MaintenanceError):
             if other != name and window_id in (await read_state(store_of(url, other))).windows:

@@ -16,7 +16,6 @@ from starlette.status import HTTP_503_SERVICE_UNAVAILABLE
 from starlette.types import ASGIApp, Scope
 
 from ..backends.base import BaseStateBackend, StoreBackend
-from ..concurrency import io_thread
 from ..exceptions import InvalidConfiguration, MaintenanceError
 from ..gate.exemptions import Exemptions
 from ..guard import has_stock_handler
@@ -139,9 +138,9 @@ async def _check_writing_and_clock(store: BaseStateBackend) -> AsyncIterator[tup
             yield "writable", "note", "not tried: it is a custom backend"
         return
     try:
-        why_not = await io_thread.run(store.try_writing())
+        why_not = await store.try_writing()
         asked = datetime.now(UTC)
-        clock = await io_thread.run(store.store_time())
+        clock = await store.store_time()
         answered = datetime.now(UTC)
     except MaintenanceError as error:
         yield "writable", "failed", message_of(error, store)

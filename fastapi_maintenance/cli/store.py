@@ -128,7 +128,7 @@ async def load_state(backend: BaseStateBackend) -> MaintenanceState | None:
         CorruptState: The document is unreadable.
     """
     if isinstance(backend, StoreBackend):
-        state = await io_thread.run(backend.load())
+        state = await backend.load()
         if state is None and is_file(backend):
             try:
                 await io_thread.run(backend.store.names())  # raises if the directory doesn't exist

@@ -1,1 +1,1 @@
-"""The private event loop, daemon threads, and objects that belong to one event loop."""
+"""The private event loop, and objects that belong to one event loop."""

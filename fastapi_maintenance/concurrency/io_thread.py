@@ -21,6 +21,8 @@ import weakref
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
+import anyio
+
 T = TypeVar("T")
 
 _SECONDS_TO_STOP = 3.0
@@ -58,11 +60,11 @@ class _IoThread:
 
     async def _cancel_all(self) -> None:
         me = asyncio.current_task()
-        await cancelled(asyncio.all_tasks() - {me})
+        await cancel_tasks(asyncio.all_tasks() - {me})
         if closing := asyncio.all_tasks() - {me}:
             # Cancelled tasks started these, inside a driver: they end by themselves if they have time.
             await asyncio.wait(closing, timeout=_SECONDS_BETWEEN_CANCELS)
-            await cancelled(asyncio.all_tasks() - {me})
+            await cancel_tasks(asyncio.all_tasks() - {me})
 
 
 _running: _IoThread | None = None
@@ -76,24 +78,26 @@ _after_fork: list[Callable[[], None]] = []
 
 def submit(coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
     """Run a coroutine on the private loop; the first call starts the thread."""
-    global _running  # noqa: PLW0603 - there is one thread per process
     with _lock:
-        if _running is None:
-            _running = _IoThread()
-        return _running.submit(coroutine)
+        return _start_once().submit(coroutine)
 
 
 def call_soon(function: Callable[[], None]) -> None:
     """Call a function on the private loop, in the order of calls; it must not block or raise."""
-    global _running  # noqa: PLW0603 - there is one thread per process
     own_thread: _IoThread | None = getattr(_local, "io_thread", None)
     if own_thread is not None:  # it may be about to end: do not start another one
         own_thread.call_soon(function)
         return
     with _lock:
-        if _running is None:
-            _running = _IoThread()
-        _running.call_soon(function)
+        _start_once().call_soon(function)
+
+
+def _start_once() -> _IoThread:
+    """Return the running thread, which is started if necessary; the caller holds the lock."""
+    global _running  # noqa: PLW0603 - there is one thread per process
+    if _running is None:
+        _running = _IoThread()
+    return _running
 
 
 def call_later(seconds: float, method: Callable[[], None]) -> asyncio.TimerHandle:
@@ -121,29 +125,22 @@ async def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
     If the caller is cancelled, so is the coroutine.
     """
-    return await result_of(submit(coroutine))
+    future = submit(coroutine)
+    try:
+        await wait_for(future)
+    finally:
+        future.cancel()
+    return future.result()
 
 
-async def result_of(future: concurrent.futures.Future[T]) -> T:
-    """Return a future's result in the caller's event loop, asyncio or trio; a cancelled caller cancels the future."""
-    if running_loop() is None:
-        return await _result_under_trio(future)
-    return await asyncio.wrap_future(future)
+async def wait_for(future: concurrent.futures.Future[Any]) -> None:
+    """Wait in the caller's loop, asyncio or trio, until a future is done; a cancelled caller does not cancel it."""
+    done, call_there = anyio.Event(), caller_in_this_loop()
+    future.add_done_callback(lambda _: call_there(done.set))
+    await done.wait()
 
 
-async def done(future: concurrent.futures.Future[T]) -> None:
-    """Wait in the caller's event loop until a future is done; a cancelled caller does not cancel it."""
-    waiting: concurrent.futures.Future[None] = concurrent.futures.Future()
-
-    def finish(_: object) -> None:
-        with contextlib.suppress(concurrent.futures.InvalidStateError):  # the caller was cancelled
-            waiting.set_result(None)
-
-    future.add_done_callback(finish)
-    await result_of(waiting)
-
-
-async def bounded(coroutine: Coroutine[Any, Any, T], seconds: float) -> T:
+async def run_within(coroutine: Coroutine[Any, Any, T], seconds: float) -> T:
     """Return a coroutine's result on the private loop; after ``seconds``, cancel it and wait until it ends.
 
     Raises:
@@ -157,10 +154,10 @@ async def bounded(coroutine: Coroutine[Any, Any, T], seconds: float) -> T:
             raise TimeoutError(msg)
         return task.result()
     finally:
-        await cancelled([task])
+        await cancel_tasks([task])
 
 
-async def cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
+async def cancel_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancel tasks of the private loop and wait until they have ended."""
     while pending := [task for task in tasks if not task.done()]:
         # Repeatedly: on Python 3.11 a cancellation can get lost inside redis-py.
@@ -169,67 +166,45 @@ async def cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
         await asyncio.wait(pending, timeout=_SECONDS_BETWEEN_CANCELS)
 
 
-async def _result_under_trio(future: concurrent.futures.Future[T]) -> T:
-    import trio  # noqa: PLC0415 - the caller runs under trio
-
-    token, done = trio.lowlevel.current_trio_token(), trio.Event()
-
-    def wake(_: object) -> None:
-        with contextlib.suppress(trio.RunFinishedError):
-            token.run_sync_soon(done.set)
-
-    future.add_done_callback(wake)
-    try:
-        await done.wait()
-    finally:
-        future.cancel()
-    return future.result()
-
-
 def starter_in_this_loop() -> Callable[[Callable[[], Coroutine[Any, Any, None]]], None]:
     """Return a function that starts an async function in the current loop, asyncio or trio, from any thread.
 
     The async function must not raise. Once the loop has ended, nothing is started.
     """
     call_there = caller_in_this_loop()
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    start: Callable[[Callable[[], Coroutine[Any, Any, None]]], object] = _start_task
+    if running_loop() is None:
         import trio  # noqa: PLC0415 - the caller runs under trio
 
-        def start_system_task(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
-            trio.lowlevel.spawn_system_task(function)
-
-        return lambda function: call_there(lambda: start_system_task(function))
-
-    def start(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        task = asyncio.create_task(function())
-        _started.add(task)
-        task.add_done_callback(_started.discard)
-
+        start = trio.lowlevel.spawn_system_task
     return lambda function: call_there(lambda: start(function))
+
+
+def _start_task(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    task = asyncio.create_task(function())
+    _started.add(task)
+    task.add_done_callback(_started.discard)
 
 
 _started: set[asyncio.Task[None]] = set()
 """Running tasks: their event loops keep only weak references to them."""
 
 
-def caller_in_this_loop() -> Callable[[Callable[[], None]], None]:
+def caller_in_this_loop() -> Callable[[Callable[[], object]], None]:
     """Return a function that calls another in the current loop, asyncio or trio, from any thread.
 
     Once the loop has ended, it does nothing.
     """
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
+    loop = running_loop()
+    if loop is not None:
+        call: Callable[..., object] = loop.call_soon_threadsafe
+        ended: type[Exception] = RuntimeError
+    else:
         import trio  # noqa: PLC0415 - the caller runs under trio
 
-        call: Callable[..., object] = trio.lowlevel.current_trio_token().run_sync_soon
-        ended: type[Exception] = trio.RunFinishedError
-    else:
-        call, ended = loop.call_soon_threadsafe, RuntimeError
+        call, ended = trio.lowlevel.current_trio_token().run_sync_soon, trio.RunFinishedError
 
-    def call_there(function: Callable[[], None]) -> None:
+    def call_there(function: Callable[[], object]) -> None:
         with contextlib.suppress(ended):
             # In an empty context: a task that waits for hours must not keep the caller's alive.
             contextvars.Context().run(call, function)
@@ -237,7 +212,7 @@ def caller_in_this_loop() -> Callable[[Callable[[], None]], None]:
     return call_there
 
 
-def jittered(seconds: float) -> float:
+def add_jitter(seconds: float) -> float:
     """Return a random time between half of ``seconds`` and ``seconds``, so that workers do not act all at once."""
     return _random.uniform(seconds / 2, seconds)
 

@@ -45,7 +45,7 @@ class PerLoop(Generic[T]):
         """Close the object; the next ``get`` makes another."""
         here, self._here = self._here, None
         if here is not None and here[0] is asyncio.get_running_loop():
-            await io_thread.cancelled([here[2]])
+            await io_thread.cancel_tasks([here[2]])
 
 
 _inherited: list[object] = []

@@ -173,7 +173,7 @@ async def wait_until_drained(views: Iterable[View], seconds: float, *, close_web
                 if socket is not None:
                     socket.close_soon()
         with anyio.move_on_after(seconds) as limit:
-            await io_thread.done(waiter.done)
+            await io_thread.wait_for(waiter.done)
         if limit.cancelled_caught and (left := waiter.remaining()):
             raise DrainTimeout(seconds, [_describe(found[key]) for key in left])
 

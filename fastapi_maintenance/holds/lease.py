@@ -144,7 +144,7 @@ class Lease:
             except Exception as error:  # noqa: BLE001 - a store may raise anything, and recover
                 if not is_failing:
                     logger.warning("a hold of %s can't be renewed at the moment: %s", self._hold.owner, error)
-                is_failing, pause = True, io_thread.jittered(min(interval, _LONGEST_PAUSE))
+                is_failing, pause = True, io_thread.add_jitter(min(interval, _LONGEST_PAUSE))
             else:
                 if is_failing:
                     logger.warning("a hold of %s is renewed again", self._hold.owner)

@@ -31,8 +31,8 @@ class Change:
     ttl: timedelta | None = None
     """How long the put holds live from now, by the store's clock; ``None``: keep their own ``expires_at``."""
     drop_holds: frozenset[str] = frozenset()
-    break_holds: bool = False
-    """Drop all holds."""
+    break_holds: bool | None = None
+    """``True``: drop all holds; ``False``: refuse while an on-hold is alive; ``None``: do neither."""
     put_windows: Mapping[str, Window] = field(default_factory=dict)
     drop_windows: frozenset[str] = frozenset()
     ends_windows_at: datetime | None = None
@@ -43,8 +43,6 @@ class Change:
     """Refuse unless these holds exist; a renewal is also refused if one of them has expired."""
     required_windows: frozenset[str] = frozenset()
     """Refuse unless these windows exist."""
-    refuse_while_held: bool = False
-    """Refuse while an on-hold is alive."""
     is_renewal: bool = False
     """Only extends holds: no new version, and no event."""
     forgets: bool = False
@@ -74,7 +72,7 @@ class Change:
         unknown = self.required_windows - known
         if unknown:
             raise UnknownWindow(sorted(unknown), sorted(known))
-        if self.refuse_while_held:
+        if self.break_holds is False:
             owners = sorted(in_one_line(hold.owner) for hold in state.holds_at(now).values() if hold.kind == "on")
             if owners:
                 raise SwitchIsHeld(owners)
@@ -150,7 +148,7 @@ class Change:
         parts = {
             "forgotten": self.forgets,
             str(self.fields.get("mode", "")): "mode" in self.fields,
-            "holds broken": self.break_holds,
+            "holds broken": bool(self.break_holds),
             "held": bool(self.put_holds),
             "hold dropped": bool(self.drop_holds),
             "window planned": bool(self.put_windows),
@@ -200,14 +198,25 @@ def set_mode(
     until: datetime | None = None,
     retry_after: int | None = None,
     by: str | None = None,
-    **requirements: Any,
+    break_holds: bool | None = None,
+    expected_version: int | None = None,
 ) -> Change:
     """Return the change that stores ``mode`` and replaces reason, end and retry_after.
 
     A maintenance that is already active keeps its ``since``. Mode "off" also ends the active occurrences of windows,
-    so that the service opens. ``requirements`` are other members of ``Change``, such as ``expected_version``.
+    so that the service opens. With ``break_holds=False``, only "off" is refused while code holds the switch on.
     """
-    since = None if mode is MaintenanceMode.OFF else now
-    fields = {"mode": mode, "reason": reason, "since": since, "until": until, "retry_after": retry_after}
-    ends_windows_at = now if mode is MaintenanceMode.OFF else None
-    return Change(fields=fields, ends_windows_at=ends_windows_at, by=by, **requirements)
+    is_off = mode is MaintenanceMode.OFF
+    return Change(
+        fields={
+            "mode": mode,
+            "reason": reason,
+            "since": None if is_off else now,
+            "until": until,
+            "retry_after": retry_after,
+        },
+        ends_windows_at=now if is_off else None,
+        break_holds=break_holds if is_off or break_holds else None,
+        by=by,
+        expected_version=expected_version,
+    )

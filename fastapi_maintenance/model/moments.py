@@ -40,17 +40,26 @@ def check_aware(moment: object, name: str) -> None:
         )
 
 
-def _to_utc(moment: datetime, info: ValidationInfo) -> datetime:
-    check_aware(moment, info.field_name or "the time")
+def to_utc(moment: datetime, name: str) -> datetime:
+    """Return an aware time in UTC, since arithmetic in other zones ignores clock changes.
+
+    Raises:
+        ValueError: It has no time zone, or is outside of the years 1 to 9999 in UTC.
+    """
+    check_aware(moment, name)
     try:
         return moment.astimezone(UTC)
     except OverflowError:
-        raise ValueError(f"{info.field_name} {moment} is outside of the years 1 to 9999") from None
+        raise ValueError(f"{name} must be within the years 1 to 9999, got {moment}") from None
+
+
+def _validate(moment: datetime, info: ValidationInfo) -> datetime:
+    return to_utc(moment, info.field_name or "the time")
 
 
 # A validator that runs before pydantic's would disable strict mode for JSON, where a time is a string.
-Moment = Annotated[datetime, AfterValidator(_to_utc)]
-"""An aware time, converted to UTC."""
+Moment = Annotated[datetime, AfterValidator(_validate)]
+"""An aware time, in Python's own UTC: pydantic's time zone can crash a process when it exits (pydantic-core 2.50)."""
 
 
 class UnknownZone(ValueError):

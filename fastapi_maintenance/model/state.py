@@ -8,12 +8,10 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
-    AfterValidator,
-    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -28,7 +26,7 @@ from pydantic_core import from_json, to_json
 from ..exceptions import CorruptState
 from .limits import MAX_BYTES, MAX_RETRY_AFTER, MAX_VERSION, check_size
 from .modes import MaintenanceMode
-from .moments import UNIX_EPOCH, from_milliseconds, to_milliseconds
+from .moments import UNIX_EPOCH, Moment, from_milliseconds, to_milliseconds
 from .text import in_one_line
 from .windows.timetable import Occurrence, Outlook, Step, Timetable
 from .windows.window import MAX_WINDOWS, Window
@@ -37,18 +35,6 @@ _LONGEST_PROBLEM = 300
 
 _TIMETABLE = "_cached_timetable"
 """The key of the cached timetable in a state's ``__dict__``: not a field, so neither compared nor stored."""
-
-
-def _to_utc(moment: datetime) -> datetime:
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError:
-        msg = f"{moment.isoformat()} is out of range"
-        raise ValueError(msg) from None
-
-
-Moment = Annotated[AwareDatetime, AfterValidator(_to_utc)]
-"""A time in Python's own UTC: pydantic's time zone can crash a process when it exits (pydantic-core 2.50)."""
 
 
 Milliseconds = Annotated[

@@ -37,8 +37,8 @@ async def _run_checks(make_store: Callable[[], DocumentStore]) -> None:
     try:
         for check in _CHECKS:
             key = f"check-{uuid.uuid4().hex[:12]}"
-            await io_thread.bounded(check(stores[0], key), 10 * _SECONDS)
-        await io_thread.bounded(_check_one_winner(stores, f"check-{uuid.uuid4().hex[:12]}"), 10 * _SECONDS)
+            await io_thread.run_within(check(stores[0], key), 10 * _SECONDS)
+        await io_thread.run_within(_check_one_winner(stores, f"check-{uuid.uuid4().hex[:12]}"), 10 * _SECONDS)
     finally:
         for store in stores:
             await store.aclose()
@@ -140,7 +140,7 @@ async def _check_names_and_watching(store: DocumentStore, key: str) -> None:
         await _write(store, key, _document("2"), written.revision)
         _must("call changed() after each write", await _wait_for(woken))
     finally:
-        await io_thread.cancelled([watching])
+        await io_thread.cancel_tasks([watching])
 
 
 async def _wait_for(event: asyncio.Event) -> bool:

@@ -23,6 +23,7 @@ from ..exceptions import (
     OutcomeUnknown,
 )
 from .contract import MAX_BYTES, Conflict, DocumentStore, Reading, is_switch_name
+from .redaction import redact_text
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -88,7 +89,7 @@ class RedisStore(DocumentStore):
             raise InvalidConfiguration(f"key={key!r} must be the name of a key, such as {DEFAULT_KEY!r}")
         self.key = key
         self._seconds = seconds
-        self._secrets: list[str] = []
+        self._secrets: list[str | None] = []
         self._options, self.url = self._parse_url(url)
         self._db = int(self._options.get("db") or 0)
         self._clients = PerLoop(self._new_client, _close)
@@ -156,7 +157,7 @@ class RedisStore(DocumentStore):
         subscription = self._clients.get().pubsub()
         try:
             with self._translate_errors(key):
-                await io_thread.bounded(subscription.subscribe(self._channel_of(key)), self._seconds)
+                await io_thread.run_within(subscription.subscribe(self._channel_of(key)), self._seconds)
                 await self._forward_pushes(subscription, changed)
         finally:
             await _close_quietly(subscription.aclose())  # type: ignore[no-untyped-call]
@@ -235,10 +236,7 @@ class RedisStore(DocumentStore):
 
     def _redact(self, error: Exception) -> str:
         """Return an error's text without credentials, since servers quote unknown commands."""
-        text = str(error) or type(error).__name__
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
+        return redact_text(str(error) or type(error).__name__, self._secrets)
 
     def _parse_url(self, url: str) -> tuple[dict[str, Any], str]:
         """Return the options for redis-py's connections, and the URL without credentials."""
@@ -255,7 +253,7 @@ class RedisStore(DocumentStore):
             raise _bad_url(named) from None
         for option in ("max_connections", "timeout"):  # pool options
             options.pop(option, None)
-        self._secrets = [options[name] for name in ("password", "username", "ssl_password") if options.get(name)]
+        self._secrets = [options.get(name) for name in ("password", "username", "ssl_password")]
         db = options.get("db") or 0
         if "path" in options:
             return options, f"unix://{options['path']}" + (f"?db={db}" if db else "")

@@ -7,15 +7,17 @@ import contextlib
 import logging
 import random
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from ..concurrency import io_thread
 from ..exceptions import BackendUnavailable, CorruptState, EmptiedStore, MaintenanceError, OutcomeUnknown
 from ..model.change import Change
 from ..model.state import MaintenanceState
 from .contract import Conflict, DocumentStore, Reading
+
+T = TypeVar("T")
 
 logger = logging.getLogger("fastapi_maintenance")
 
@@ -66,7 +68,7 @@ class StoredSwitch:
         self.store = store
         self.key = key
         self.timeout_seconds = timeout_seconds
-        self.heard: Callable[[MaintenanceState | None], None] = lambda state: None
+        self.on_reading: Callable[[MaintenanceState | None], None] = lambda state: None
         """Called with each state that was read or written, or ``None`` without a document. It must not raise."""
         self.clock_ahead = timedelta()
         """How far this host's clock is ahead of the store's clock."""
@@ -205,7 +207,7 @@ class StoredSwitch:
         async with self._take_turn(end) as seconds:
             reading = Reading(None, None)
             try:
-                reading = await io_thread.bounded(self.store.read(self.key), seconds)
+                reading = await self.ask(self.store.read(self.key), seconds)
                 return self._accept(reading, begun)
             except CorruptState as error:
                 error.revision = error.revision or reading.revision
@@ -213,10 +215,19 @@ class StoredSwitch:
                     raise
                 logger.warning("replacing a document that can't be read: %s", error)
                 return _Found(None, error.revision, reading.now or begun)
-            except MaintenanceError:
-                raise
-            except Exception as error:
-                raise self._unavailable(self._explain(error)) from error
+
+    async def ask(self, request: Coroutine[Any, Any, T], seconds: float | None = None) -> T:
+        """Return the store's answer to a request.
+
+        Raises:
+            BackendUnavailable: The store failed, or did not answer within these seconds or ``timeout_seconds``.
+        """
+        try:
+            return await io_thread.run_within(request, self.timeout_seconds if seconds is None else seconds)
+        except MaintenanceError:
+            raise
+        except Exception as error:
+            raise self._unavailable(self._explain(error)) from error
 
     async def _replace(
         self, state: MaintenanceState, revision: str | None, end: float, *, quiet: bool = False
@@ -226,7 +237,7 @@ class StoredSwitch:
         async with self._take_turn(end) as seconds:
             writing = self.store.replace(self.key, content, revision, seconds=seconds, quiet=quiet)
             try:
-                return self._accept(await io_thread.bounded(writing, seconds), begun)
+                return self._accept(await io_thread.run_within(writing, seconds), begun)
             except Conflict as conflict:
                 found = None if conflict.reading is None else self._accept(conflict.reading, begun)
                 raise _Overtaken(found) from None
@@ -256,7 +267,7 @@ class StoredSwitch:
         found = _Found(state, reading.revision, now)
         if self._find_lost(found) is None:
             self._newest = state
-            self.heard(found.living)
+            self.on_reading(found.living)
         return found
 
     def _parse(self, content: bytes) -> MaintenanceState:

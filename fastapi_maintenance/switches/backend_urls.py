@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
-from ..backends.base import BaseStateBackend, FollowOptions, StoreBackend
+from ..backends.base import DEFAULTS, BaseStateBackend, StoreBackend, get_siblings
 from ..backends.env import EnvVarBackend
 from ..backends.file import LocalFileBackend
 from ..backends.memory import MemoryBackend
@@ -16,6 +15,7 @@ from ..backends.redis import RedisBackend
 from ..backends.sqlalchemy import SQLAlchemyBackend
 from ..exceptions import InvalidConfiguration, InvalidSwitchName, UnknownBackend, UnsupportedByBackend
 from ..stores.contract import is_switch_name
+from ..stores.redaction import redact_repr, redact_url
 from ..stores.urls import registered_store
 from .app_switch import DEFAULT
 
@@ -29,7 +29,7 @@ def sibling_of(backend: BaseStateBackend, name: str) -> BaseStateBackend:
     Raises:
         UnsupportedByBackend: The store can hold only one switch.
     """
-    siblings = backend.siblings_made()
+    siblings = get_siblings(backend)
     if name not in siblings:
         sibling = backend.sibling(name)
         if sibling is None:
@@ -98,7 +98,7 @@ def _env_of(url: str) -> EnvVarBackend:
 
 def _memory_of(url: str) -> MemoryBackend:
     if url.removeprefix("memory:").removeprefix("//"):
-        raise InvalidConfiguration(f"backend URL must be memory:// without a path, got {_redact_url(url)!r}")
+        raise InvalidConfiguration(f"backend URL must be memory:// without a path, got {redact_url(url)!r}")
     return MemoryBackend()
 
 
@@ -106,7 +106,7 @@ def _file_of(url: str) -> LocalFileBackend:
     path = url.removeprefix("file:")
     if path.startswith("//") and not path.startswith("///"):
         raise InvalidConfiguration(
-            f"backend URL must be file:///absolute/path or file:relative/path, got {_redact_url(url)!r}"
+            f"backend URL must be file:///absolute/path or file:relative/path, got {redact_url(url)!r}"
         )
     return LocalFileBackend(unquote(path.removeprefix("//")))
 
@@ -121,19 +121,6 @@ _SCHEMES: dict[str, Callable[[str], BaseStateBackend]] = {
 }
 
 
-def _redact_url(url: str) -> str:
-    """Return a URL with everything that could be a credential replaced by ``***``."""
-    shown = re.sub(r"(:/*).*@", r"\1***@", url, flags=re.DOTALL)
-    return re.sub(r"\?.*", "?***", shown, flags=re.DOTALL)
-
-
-def safe_repr(value: object) -> str:
-    """Return a description of an invalid backend for an error: no credentials, since URL objects print passwords."""
-    if isinstance(value, str):
-        return repr(_redact_url(value))
-    return repr(value) if value is None or isinstance(value, (bool, type)) else f"<{type(value).__name__}>"
-
-
 def made_backend(name: str, backend: object, options: dict[str, Any]) -> BaseStateBackend:
     """Return a new backend of a type or URL for switch ``name``, beside the default switch if no place is given.
 
@@ -142,7 +129,7 @@ def made_backend(name: str, backend: object, options: dict[str, Any]) -> BaseSta
     """
     if not isinstance(backend, str):
         raise InvalidConfiguration(
-            f"backend must be a type or URL ({', '.join(_KNOWN)}) or a backend, got {safe_repr(backend)}"
+            f"backend must be a type or URL ({', '.join(_KNOWN)}) or a backend, got {redact_repr(backend)}"
         )
     if backend in _TYPES:
         made = _with_options(backend, options)
@@ -165,7 +152,7 @@ def _with_options(kind: str, options: dict[str, Any]) -> BaseStateBackend:
         name for name in accepted if parameters[name].default is inspect.Parameter.empty and name not in options
     ]
     if len(accepted) < len(parameters):
-        accepted += FollowOptions.__annotations__
+        accepted += DEFAULTS
     unknown = sorted(set(options) - set(accepted))
     problems = [f"needs {', '.join(missing)}"] if missing else []
     problems += [f"has no option {', '.join(unknown)}"] if unknown else []

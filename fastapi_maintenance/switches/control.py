@@ -10,12 +10,11 @@ from typing import Any
 from anyio.lowlevel import current_token
 
 from ..backends.base import BaseStateBackend, StoreBackend
-from ..concurrency import io_thread
 from ..exceptions import CorruptState, EmptiedStore, InvalidConfiguration, UnknownWindow, UnsupportedByBackend
 from ..model.change import Change, set_mode
 from ..model.limits import MAX_REASON, MAX_RETRY_AFTER
 from ..model.modes import MaintenanceMode, ModeName, PlannedModeName, as_mode
-from ..model.moments import check_aware
+from ..model.moments import to_utc
 from ..model.state import MaintenanceState
 from ..model.text import check_text
 from ..model.windows.plan import plan
@@ -221,7 +220,7 @@ async def list_switches(backend: BaseStateBackend | None = None) -> list[str]:
         AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
     """
     backend = registry.meant(backend)
-    names = await io_thread.run(backend.switch_names())
+    names = await backend.switch_names()
     if names is None:
         raise UnsupportedByBackend(repr(backend), "a list of its switches")
     return [name for name in names if not await _is_forgotten(registry.meant(backend, name))]
@@ -232,7 +231,7 @@ async def _is_forgotten(backend: BaseStateBackend) -> bool:
     state = None
     if isinstance(backend, StoreBackend):
         with contextlib.suppress(CorruptState, EmptiedStore):
-            state = await io_thread.run(backend.load())
+            state = await backend.load()
     return state is not None and state.forgotten
 
 
@@ -256,7 +255,7 @@ async def forget_switch(
         AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
         InvalidSwitchName: The name can't be a switch's.
     """
-    change = Change(forgets=True, break_holds=break_holds, refuse_while_held=not break_holds, by=by)
+    change = Change(forgets=True, break_holds=break_holds, by=by)
     await view_of(registry.meant(backend, name)).apply(change)
 
 
@@ -290,7 +289,6 @@ async def change_mode(
     reason: str | None = None,
     until: datetime | timedelta | None = None,
     retry_after: int | None = None,
-    break_holds: bool | None = None,
     **requirements: Any,
 ) -> MaintenanceState:
     """Store the mode of a switch for an operator's tool, and return the new state.
@@ -298,9 +296,7 @@ async def change_mode(
     It takes the arguments and raises the errors of ``set_maintenance_mode``, and in addition:
 
     Args:
-        break_holds: Whether to remove the holds of running code. ``False`` refuses "off" while code holds the switch
-            on, ``None`` stores it.
-        requirements: Members of ``Change``: ``by``, ``expected_version`` and others.
+        requirements: Members of ``set_mode``: ``by``, ``break_holds``, ``expected_version``.
 
     Raises:
         VersionConflict, SwitchIsHeld: The change's requirements are not met.
@@ -313,9 +309,6 @@ async def change_mode(
             raise InvalidConfiguration("until must be given with a mode that blocks, got off")
     if retry_after is not None and (type(retry_after) is not int or not 0 <= retry_after <= MAX_RETRY_AFTER):
         raise InvalidConfiguration(f"retry_after={retry_after!r} must be whole seconds from 0 to {MAX_RETRY_AFTER}")
-    if break_holds is not None:
-        requirements["break_holds"] = break_holds
-        requirements["refuse_while_held"] = mode is MaintenanceMode.OFF and not break_holds
     change = set_mode(mode, now=now, reason=reason, until=until, retry_after=retry_after, **requirements)
     return await view_of(registry.meant(backend, name)).apply(change)
 
@@ -336,8 +329,7 @@ def _checked_end(until: datetime | timedelta, now: datetime) -> datetime:
     """Return when a maintenance ends, or raise ``InvalidConfiguration`` if it is invalid or not in the future."""
     try:
         end = now + until if isinstance(until, timedelta) else until
-        check_aware(end, "until")
-        end.astimezone(UTC)
+        to_utc(end, "until")
     except ValueError as error:
         raise InvalidConfiguration(f"{error}; nothing was changed") from None
     except OverflowError:

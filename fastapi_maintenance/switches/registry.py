@@ -8,11 +8,12 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from ..backends.base import BaseStateBackend
+from ..backends.base import BaseStateBackend, get_siblings
 from ..backends.env import EnvVarBackend
 from ..concurrency import io_thread
 from ..exceptions import AmbiguousSwitch, InvalidConfiguration, UnsupportedByBackend
 from ..stores.contract import is_switch_name
+from ..stores.redaction import redact_repr
 from .app_switch import DEFAULT, AppSwitch
 from .backend_urls import (
     ASYNC_FORMS,
@@ -20,7 +21,6 @@ from .backend_urls import (
     backend_from_url,
     checked_name,
     made_backend,
-    safe_repr,
     sibling_of,
 )
 from .passage import answering_app
@@ -71,8 +71,8 @@ class Registry:
             found = [(DEFAULT, backend) for backend in self._distinct_own_backends()]
             found += self._configured.items()
             for _, backend in tuple(found):
-                found += backend.siblings_made().items()
-            found += _ENVIRONMENT.siblings_made().items()
+                found += get_siblings(backend).items()
+            found += get_siblings(_ENVIRONMENT).items()
         return list({id(backend): (name, backend) for name, backend in reversed(found)}.values())[::-1]
 
     def replace(self, app: AppSwitch, name: str, backend: BaseStateBackend) -> Callable[[], None]:
@@ -204,7 +204,7 @@ def checked_backend(backend: object, *, beside_name: bool = True) -> BaseStateBa
         beside_name: Whether the caller also has a ``name=``, which the error can suggest.
     """
     if not isinstance(backend, BaseStateBackend):
-        problem = f"backend must be an instance of a BaseStateBackend subclass, got {safe_repr(backend)}"
+        problem = f"backend must be an instance of a BaseStateBackend subclass, got {redact_repr(backend)}"
         if beside_name and is_switch_name(backend):
             problem += f"; to select a switch, write name={backend!r}"
         raise InvalidConfiguration(problem)

@@ -1338,7 +1338,7 @@ def test_a_window_is_not_looked_for_where_the_store_does_not_list_its_switches(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
     """The answer says how to cancel it all the same."""
-    monkeypatch.setattr(LocalFileBackend, "names_beside", BaseStateBackend.names_beside)
+    monkeypatch.setattr(LocalFileBackend, "switch_names", BaseStateBackend.switch_names)
     assert here(capsys, "on", "billing", "--new", "--backend", url)[0] == 0
     made = json.loads(here(capsys, "schedule", "2099-03-01T02:00Z", "1h", "billing", "--json", "--backend", url)[1])
     status, _, error = here(capsys, "cancel", made["window"]["id"], "--backend", url)
@@ -1400,7 +1400,7 @@ def test_a_store_that_fails_does_not_list_its_switches(
 ) -> None:
     """It says so within its time-out. A database without a table has no switches."""
     postgres_server.run('DROP TABLE IF EXISTS "fastapi_maintenance"')
-    assert done(SQLAlchemyBackend(postgres_server.url()).names_beside()) == []
+    assert done(SQLAlchemyBackend(postgres_server.url()).switch_names()) == []
     with SilentProxy(redis_server.port) as proxy:
         proxy.fall_silent()
         for failing, problem in (
@@ -1409,7 +1409,7 @@ def test_a_store_that_fails_does_not_list_its_switches(
             (RedisBackend(f"redis://127.0.0.1:{redis_server.port}/0"), "Authentication required"),
         ):
             with pytest.raises(BackendUnavailable, match=problem):
-                done(failing.names_beside())
+                done(failing.switch_names())
 
 
 def test_stores_with_names_of_their_own_list_their_switches(redis_server: RedisServer) -> None:
@@ -1420,7 +1420,7 @@ def test_stores_with_names_of_their_own_list_their_switches(redis_server: RedisS
         mine = RedisBackend(user, key=key)
         done(mine.apply(Change(fields={"mode": MaintenanceMode.ON})))
         done(mine.sibling("billing").apply(Change(fields={"mode": MaintenanceMode.ON})))
-        assert done(mine.names_beside()) == ["billing"]
+        assert done(mine.switch_names()) == ["default", "billing"]
 
 
 # All switches of a store

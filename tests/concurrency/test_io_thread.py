@@ -94,7 +94,7 @@ async def test_nothing_of_the_callers_context_comes_along() -> None:
 
     await io_thread.run(look())
     io_thread.call_soon(lambda: seen.put(variable.get()))
-    await io_thread.run(io_thread.bounded(look(), 5))
+    await io_thread.run(io_thread.run_within(look(), 5))
     io_thread.caller_in_this_loop()(lambda: seen.put(variable.get()))
     io_thread.starter_in_this_loop()(look)
     found = [await anyio.to_thread.run_sync(lambda: seen.get(timeout=20)) for _ in range(5)]
@@ -178,7 +178,7 @@ async def test_a_future_that_several_wait_for_survives_those_who_go() -> None:
 
     async def wait(number: int, scope: anyio.CancelScope) -> None:
         with scope:
-            await io_thread.done(shared)
+            await io_thread.wait_for(shared)
             finished.append(number)
 
     scopes = [anyio.CancelScope() for _ in range(3)]
@@ -191,17 +191,16 @@ async def test_a_future_that_several_wait_for_survives_those_who_go() -> None:
         assert not shared.cancelled()
         await anyio.to_thread.run_sync(shared.set_result, None)
     assert sorted(finished) == [0, 2]
-    await io_thread.done(shared)
+    await io_thread.wait_for(shared)
 
 
 def test_a_result_that_comes_after_trio_has_ended_is_nobodys() -> None:
     """The thread does not stumble over the loop that is gone."""
     future: concurrent.futures.Future[None] = concurrent.futures.Future()
-    future.set_running_or_notify_cancel()  # cannot be cancelled any more
 
     async def give_up() -> None:
         with anyio.move_on_after(0.01):
-            await io_thread.result_of(future)
+            await io_thread.wait_for(future)
 
     anyio.run(give_up, backend="trio")
     future.set_result(None)
@@ -216,9 +215,9 @@ async def test_a_coroutine_in_time_is_not_disturbed() -> None:
     async def fail() -> None:
         raise LookupError
 
-    assert await io_thread.run(io_thread.bounded(asyncio.sleep(0, "done"), 20)) == "done"
+    assert await io_thread.run(io_thread.run_within(asyncio.sleep(0, "done"), 20)) == "done"
     with pytest.raises(LookupError):
-        await io_thread.run(io_thread.bounded(fail(), 20))
+        await io_thread.run(io_thread.run_within(fail(), 20))
 
 
 async def test_a_coroutine_that_takes_too_long_is_cancelled() -> None:
@@ -232,7 +231,7 @@ async def test_a_coroutine_that_takes_too_long_is_cancelled() -> None:
             ended.set()
 
     with pytest.raises(TimeoutError, match=r"no answer within 0\.01 s"):
-        await io_thread.run(io_thread.bounded(wait(), 0.01))
+        await io_thread.run(io_thread.run_within(wait(), 0.01))
     assert ended.is_set()
 
 
@@ -254,7 +253,7 @@ async def test_a_cancellation_that_gets_lost_is_repeated() -> None:
     """Until the task has ended."""
     seen: list[int] = []
     with pytest.raises(TimeoutError):
-        await io_thread.run(io_thread.bounded(stubborn(3, seen)(), 0.01))
+        await io_thread.run(io_thread.run_within(stubborn(3, seen)(), 0.01))
     assert seen == [0, 1, 2]
 
 
@@ -268,7 +267,7 @@ async def test_a_bounded_coroutine_ends_with_whoever_waits_for_it() -> None:
         finally:
             ended.set()
 
-    task = asyncio.create_task(io_thread.run(io_thread.bounded(wait(), 3600)))
+    task = asyncio.create_task(io_thread.run(io_thread.run_within(wait(), 3600)))
     await anyio.to_thread.run_sync(begun.wait)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -282,8 +281,8 @@ async def test_tasks_that_have_ended_need_no_cancelling() -> None:
     async def cancel_all() -> bool:
         ended = asyncio.create_task(asyncio.sleep(0))
         await ended
-        await io_thread.cancelled([])
-        await io_thread.cancelled([ended])
+        await io_thread.cancel_tasks([])
+        await io_thread.cancel_tasks([ended])
         return ended.cancelled()
 
     assert await io_thread.run(cancel_all()) is False

@@ -685,7 +685,7 @@ def test_no_query_takes_long(pair: str) -> None:
     """A server with httptools lets a client send 64 KB of it."""
     bypass = Bypass(SECRET)
     query = f"{PARAMETER}={pair * 65_536}"[:65_536].encode()
-    assert cost_of(lambda: bypass.take(scope_of(query_string=query))) < 50
+    assert cost_of(lambda: bypass.take(scope_of(query_string=query), AppSwitch())) < 50
 
 
 @pytest.mark.parametrize("http", ["httptools", "h11"])

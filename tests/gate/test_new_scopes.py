@@ -29,6 +29,7 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from fastapi_maintenance.backends import MemoryBackend
+from fastapi_maintenance.backends.base import get_siblings
 from fastapi_maintenance.gate.bypass import Bypass
 from tests.support.asgi import call, get, handshake, request, scope_of, status
 from tests.support.servers import uvicorn_server
@@ -499,7 +500,7 @@ async def test_a_guard_knows_the_gate_around_a_new_scope(where: str) -> None:
     app.router.routes.append(Mount("/inner", inner, middleware=[new] if where == "mount" else []))
     app.get("/switch")(lambda: None)
     sibling = backend.sibling("billing")
-    backend.siblings_made()["billing"] = sibling
+    get_siblings(backend)["billing"] = sibling
     await set_maintenance_mode(True, sibling)
     assert await status(app, "/inner/shut") == 503
     assert await status(app, "/inner/exempt") == 200
@@ -548,7 +549,7 @@ async def test_a_route_that_builds_the_scope_anew_keeps_the_request() -> None:
     app.post("/billed", dependencies=[Depends(MaintenanceGuard("billing"))])(lambda: "billed")
     app.add_middleware(MaintenanceModeMiddleware, backend=backend, exemptions=Exemptions(bypass=bypass))
     sibling = backend.sibling("billing")
-    backend.siblings_made()["billing"] = sibling
+    get_siblings(backend)["billing"] = sibling
     assert await status(app, "/billed", "POST") == 200
     await set_maintenance_mode(True, sibling)
     token = await bypass.token("billing", holder="tester", backend=backend)

@@ -234,7 +234,7 @@ def test_an_operator_can_break_a_hold_of_another_process_which_learns_of_it(plac
     async def operate() -> None:
         async with opened(place) as backend:
             with pytest.raises(SwitchIsHeld, match=r"held on by the process, nothing was changed: .* break") as error:
-                await change_mode(False, backend, refuse_while_held=True)
+                await change_mode(False, backend, break_holds=False)
             assert error.value.owners == ("the process",)
             assert await get_maintenance_mode(backend) is True
             await change_mode(False, backend, break_holds=True)

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-import queue
 import shutil
 import subprocess
 import sys
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from fastapi_maintenance.concurrency.daemon_threads import _Threads
 from tests.support.scripts import ROOT
 from tests.support.stores import RedisServer
-from tests.support.traffic import wait_until
 
 PROGRAM = """
 import asyncio, json, sys, time
@@ -58,32 +53,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-def test_a_thread_that_is_about_to_end_does_the_job_it_was_just_given(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The job is not lost, and the thread ends when it has waited in vain."""
-    pool = _Threads()
-    ran_on: list[threading.Thread] = []
-
-    class Jobs(queue.SimpleQueue[Callable[[], None]]):
-        def get(self, block: bool = True, timeout: float | None = None) -> Callable[[], None]:
-            if timeout is None:
-                return super().get(timeout=5)
-            if len(ran_on) == 1:
-                pool.submit(job)
-            raise queue.Empty
-
-    def job() -> None:
-        ran_on.append(threading.current_thread())
-
-    monkeypatch.setattr(pool, "_jobs", Jobs())
-    pool.submit(job)
-    wait_until(lambda: ran_on)
-    ran_on[0].join(10)
-    assert not ran_on[0].is_alive()
-    assert ran_on == [ran_on[0]] * 2
 
 
 @pytest.fixture(scope="module")

@@ -470,7 +470,7 @@ def test_the_names_of_all_switches_are_listed(server: RedisServer, make: Make, k
     for other in (f"{backend.key}:tried", "shops", "shop:billing", "ab:{x}:c", key_of(backend, "No Name")):
         server.run("SET", other, "1")
     assert done(backend.store.names()) == names
-    assert done(backend.names_beside()) == names[:2]
+    assert done(backend.switch_names()) == ["default", *names[:2]]
     server.run("DEL", backend.key)
     assert done(backend.store.names()) == names[:2]
 

@@ -793,7 +793,7 @@ def test_a_driver_that_never_says_farewell_is_given_up_on() -> None:
     async def close() -> None:
         task = asyncio.create_task(module._dispose(Engine()))  # type: ignore[arg-type]
         await asyncio.sleep(0)
-        await io_thread.cancelled([task])
+        await io_thread.cancel_tasks([task])
 
     done(close())
     assert len(begun) == 2
@@ -1043,7 +1043,7 @@ def test_a_disk_that_does_not_answer_is_given_up_on(tmp_path: Path, make: Make) 
     async def give_up() -> None:
         task = asyncio.create_task(store._run_to_end(never_ends()))
         await asyncio.sleep(0)
-        await io_thread.cancelled([task])
+        await io_thread.cancel_tasks([task])
 
     done(give_up())
     assert was_cancelled
@@ -1062,7 +1062,7 @@ def test_what_fails_after_it_was_cancelled_is_no_surprise(
     async def cancel() -> None:
         task = asyncio.create_task(store._run_to_end(fails_later()))
         await asyncio.sleep(0)
-        await io_thread.cancelled([task])
+        await io_thread.cancel_tasks([task])
 
     done(cancel())
     gc.collect()

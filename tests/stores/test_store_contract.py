@@ -494,13 +494,13 @@ def test_a_switch_that_is_held_is_not_turned_off_by_mistake(store: Store) -> Non
         changed(backend, put(str(number), one))
     before = stored(backend)
     with pytest.raises(SwitchIsHeld, match="nothing was changed") as error:
-        changed(backend, replace(set_to("on", reason="no"), refuse_while_held=True))
+        changed(backend, replace(set_to("on", reason="no"), break_holds=False))
     assert error.value.owners == ('quo"te', "zoé:1")
     assert stored(backend) == before
     state = changed(backend, replace(set_to("off"), break_holds=True))
     assert state.holds == stored(backend).holds == {}
     changed(backend, put("open", hold("open", kind="off")))
-    assert changed(backend, replace(set_to("on", reason="yes"), refuse_while_held=True)).reason == "yes"
+    assert changed(backend, replace(set_to("on", reason="yes"), break_holds=False)).reason == "yes"
 
 
 @of(ALL)
@@ -921,8 +921,7 @@ def _random_change(random: random.Random, state: MaintenanceState) -> dict[str, 
         more["ends_windows_at"] = datetime.now(UTC)
     if random.random() < 0.1:
         more["required_windows"] = frozenset(random.sample(names, 1))
-    more["break_holds"] = random.random() < 0.1
-    more["refuse_while_held"] = random.random() < 0.2
+    more["break_holds"] = random.choices([True, False, None], [1, 2, 7])[0]
     if random.random() < 0.2:
         more["expected_version"] = random.choice([0, 0, 1])
     if random.random() < 0.1:

@@ -241,7 +241,7 @@ def test_one_message_is_under_way() -> None:
         store = MemoryStore()
         switch = switch_in(store)
         heard: list[int | None] = []
-        switch.heard = lambda state: heard.append(None if state is None else state.version)
+        switch.on_reading = lambda state: heard.append(None if state is None else state.version)
         release = asyncio.Event()
         store.before_read = once(release.wait)
         reading = asyncio.create_task(switch.read())

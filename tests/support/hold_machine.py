@@ -190,7 +190,7 @@ class HoldMachine(RuleBasedStateMachine):
     def operator_tries_off(self) -> None:
         alive = [held for held in self.holds.values() if held.kind == "on" and self.now < held.expires]
         try:
-            self.run(change_mode(MaintenanceMode.OFF, self.backend, refuse_while_held=True))
+            self.run(change_mode(MaintenanceMode.OFF, self.backend, break_holds=False))
         except SwitchIsHeld as error:
             owners = error.owners
         else:

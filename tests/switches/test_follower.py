@@ -967,7 +967,7 @@ def test_a_fork_leaves_what_the_parent_used(make: Make) -> None:
     assert view.peek() is None
     assert follower._abandoned_tasks.pop() is tasks
     assert not any(task.done() for task in tasks)
-    io_thread.submit(io_thread.cancelled(tasks)).result(20)
+    io_thread.submit(io_thread.cancel_tasks(tasks)).result(20)
 
 
 async def test_the_latest_state_needs_no_store(make: Make) -> None:

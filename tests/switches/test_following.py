@@ -27,7 +27,7 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from fastapi_maintenance.backends import BaseStateBackend, LocalFileBackend, MemoryBackend
-from fastapi_maintenance.backends.base import StoreBackend
+from fastapi_maintenance.backends.base import StoreBackend, get_siblings
 from fastapi_maintenance.concurrency import io_thread
 from fastapi_maintenance.switches.views import follower
 from tests.support.asgi import call, running, scope_of, status
@@ -171,7 +171,7 @@ async def test_the_switches_of_guards_are_used_as_the_apps_own(make: Make) -> No
         await nothing_runs()
     assert await status(app, "/eu") == 200
     assert len(followed()) == 2
-    assert list(backend.siblings_made()) == ["eu"]
+    assert list(get_siblings(backend)) == ["eu"]
 
 
 async def test_an_app_with_guards_only_uses_their_stores_until_it_is_gone(make: Make) -> None:

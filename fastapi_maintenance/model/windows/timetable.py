@@ -11,7 +11,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from ..modes import MaintenanceMode, strongest
-from ..moments import check_aware
+from ..moments import to_utc
 from .recurrence import SIGHT_YEARS
 from .window import Window, recurrence_of
 
@@ -164,11 +164,6 @@ def _mode_of(occurrence: Occurrence | None) -> MaintenanceMode:
     return _OFF if occurrence is None else _MODES[occurrence.window.mode]
 
 
-def _to_utc(now: datetime) -> datetime:
-    check_aware(now, "now")
-    return now.astimezone(UTC)  # arithmetic in other zones ignores clock changes
-
-
 class Timetable:
     """Answers frequent queries about windows: within a segment an answer costs two comparisons.
 
@@ -189,12 +184,12 @@ class Timetable:
         segment = self._segment  # read once: another thread may replace it
         if segment.since <= now and (segment.until is None or now < segment.until):
             return segment
-        segment = self._segment = self._at(_to_utc(now))
+        segment = self._segment = self._at(to_utc(now, "now"))
         return segment
 
     def outlook(self, now: datetime) -> Outlook:
         """Return the modes of the windows from ``now`` on, as far as they are in sight."""
-        now = _to_utc(now)
+        now = to_utc(now, "now")
         cached = self._outlooks  # read once, as above
         for segment, outlook in cached:
             if segment.since <= now and (segment.until is None or now < segment.until):
@@ -228,22 +223,22 @@ class Timetable:
         first, *others = self.outlook(now).steps
         least = MaintenanceMode(mode).strength
         if first.mode.strength < least:
-            return _to_utc(now)
+            return to_utc(now, "now")
         return next((step.since for step in others if step.mode.strength < least), None)
 
     def all_at(self, now: datetime) -> list[Occurrence]:
         """Return all occurrences that are active at ``now``."""
-        now = _to_utc(now)
+        now = to_utc(now, "now")
         return [active for line in self._lines if (active := line.at(now).occurrence) is not None]
 
     def upcoming(self, now: datetime, limit: int) -> list[Occurrence]:
         """Return the next occurrences that begin after ``now``, at most ``limit``, in order."""
-        now = _to_utc(now)
+        now = to_utc(now, "now")
         return list(islice((one for one in self._not_over(now) if one.start > now), limit))
 
     def over(self, now: datetime) -> frozenset[str]:
         """Return the ids of the windows that are neither active at ``now`` nor occur again."""
-        now = _to_utc(now)
+        now = to_utc(now, "now")
         return frozenset(line.id for line in self._lines if line.is_over(now))
 
     def _not_over(self, now: datetime) -> Iterator[Occurrence]:

@@ -7,18 +7,19 @@ Reading never creates or changes anything. Writing creates two more files: ``<fi
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import errno
 import os
 import random
 import stat
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
-from ...concurrency.daemon_threads import run_in_thread
 from ...exceptions import BackendUnavailable, CorruptState, DeadlinePassed, InvalidConfiguration
 from ..contract import Conflict, DocumentStore, Reading, is_switch_name
 from .content import read_content, revision_of, to_document, word_of
@@ -36,8 +37,8 @@ _random = random.Random()  # noqa: S311 - no secret
 class FileStore(DocumentStore):
     """Keeps documents in files; a bare word such as ``1`` is read and written as the document that it means.
 
-    Every call runs on a daemon thread, so a file system that hangs blocks nothing else. A file that hangs occupies
-    only one thread: further calls wait for it until they time out.
+    Every call runs on a daemon thread of its own, so a file system that hangs blocks nothing else. A file that hangs
+    occupies only one thread: further calls wait for it until they time out.
 
     Args:
         path: The file of the default switch. For ``state.json``, the switch ``billing`` has ``state.billing.json``.
@@ -112,14 +113,21 @@ class FileStore(DocumentStore):
         while this in self._under_way:  # noqa: ASYNC110 - an event belongs to one loop
             await asyncio.sleep(_SECONDS_BETWEEN_TRIES)
         self._under_way.add(this)
+        answer: concurrent.futures.Future[T] = concurrent.futures.Future()
+        answer.set_running_or_notify_cancel()  # a cancelled caller does not stop the call
 
-        def job() -> T:
+        def job() -> None:
             try:
-                return call()
-            finally:
-                self._under_way.remove(this)
+                try:
+                    result = call()
+                finally:
+                    self._under_way.remove(this)
+                answer.set_result(result)
+            except BaseException as error:  # noqa: BLE001 - raised in the caller
+                answer.set_exception(error)
 
-        return await run_in_thread(job)
+        threading.Thread(target=job, name="fastapi-maintenance-io", daemon=True).start()
+        return await asyncio.wrap_future(answer)
 
     def _read(self, key: str) -> Reading:
         path = self._resolve_path(key)

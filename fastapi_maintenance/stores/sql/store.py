@@ -22,12 +22,12 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote, quote_plus
 
 from ...concurrency.per_loop import PerLoop
 from ...exceptions import BackendUnavailable, InvalidConfiguration, MaintenanceError, OutcomeUnknown
 from ...model.moments import UNIX_EPOCH
 from ..contract import MAX_BYTES, Conflict, DocumentStore, Reading
+from ..redaction import redact_text
 from .databases import DEFAULT_TABLE, FAMILIES, HOST_CLOCK, check_table, ddl, quote_table
 from .urls import check_url
 
@@ -93,10 +93,8 @@ class SQLAlchemyStore(DocumentStore):
         self._engines = PerLoop(self._new_engine, _dispose)
         self._clock: tuple[datetime, float] | None = None
         """The database's time, and this process's monotonic time when it arrived."""
-        secrets = [self.url.password, *(str(self.url.query[name]) for name in self.url.query if _SECRET.search(name))]
-        self._secrets = {
-            form for secret in secrets if secret for form in (secret, quote(secret, ""), quote_plus(secret))
-        }
+        options = (str(value) for name, value in self.url.query.items() if _SECRET.search(name))
+        self._secrets = [self.url.password, *options]
 
     def row_of(self, switch: str) -> str:
         """Return the name of a switch's row."""
@@ -329,9 +327,7 @@ class SQLAlchemyStore(DocumentStore):
         cause: BaseException = getattr(error, "orig", None) or error
         cause = cause.__cause__ or cause  # the driver's own error, without SQLAlchemy's wrapper
         line = (str(cause).strip().splitlines() or [""])[0]
-        for secret in self._secrets:
-            line = line.replace(secret, "***")
-        return f"{type(cause).__name__}: {line}"
+        return f"{type(cause).__name__}: {redact_text(line, self._secrets)}"
 
 
 async def _dispose(engine: AsyncEngine) -> None:

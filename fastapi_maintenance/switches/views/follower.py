@@ -50,7 +50,7 @@ class StoreView(View):
         """The users for which the store is followed, by ``id``; without calls and running requests."""
         self._reset()
         backend.stop_following = self._stop
-        backend.switch.heard = self._receive
+        backend.switch.on_reading = self._receive
         _followed.add(self)
 
     def _reset(self) -> None:
@@ -82,7 +82,7 @@ class StoreView(View):
     async def read(self) -> MaintenanceState:
         """Return the current copy; wait for the first copy, up to ``init_timeout`` seconds."""
         while (state := self._current) is None:  # again if following was stopped meanwhile
-            await io_thread.done(self._follow_for_call())
+            await io_thread.wait_for(self._follow_for_call())
         return state
 
     def read_blocking(self) -> MaintenanceState:
@@ -100,7 +100,7 @@ class StoreView(View):
 
     async def apply(self, change: Change) -> MaintenanceState:
         """Apply one change to the store; it takes effect here from the next request on."""
-        return await io_thread.run(self._backend.apply(change))
+        return await self._backend.apply(change)
 
     def status(self) -> SwitchStatus:
         """Return how current this copy is."""
@@ -165,7 +165,7 @@ class StoreView(View):
         """Stop following the store; the next read starts again."""
         with self._lock:
             tasks, ready = self._end()
-        await io_thread.cancelled(tasks)
+        await io_thread.cancel_tasks(tasks)
         self.transitions.forget()
         _set_ready(ready)
 
@@ -203,7 +203,7 @@ class StoreView(View):
             return None
         self._wake.clear()
         try:
-            await self._backend.load()
+            await self._backend.switch.read()
         except Exception as error:  # noqa: BLE001 - requests never see an error of the store
             self._record_failure(error)
         return self._seconds_until_next_read()
@@ -346,7 +346,7 @@ async def _keep_polling(
                     await wake.wait()
             await asyncio.sleep(max(0.0, not_before - loop.time()))  # limits the rate however many pushes arrive
     finally:
-        await io_thread.cancelled([watching])
+        await io_thread.cancel_tasks([watching])
 
 
 async def _keep_watching(
@@ -381,7 +381,7 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 def _pause_after(failures: int) -> float:
     """Return the seconds to wait after so many failures: exponential backoff with jitter."""
-    return io_thread.jittered(min(_LONGEST_PAUSE, _SHORTEST_PAUSE * 2 ** min(failures, 8)))
+    return io_thread.add_jitter(min(_LONGEST_PAUSE, _SHORTEST_PAUSE * 2 ** min(failures, 8)))
 
 
 _OFF = MaintenanceState()
