@@ -6,7 +6,7 @@ import threading
 from datetime import UTC, datetime
 
 from ..concurrency import io_thread
-from ..model.change import Change
+from ..model.change import Change, to_document
 from ..model.modes import MaintenanceMode, as_mode
 from ..model.state import MaintenanceState
 from .base import StateBackend
@@ -46,7 +46,7 @@ class MemoryBackend(StateBackend):
             now = datetime.now(UTC)
             state = change.applied_to(self._state, now)
             state.prepare(now, self._state)
-            state.to_json()  # refuses a state that would be too large for other stores
+            to_document(state, self._state)  # refuses a state that would be too large for other stores
             self._state = state
             return state
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from ..exceptions import HoldLost, InvalidConfiguration, SwitchIsHeld, UnknownWindow, VersionConflict
-from .limits import MAX_BYTES, MAX_HOLDS, MAX_OWNER, MAX_VERSION, ROOM_FOR_HOLD, ROOM_FOR_MODE, size_error
+from .limits import MAX_BYTES, MAX_HOLDS, MAX_OWNER, MAX_VERSION, ROOM_FOR_HOLD, ROOM_FOR_MODE, check_size
 from .modes import MaintenanceMode
 from .state import Hold, MaintenanceState, RecentChange
 from .text import check_text, in_one_line
@@ -58,32 +58,6 @@ class Change:
             check_text(self.by, "by")
             object.__setattr__(self, "by", self.by[:MAX_OWNER])
 
-    def check(self, state: MaintenanceState, now: datetime) -> None:
-        """Raise the ``ChangeRejected`` for the first requirement that the state does not meet."""
-        if self.expected_version is not None and self.expected_version != state.version:
-            raise VersionConflict(self.expected_version, state.version)
-        lost = self.required_holds - state.holds.keys()
-        if lost:
-            raise HoldLost(sorted(lost))
-        expired = self.required_holds - state.holds_at(now).keys()
-        if expired and self.is_renewal:
-            raise HoldLost(sorted(expired), expired=True)
-        known = state.windows.keys() | state.unreadable_windows.keys()
-        unknown = self.required_windows - known
-        if unknown:
-            raise UnknownWindow(sorted(unknown), sorted(known))
-        if self.break_holds is False:
-            owners = sorted(in_one_line(hold.owner) for hold in state.holds_at(now).values() if hold.kind == "on")
-            if owners:
-                raise SwitchIsHeld(owners)
-
-    def holds_after(self, holds: Mapping[str, Hold], now: datetime) -> dict[str, Hold]:
-        """Return ``holds``, none of which has expired, after this change."""
-        kept = {} if self.break_holds else {id_: hold for id_, hold in holds.items() if id_ not in self.drop_holds}
-        expiry = {} if self.ttl is None else {"expires_at": now + self.ttl}
-        put = {id_: _replace(kept.get(id_), hold, **expiry) for id_, hold in self.put_holds.items()}
-        return {**kept, **put}
-
     def applied_to(self, state: MaintenanceState, now: datetime) -> MaintenanceState:
         """Return ``state`` after this change.
 
@@ -91,34 +65,10 @@ class Change:
             VersionConflict, HoldLost, UnknownWindow, SwitchIsHeld: The state does not meet a requirement.
             InvalidConfiguration: The state would have too many windows or holds.
         """
-        self.check(state, now)
-        after = self.after(state, now)
-        self.check_room(state, after)
-        return after
-
-    def check_room(self, before: MaintenanceState, after: MaintenanceState) -> None:
-        """Raise ``InvalidConfiguration`` if new windows or holds leave too little room for a mode."""
-        more_windows = bool(after.windows.keys() - before.windows.keys())
-        if more_windows and len(after.windows) + len(after.unreadable_windows) > MAX_WINDOWS:
-            raise InvalidConfiguration(
-                f"{MAX_WINDOWS} windows are planned already, nothing was changed: cancel one first, "
-                "or let one window recur (rrule)"
-            )
-        more_holds = bool(after.holds.keys() - before.holds.keys())
-        if more_holds and len(after.holds) > MAX_HOLDS:
-            raise InvalidConfiguration(f"{MAX_HOLDS} blocks hold the switch already, nothing was changed")
-        if more_windows or more_holds:
-            limit = MAX_BYTES - ROOM_FOR_MODE - (ROOM_FOR_HOLD if more_windows else 0)
-            size = len(after.model_copy(update=_WITHOUT_MODE).to_json())
-            if size > limit:
-                raise size_error(size, limit)
-
-    def after(self, state: MaintenanceState, now: datetime) -> MaintenanceState:
-        """Return ``state`` after this change, without a check of the requirements."""
+        self._check_requirements(state, now)
         if self.forgets:
             state = MaintenanceState(epoch=state.epoch, version=state.version, recent_changes=state.recent_changes)
-        holds = state.holds_at(now - _EXPIRED_HOLDS_KEPT_FOR)
-        update: dict[str, Any] = {"holds": self.holds_after(holds, now), "windows": self._windows_after(state)}
+        update: dict[str, Any] = {"holds": self._holds_after(state, now), "windows": self._windows_after(state)}
         if not self.is_renewal:
             made = RecentChange(id=self.id, by=self.by, at=now, what=self.summary)
             update |= self.fields
@@ -133,7 +83,41 @@ class Change:
                 "restored": False,
                 "forgotten": self.forgets,
             }
-        return state.model_copy(update=update).without_unreadable(self.drop_windows)
+        after = state.model_copy(update=update).without_unreadable(self.drop_windows)
+        windows = len(after.windows) + len(after.unreadable_windows)
+        if windows > MAX_WINDOWS and _has_more(after.windows, state.windows):
+            raise InvalidConfiguration(
+                f"{MAX_WINDOWS} windows are planned already, nothing was changed: cancel one first, "
+                "or let one window recur (rrule)"
+            )
+        if len(after.holds) > MAX_HOLDS and _has_more(after.holds, state.holds):
+            raise InvalidConfiguration(f"{MAX_HOLDS} blocks hold the switch already, nothing was changed")
+        return after
+
+    def _check_requirements(self, state: MaintenanceState, now: datetime) -> None:
+        """Raise the ``ChangeRejected`` for the first requirement that the state does not meet."""
+        if self.expected_version is not None and self.expected_version != state.version:
+            raise VersionConflict(self.expected_version, state.version)
+        lost = self.required_holds - state.holds.keys()
+        if lost:
+            raise HoldLost(sorted(lost))
+        living = state.holds_at(now)
+        expired = self.required_holds - living.keys()
+        if expired and self.is_renewal:
+            raise HoldLost(sorted(expired), expired=True)
+        known = state.windows.keys() | state.unreadable_windows.keys()
+        unknown = self.required_windows - known
+        if unknown:
+            raise UnknownWindow(sorted(unknown), sorted(known))
+        owners = sorted(in_one_line(hold.owner) for hold in living.values() if hold.kind == "on")
+        if owners and self.break_holds is False:
+            raise SwitchIsHeld(owners)
+
+    def _holds_after(self, state: MaintenanceState, now: datetime) -> dict[str, Hold]:
+        holds = {} if self.break_holds else state.holds_at(now - _EXPIRED_HOLDS_KEPT_FOR)
+        kept = {id_: hold for id_, hold in holds.items() if id_ not in self.drop_holds}
+        expiry = {} if self.ttl is None else {"expires_at": now + self.ttl}
+        return {**kept, **{id_: _replace(kept.get(id_), hold, **expiry) for id_, hold in self.put_holds.items()}}
 
     def _since(self, state: MaintenanceState, since: datetime, now: datetime) -> datetime | None:
         """Return when the maintenance began that this change continues or starts."""
@@ -168,11 +152,27 @@ class Change:
         return {**windows, **{id_: _replace(windows.get(id_), window) for id_, window in self.put_windows.items()}}
 
 
-_WITHOUT_MODE: dict[str, Any] = {
-    name: MaintenanceState.model_fields[name].get_default()
-    for name in ("reason", "since", "until", "retry_after", "updated_by", "recent_changes")
-}
-"""Resets the fields for which ``check_room`` reserves space."""
+def to_document(after: MaintenanceState, before: MaintenanceState) -> bytes:
+    """Return the document to store after a change.
+
+    Raises:
+        InvalidConfiguration: It is too large, or new windows or holds leave too little room for a mode.
+    """
+    content = after.to_json()
+    has_more_windows = _has_more(after.windows, before.windows)
+    if has_more_windows or _has_more(after.holds, before.holds):
+        of_mode = after.model_dump_json(include=_FIELDS_OF_MODE, exclude_defaults=True).encode()
+        check_size(len(content) - len(of_mode), MAX_BYTES - ROOM_FOR_MODE - (ROOM_FOR_HOLD if has_more_windows else 0))
+    return content
+
+
+_FIELDS_OF_MODE = {"reason", "since", "until", "retry_after", "updated_by", "recent_changes"}
+"""The fields for which ``to_document`` reserves space."""
+
+
+def _has_more(after: Mapping[str, object], before: Mapping[str, object]) -> bool:
+    return not after.keys() <= before.keys()
+
 
 _T = TypeVar("_T", Hold, Window)
 

@@ -22,17 +22,11 @@ MAX_VERSION = 2**53 - 1
 """The highest version, as JavaScript and Lua have no larger exact integers. After it a new ``epoch`` begins."""
 
 
-def check_size(document: bytes) -> bytes:
-    """Return a document; raise ``InvalidConfiguration`` if it is too large to be stored."""
-    if len(document) > MAX_BYTES:
-        raise size_error(len(document))
-    return document
-
-
-def size_error(size: int, limit: int = MAX_BYTES) -> InvalidConfiguration:
-    """Return the error for a document of ``size`` bytes."""
-    room = "" if limit == MAX_BYTES else ", so that a mode and a hold always fit"
-    return InvalidConfiguration(
-        f"the state would have {size} bytes, nothing was changed: at most {limit} are stored{room}; "
-        "shorten the reasons, or plan fewer windows"
-    )
+def check_size(size: int, limit: int = MAX_BYTES) -> None:
+    """Raise ``InvalidConfiguration`` if a document of ``size`` bytes exceeds the limit."""
+    if size > limit:
+        room = "" if limit == MAX_BYTES else ", so that a mode and a hold always fit"
+        raise InvalidConfiguration(
+            f"the state would have {size} bytes, nothing was changed: at most {limit} are stored{room}; "
+            "shorten the reasons, or plan fewer windows"
+        )

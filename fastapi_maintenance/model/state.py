@@ -283,7 +283,9 @@ class MaintenanceState(BaseModel):
         if self._unreadable:
             kept = {id_: window.stored for id_, window in self._unreadable.items()}
             document["windows"] = {**(document.get("windows") or {}), **kept}
-        return check_size(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode())
+        content = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+        check_size(len(content))
+        return content
 
     @classmethod
     def from_json(cls, raw: bytes | str, *, where: str) -> Self:
@@ -363,18 +365,3 @@ def _unmasked_on_holds(holds: Mapping[str, Hold]) -> list[Hold]:
     """Return the on-holds that no off-hold masks."""
     masked = frozenset().union(*(hold.masks for hold in holds.values() if hold.kind == "off"))
     return [hold for id_, hold in holds.items() if hold.kind == "on" and id_ not in masked]
-
-
-def is_plain(state: MaintenanceState) -> bool:
-    """Return whether a plain boolean can express a state."""
-    return (
-        state.mode.texts is None
-        and not state.model_extra
-        and not state.unreadable_windows
-        and not state.forgotten
-        and not state.holds
-        and not state.windows
-        and state.reason is None
-        and state.until is None
-        and state.retry_after is None
-    )

@@ -8,7 +8,8 @@ import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 
 from ..concurrency import io_thread
-from .contract import MAX_BYTES, Conflict, DocumentStore, Reading
+from ..model.limits import MAX_BYTES
+from .contract import Conflict, DocumentStore, Reading
 
 _SECONDS = 5.0
 _WRITERS = 5

@@ -13,9 +13,6 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import ClassVar, NamedTuple
 
-MAX_BYTES = 64 * 1024
-"""The size of the largest document that is stored or read."""
-
 _NO_REVISION = str(2**53 - 1)
 """A revision that no document has; stores whose revisions are numbers can parse it."""
 _SWITCH_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")

@@ -22,7 +22,8 @@ from ..exceptions import (
     MissingExtra,
     OutcomeUnknown,
 )
-from .contract import MAX_BYTES, Conflict, DocumentStore, Reading, is_switch_name
+from ..model.limits import MAX_BYTES
+from .contract import Conflict, DocumentStore, Reading, is_switch_name
 from .redaction import redact_text
 
 if TYPE_CHECKING:

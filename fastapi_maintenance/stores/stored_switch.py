@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from ..concurrency import io_thread
 from ..exceptions import BackendUnavailable, CorruptState, EmptiedStore, MaintenanceError, OutcomeUnknown
-from ..model.change import Change
+from ..model.change import Change, to_document
 from ..model.state import MaintenanceState
 from .contract import Conflict, DocumentStore, Reading
 
@@ -143,8 +143,10 @@ class StoredSwitch:
                     return before.living or before.state
                 if unknown is not None:
                     unknown = unknown.after(before, change)
-                after = change.applied_to(before.state or MaintenanceState(), before.now)
-                written = await self._replace(after, before.revision, end, quiet=change.is_renewal)
+                state = before.state or MaintenanceState()
+                after = change.applied_to(state, before.now)
+                content = to_document(after, state)
+                written = await self._replace(content, before.revision, end, quiet=change.is_renewal)
             except _Overtaken as overtaken:
                 before = overtaken.found
             except OutcomeUnknown as error:
@@ -189,7 +191,8 @@ class StoredSwitch:
         """
         await asyncio.sleep(_random.uniform(0, _SHORTEST_PAUSE))  # all workers notice the loss at the same time
         try:
-            put_back = await self._replace(lost.model_copy(update={"restored": True}), found.revision, end)
+            content = lost.model_copy(update={"restored": True}).to_json()
+            put_back = await self._replace(content, found.revision, end)
         except _Overtaken as overtaken:
             return overtaken.found or await self._read(end)
         except MaintenanceError as error:
@@ -229,11 +232,9 @@ class StoredSwitch:
         except Exception as error:
             raise self._unavailable(self._explain(error)) from error
 
-    async def _replace(
-        self, state: MaintenanceState, revision: str | None, end: float, *, quiet: bool = False
-    ) -> _Found:
+    async def _replace(self, content: bytes, revision: str | None, end: float, *, quiet: bool = False) -> _Found:
         """Replace a revision of the document and return the stored document."""
-        content, begun = state.to_json(), datetime.now(UTC)
+        begun = datetime.now(UTC)
         async with self._take_turn(end) as seconds:
             writing = self.store.replace(self.key, content, revision, seconds=seconds, quiet=quiet)
             try:

@@ -39,8 +39,9 @@ from fastapi_maintenance import (
 )
 from fastapi_maintenance.backends import MemoryBackend
 from fastapi_maintenance.model.change import Change, set_mode
-from fastapi_maintenance.model.state import Explanation, Hold, is_plain
+from fastapi_maintenance.model.state import Explanation, Hold
 from fastapi_maintenance.model.windows.timetable import Outlook, Step, Timetable
+from fastapi_maintenance.stores.files.content import is_plain
 from fastapi_maintenance.switches.views.lookup import view_of
 from tests.support.asgi import get, request
 from tests.support.costs import times_as_long

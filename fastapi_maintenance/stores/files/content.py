@@ -9,11 +9,11 @@ import os
 from datetime import timedelta
 
 from ...exceptions import CorruptState
-from ...model.limits import MAX_VERSION
+from ...model.limits import MAX_BYTES, MAX_VERSION
 from ...model.modes import ACCEPTED_WORDS, MaintenanceMode, parse_mode
 from ...model.moments import UNIX_EPOCH
-from ...model.state import MaintenanceState, is_plain
-from ..contract import MAX_BYTES, Reading
+from ...model.state import MaintenanceState
+from ..contract import Reading
 
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _BARE = "bare "
@@ -82,6 +82,15 @@ def _document_of(content: bytes, file: os.stat_result) -> bytes:
         since=None if mode is MaintenanceMode.OFF else modified,
         updated_at=modified,
     ).to_json()
+
+
+def is_plain(state: MaintenanceState) -> bool:
+    """Return whether a plain boolean can express a state, apart from the history of its changes."""
+    more = state.model_dump(exclude=_FIELDS_OF_WORD, exclude_defaults=True)
+    return state.mode.texts is None and not more and not state.unreadable_windows
+
+
+_FIELDS_OF_WORD = {"epoch", "version", "mode", "since", "updated_by", "updated_at", "recent_changes", "restored"}
 
 
 def word_of(document: bytes, found: Reading, former: os.stat_result | None) -> bytes | None:

@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...concurrency.per_loop import PerLoop
 from ...exceptions import BackendUnavailable, InvalidConfiguration, MaintenanceError, OutcomeUnknown
+from ...model.limits import MAX_BYTES
 from ...model.moments import UNIX_EPOCH
-from ..contract import MAX_BYTES, Conflict, DocumentStore, Reading
+from ..contract import Conflict, DocumentStore, Reading
 from ..redaction import redact_text
 from .databases import DEFAULT_TABLE, FAMILIES, HOST_CLOCK, check_table, ddl, quote_table
 from .urls import check_url
