@@ -203,7 +203,7 @@ class StoreView(View):
             return None
         self._wake.clear()
         try:
-            await self._backend.switch.read()
+            await self._backend.load()
         except Exception as error:  # noqa: BLE001 - requests never see an error of the store
             self._record_failure(error)
         return self._seconds_until_next_read()
