@@ -14,8 +14,7 @@ from fastapi_maintenance.backends import EnvVarBackend
 from fastapi_maintenance.concurrency import io_thread
 from fastapi_maintenance.routing import marks
 from fastapi_maintenance.switches.registry import registry
-from fastapi_maintenance.switches.views import follower
-from tests.support.stores import PostgresServer, RedisServer
+from tests.support.stores import PostgresServer, RedisServer, followed_views
 
 # A busy machine is no failure: how long something takes is measured elsewhere.
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -74,9 +73,8 @@ def _nothing_configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for variable in [name for name in os.environ if name.startswith("FASTAPI_MAINTENANCE_")]:
         monkeypatch.delenv(variable)
     yield
-    for view in list(follower._followed):
-        if view._ready is not None:
-            io_thread.submit(view._stop()).result(20)
+    for view in followed_views():
+        io_thread.submit(view._stop()).result(20)
 
 
 @pytest.fixture
