@@ -286,15 +286,7 @@ class WebSocketMaintenanceActive(WebSocketException, MaintenanceActive):
     ``WebSocketException`` is the first base, so that Starlette picks the handler that closes.
     """
 
-    def __init__(
-        self,
-        decision: Decision,
-        *,
-        detail: str,
-        headers: Mapping[str, str],
-        terms: Any,
-        status: int = HTTP_503_SERVICE_UNAVAILABLE,
-    ) -> None:
-        MaintenanceActive.__init__(self, decision, detail=detail, headers=headers, terms=terms, status=status)
+    def __init__(self, decision: Decision, **parts: Any) -> None:
+        MaintenanceActive.__init__(self, decision, **parts)
         self.code = WS_1013_TRY_AGAIN_LATER
-        self.reason = detail
+        self.reason = self.detail

@@ -11,9 +11,8 @@ from hypothesis import HealthCheck, settings
 
 from fastapi_maintenance.concurrency import io_thread
 from fastapi_maintenance.routing import marks
-from fastapi_maintenance.switches.views import follower
 from tests.support.beginnings import nothing_configured
-from tests.support.stores import PostgresServer, RedisServer
+from tests.support.stores import PostgresServer, RedisServer, followed_views
 
 # A busy machine is no failure: how long something takes is measured elsewhere.
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -67,9 +66,8 @@ def _nothing_configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.delenv(variable)
     with nothing_configured():
         yield
-    for view in list(follower._followed):
-        if view._ready is not None:
-            io_thread.submit(view._stop()).result(20)
+    for view in followed_views():
+        io_thread.submit(view._stop()).result(20)
 
 
 @pytest.fixture

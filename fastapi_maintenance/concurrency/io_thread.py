@@ -14,6 +14,7 @@ import atexit
 import concurrent.futures
 import contextlib
 import contextvars
+import inspect
 import os
 import random
 import threading
@@ -69,11 +70,11 @@ class _IoThread:
 
 _running: _IoThread | None = None
 _local = threading.local()
-"""Holds the ``_IoThread`` that runs in the current thread, if any."""
 _lock = threading.Lock()
 _inherited: list[object] = []
 """The parent's threads in a forked child: closing them would close connections that the parent uses."""
 _after_fork: list[Callable[[], None]] = []
+_methods_after_fork: weakref.WeakKeyDictionary[Any, Callable[[Any], None]] = weakref.WeakKeyDictionary()
 
 
 def submit(coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
@@ -84,12 +85,18 @@ def submit(coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
 
 def call_soon(function: Callable[[], None]) -> None:
     """Call a function on the private loop, in the order of calls; it must not block or raise."""
-    own_thread: _IoThread | None = getattr(_local, "io_thread", None)
+    own_thread = _own_thread()
     if own_thread is not None:  # it may be about to end: do not start another one
         own_thread.call_soon(function)
         return
     with _lock:
         _start_once().call_soon(function)
+
+
+def _own_thread() -> _IoThread | None:
+    """Return the ``_IoThread`` that runs in the current thread, if any."""
+    own_thread: _IoThread | None = getattr(_local, "io_thread", None)
+    return own_thread
 
 
 def _start_once() -> _IoThread:
@@ -121,10 +128,12 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 async def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Return the result of a coroutine on the private loop; the caller's loop is asyncio's or trio's.
+    """Return the result of a coroutine on the private loop; the caller's loop is that loop, or asyncio's or trio's.
 
     If the caller is cancelled, so is the coroutine.
     """
+    if _own_thread() is not None:
+        return await coroutine
     future = submit(coroutine)
     try:
         await wait_for(future)
@@ -221,8 +230,14 @@ _random = random.Random()  # noqa: S311 - no secret; a private generator, as the
 
 
 def call_after_fork(reset: Callable[[], None]) -> Callable[[], None]:
-    """Register a function to be called in each forked child, to drop objects of the parent."""
-    _after_fork.append(reset)
+    """Register a function to be called in each forked child, to drop objects of the parent.
+
+    A method is called as long as its object exists. Methods are called before functions.
+    """
+    if inspect.ismethod(reset):
+        _methods_after_fork[reset.__self__] = reset.__func__
+    else:
+        _after_fork.append(reset)
     return reset
 
 
@@ -239,6 +254,8 @@ def _reset_in_child() -> None:
     global _running, _lock
     _inherited.append(_running)
     _running, _lock = None, threading.Lock()
+    for instance, method in list(_methods_after_fork.items()):
+        method(instance)
     for reset in _after_fork:
         reset()
 

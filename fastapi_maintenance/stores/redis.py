@@ -72,9 +72,7 @@ class RedisStore(DocumentStore):
     """Keeps documents in Redis (6.2 or newer, or a compatible server).
 
     Args:
-        url: ``redis://[user:password@]host[:port][/db]``, ``rediss://`` for TLS, ``unix:///path/to/socket[?db=0]``.
-            Options of redis-py may follow, such as ``?ssl_ca_certs=...``; options for time-outs, retries, protocol and
-            pools are ignored.
+        url: See ``RedisBackend``.
         key: The key of the default switch. For other switches, the switch's name replaces ``{default}`` in it; a key
             without ``{default}`` gets ``:{name}`` appended.
         seconds: How long connecting may take. A watching connection is closed after three times as long without data

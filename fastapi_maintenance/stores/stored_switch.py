@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import random
-import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -74,7 +73,7 @@ class StoredSwitch:
         """How far this host's clock is ahead of the store's clock."""
         self._restores = on_emptied == "restore"
         self.begin_anew()
-        _switches.add(self)
+        io_thread.call_after_fork(self.begin_anew)
 
     @property
     def where(self) -> str:
@@ -89,7 +88,7 @@ class StoredSwitch:
         self._warned_of_loss = False
 
     def begin_anew(self) -> None:
-        """Forget the document and create new locks, for a forked child."""
+        """Forget the document and create new locks: a forked child has none of the tasks that hold them."""
         self.forget()
         self._request_lock = asyncio.Lock()
         self._change_lock = asyncio.Lock()
@@ -284,16 +283,6 @@ class StoredSwitch:
 
     def _unavailable(self, problem: str) -> BackendUnavailable:
         return BackendUnavailable(self.where, problem)
-
-
-_switches: weakref.WeakSet[StoredSwitch] = weakref.WeakSet()
-
-
-@io_thread.call_after_fork
-def _begin_anew_in_child() -> None:
-    """Replace the locks: the tasks that hold them exist only in the parent."""
-    for switch in _switches:
-        switch.begin_anew()
 
 
 class _Unknown(NamedTuple):

@@ -11,6 +11,7 @@ import importlib.util
 import os
 import queue
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -444,18 +445,30 @@ def test_a_forked_child_has_a_thread_of_its_own() -> None:
     assert output_of(FORK) == "done\n"
 
 
+class Resettable:
+    def __init__(self, resets: list[str]) -> None:
+        self.resets = resets
+
+    def reset(self) -> None:
+        self.resets.append("a method")
+
+
 def test_a_fork_may_happen_at_any_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also while another thread holds the lock, which nobody would give back in the child."""
     resets: list[str] = []
     monkeypatch.setattr(io_thread, "_after_fork", [])
+    monkeypatch.setattr(io_thread, "_methods_after_fork", weakref.WeakKeyDictionary())
     assert io_thread.call_after_fork(lambda: resets.append("reset")) is io_thread._after_fork[0]
+    one, another = Resettable(resets), Resettable(resets)
+    assert [io_thread.call_after_fork(each.reset)() for each in (one, another)] == [None, None]
+    del another, resets[:]
     io_thread.submit(name_of_thread()).result(20)
     running = io_thread._running
     assert running is not None
     with io_thread._lock:
         io_thread._reset_in_child()
         assert io_thread.submit(name_of_thread()).result(20) == "fastapi-maintenance"
-    assert resets == ["reset"]
+    assert resets == ["a method", "reset"]
     assert io_thread._running is not running
     assert io_thread._inherited.pop() is running
     running.stop()

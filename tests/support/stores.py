@@ -23,6 +23,7 @@ import psutil  # type: ignore[import-untyped]  # it has no types, and its stubs 
 import redis
 
 from fastapi_maintenance.concurrency import io_thread
+from fastapi_maintenance.switches.views.follower import StoreView
 
 T = TypeVar("T")
 
@@ -34,6 +35,12 @@ _START_SECONDS = 30
 def done(coroutine: Coroutine[Any, Any, T]) -> T:
     """Return a coroutine's result on the background thread's loop, where all I/O of backends is done."""
     return io_thread.submit(coroutine).result(30)
+
+
+def followed_views() -> list[StoreView]:
+    """Return the views whose stores are followed."""
+    views = [one for one in list(io_thread._methods_after_fork) if isinstance(one, StoreView)]
+    return [view for view in views if view._ready is not None]
 
 
 def free_port() -> int:

@@ -29,11 +29,10 @@ from fastapi_maintenance import (
 from fastapi_maintenance.backends import BaseStateBackend, LocalFileBackend, MemoryBackend
 from fastapi_maintenance.backends.base import StoreBackend, get_siblings
 from fastapi_maintenance.concurrency import io_thread
-from fastapi_maintenance.switches.views import follower
 from tests.support.asgi import call, running, scope_of, status
 from tests.support.costs import cost_of_seconds
 from tests.support.places import Place, file_place, redis_place, sqlite_place
-from tests.support.stores import RedisServer
+from tests.support.stores import RedisServer, followed_views
 from tests.support.traffic import until
 
 pytestmark = pytest.mark.anyio
@@ -76,7 +75,7 @@ def app_with(backend: BaseStateBackend | None = None, **options: Any) -> FastAPI
 
 def followed() -> list[object]:
     """Return the stores that are followed."""
-    return [view.backend for view in list(follower._followed) if view._ready is not None]
+    return [view.backend for view in followed_views()]
 
 
 async def tasks() -> int:

@@ -43,11 +43,8 @@ class Segment(NamedTuple):
     """``None``: for ever."""
     occurrence: Occurrence | None
     """The effective occurrence: ``on`` takes precedence over ``read_only``, then the latest end."""
-
-    @property
-    def mode(self) -> MaintenanceMode:
-        """The mode of that occurrence."""
-        return _mode_of(self.occurrence)
+    mode: MaintenanceMode = MaintenanceMode.OFF
+    """The mode of that occurrence."""
 
 
 class Step(NamedTuple):
@@ -79,11 +76,12 @@ class _Batch(NamedTuple):
 class _Line:
     """One window on the time line, with a cache of its starts."""
 
-    __slots__ = ("_batches", "_duration", "_recurrence", "_window", "id")
+    __slots__ = ("_batches", "_duration", "_mode", "_recurrence", "_window", "id")
 
     def __init__(self, window: Window) -> None:
         self.id = window.id
         self._window = window
+        self._mode = MaintenanceMode(window.mode)
         self._duration = window.duration
         self._recurrence = None if window.rrule is None else recurrence_of(window)
         self._batches: tuple[_Batch, ...] = ()
@@ -101,7 +99,7 @@ class _Line:
         if moment >= end:
             return Segment(end, following, None)
         until = end if following is None else min(end, following)
-        return Segment(start, until, Occurrence(self._window, start, end))
+        return Segment(start, until, Occurrence(self._window, start, end), self._mode)
 
     def not_over(self, moment: datetime) -> Iterator[Occurrence]:
         """Yield the occurrence that is active at a moment, if any, and all that begin later, in order."""
@@ -156,14 +154,6 @@ class _Line:
         return (start for start in starts if ended is None or start > ended)
 
 
-_MODES = {mode.value: mode for mode in MaintenanceMode}  # faster than calling the class
-_OFF = MaintenanceMode.OFF
-
-
-def _mode_of(occurrence: Occurrence | None) -> MaintenanceMode:
-    return _OFF if occurrence is None else _MODES[occurrence.window.mode]
-
-
 class Timetable:
     """Answers frequent queries about windows: within a segment an answer costs two comparisons.
 
@@ -208,7 +198,7 @@ class Timetable:
         while True:
             while occurrences and occurrences[0].start <= moment:
                 begun = occurrences.popleft()
-                begun_mode = _mode_of(begun)
+                begun_mode = MaintenanceMode(begun.window.mode)
                 ends[begun_mode] = max(ends[begun_mode], begun.end)
             mode = strongest(mode for mode, end in ends.items() if end > moment)
             if not steps or mode is not steps[-1].mode:
@@ -245,13 +235,9 @@ class Timetable:
         return merge(*(line.not_over(now) for line in self._lines), key=lambda occurrence: occurrence.start)
 
     def _at(self, moment: datetime) -> Segment:
-        segments = [line.at(moment) for line in self._lines]
-        return Segment(
-            since=max((segment.since for segment in segments), default=_ALWAYS),
+        segments = [Segment(_ALWAYS, None, None), *(line.at(moment) for line in self._lines)]
+        effective = max(segments, key=lambda one: (one.mode.strength, one.occurrence and one.occurrence.end))
+        return effective._replace(
+            since=max(segment.since for segment in segments),
             until=min((segment.until for segment in segments if segment.until is not None), default=None),
-            occurrence=max(
-                (segment.occurrence for segment in segments if segment.occurrence is not None),
-                key=lambda occurrence: (_mode_of(occurrence).strength, occurrence.end),
-                default=None,
-            ),
         )

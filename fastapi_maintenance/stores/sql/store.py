@@ -63,9 +63,8 @@ class SQLAlchemyStore(DocumentStore):
     """Keeps documents in a table of a PostgreSQL, MySQL, MariaDB or SQLite database, through SQLAlchemy 2.
 
     Args:
-        url: An async URL, such as ``postgresql+asyncpg://user:password@host/database``, or SQLAlchemy's ``URL``.
-            For an engine pass ``engine.url``: the engine's own connections belong to your event loop.
-        table: The table, optionally with its schema: ``ops.maintenance``.
+        url: See ``SQLAlchemyBackend``.
+        table: The table, optionally with its schema.
         key: The row of the default switch. The row of another switch has the switch's name, with the prefix ``<key>:``
             unless the key is ``default``.
         seconds: How long one statement may take, connecting included.

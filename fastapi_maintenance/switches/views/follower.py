@@ -22,7 +22,6 @@ from ...model.change import Change
 from ...model.modes import MaintenanceMode
 from ...model.state import MaintenanceState
 from ...model.text import in_one_line
-from .two_method import BooleanView, boolean_views
 from .view import Knowledge, SwitchStatus, View
 
 logger = logging.getLogger("fastapi_maintenance")
@@ -51,7 +50,7 @@ class StoreView(View):
         self._reset()
         backend.stop_following = self._stop
         backend.switch.on_reading = self._receive
-        _followed.add(self)
+        io_thread.call_after_fork(self.reset_after_fork)
 
     def _reset(self) -> None:
         """Return to the initial state: no copy, no tasks."""
@@ -386,13 +385,5 @@ def _pause_after(failures: int) -> float:
 
 _OFF = MaintenanceState()
 
-_followed: weakref.WeakSet[StoreView] = weakref.WeakSet()
 _abandoned_tasks: list[object] = []
 """A parent's tasks in a forked child; destroying them would close connections that the parent uses."""
-
-
-@io_thread.call_after_fork
-def _reset_after_fork() -> None:
-    views: list[StoreView | BooleanView] = [*_followed, *boolean_views]
-    for view in views:
-        view.reset_after_fork()

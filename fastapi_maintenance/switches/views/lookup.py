@@ -63,14 +63,6 @@ class MemoryView(View):
 
     def latest(self) -> MaintenanceState:
         """Return the backend's state."""
-        return self.read_blocking()
-
-    async def read(self) -> MaintenanceState:
-        """Return the backend's state."""
-        return self.read_blocking()
-
-    def read_blocking(self) -> MaintenanceState:
-        """Return the backend's state."""
         state = self._backend.peek()
         if state is None:
             msg = f"{self._backend!r} is a StateBackend without a store, so its peek() must return the state, got None"
@@ -87,4 +79,4 @@ class MemoryView(View):
 
     def status(self) -> SwitchStatus:
         """Return ``READY``: the state is always current."""
-        return SwitchStatus(Knowledge.READY, self.read_blocking().version, 0.0)
+        return SwitchStatus(Knowledge.READY, self.latest().version, 0.0)

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import threading
 import time
-import weakref
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
@@ -15,6 +14,7 @@ import anyio
 from pydantic import TypeAdapter
 
 from ...backends.base import BaseStateBackend
+from ...concurrency import io_thread
 from ...exceptions import ReadOnlyBackend, UnsupportedByBackend
 from ...model.change import Change
 from ...model.modes import MaintenanceMode, as_mode
@@ -24,9 +24,6 @@ from .view import Knowledge, SwitchStatus, View
 logger = logging.getLogger("fastapi_maintenance")
 
 _SECONDS_BETWEEN_TRIES = 0.001
-boolean_views: weakref.WeakSet[BooleanView] = weakref.WeakSet()
-
-
 _STATE_OF_MODE = {mode: MaintenanceState(mode=mode) for mode in MaintenanceMode}
 """A state for each bare mode; reused, so that decisions can be cached by state."""
 
@@ -55,7 +52,7 @@ class BooleanView(View):
         self._readings = self._last_reading = 0
         """The number of readings begun, and the number of the reading that set ``_last_known``."""
         self._change_lock = threading.Lock()
-        boolean_views.add(self)
+        io_thread.call_after_fork(self.reset_after_fork)
 
     def reset_after_fork(self) -> None:
         """Replace the lock in a forked child: its owner may be a thread of the parent."""

@@ -80,13 +80,13 @@ class View(ABC):
     def latest(self) -> MaintenanceState:
         """Return the last state that was read, without I/O."""
 
-    @abstractmethod
     async def read(self) -> MaintenanceState:
         """Return the state; if the store fails, the last one that was read."""
+        return self.latest()
 
-    @abstractmethod
     def read_blocking(self) -> MaintenanceState:
         """Return the state like ``read``, for code outside an event loop."""
+        return self.latest()
 
     @abstractmethod
     async def apply(self, change: Change) -> MaintenanceState:
