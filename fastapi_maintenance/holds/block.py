@@ -35,7 +35,7 @@ from ..switches.registry import checked_backend, registry
 from ..switches.views.lookup import view_of
 from ..switches.views.view import View
 from .in_flight import checked_seconds, wait_until_drained
-from .lease import Lease, await_to_end, leave_to_expire, release_all_quietly
+from .lease import Lease, await_to_end, leave_to_expire, release_quietly
 
 logger = logging.getLogger("fastapi_maintenance")
 
@@ -106,7 +106,7 @@ class MaintenanceBlock:
             raise
         except BaseException:
             leases, self._leases = self._leases, []
-            await await_to_end(release_all_quietly(leases))
+            await await_to_end(release_quietly(leases))
             raise
         if self._options.kind == "on":
             _enclosing.set((*_enclosing.get(), *self._hold_keys()))

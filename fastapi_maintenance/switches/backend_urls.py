@@ -50,11 +50,13 @@ _PLACES = {"env": "var_name", "file": "file_path", "redis": "key", "sqlalchemy":
 
 Each backend of any other type is a place of its own.
 """
-ASYNC_FORMS = {
+_ASYNC_FORMS = {
     "sqlite": ("sqlite+aiosqlite://",),
     "postgresql": ("postgresql+asyncpg://", "postgresql+psycopg://"),
     "mysql": ("mysql+aiomysql://", "mysql+asyncmy://"),
 }
+_ASYNC_FORMS |= {"postgres": _ASYNC_FORMS["postgresql"], "mariadb": _ASYNC_FORMS["mysql"]}
+"""The prefixes of async URLs, by the scheme of a database URL without a driver."""
 _KNOWN = (
     *_TYPES,
     "env://[VAR]",
@@ -81,9 +83,9 @@ def backend_from_url(url: str) -> BaseStateBackend:
         return _SCHEMES[scheme](url)
     if "+" in scheme:
         return SQLAlchemyBackend(url)
-    if rest and scheme in ASYNC_FORMS:
+    if rest and scheme in _ASYNC_FORMS:
         raise InvalidConfiguration(
-            f"backend URL must name an async driver, got {scheme}://...; write {' or '.join(ASYNC_FORMS[scheme])}"
+            f"backend URL must name an async driver, got {scheme}://...; write {' or '.join(_ASYNC_FORMS[scheme])}"
         )
     store = registered_store(url) if colon else None
     if store is None:

@@ -16,7 +16,6 @@ from ..stores.contract import is_switch_name
 from ..stores.redaction import redact_repr
 from .app_switch import DEFAULT, AppSwitch, answering_app
 from .backend_urls import (
-    ASYNC_FORMS,
     BACKEND_VARIABLE,
     backend_from_url,
     checked_name,
@@ -67,7 +66,7 @@ class Registry:
     def in_use(self) -> list[tuple[str, BaseStateBackend]]:
         """Return this process's switches with their backends; each backend once."""
         with self._lock:
-            found = [(DEFAULT, backend) for backend in self._distinct_own_backends()]
+            found = [(DEFAULT, app.backend) for app in self._apps if app.backend is not None]
             found += self._configured.items()
             for _, backend in tuple(found):
                 found += get_siblings(backend).items()
@@ -93,9 +92,7 @@ class Registry:
         for replaced, backend in app.replacements:
             if replaced == name:
                 return backend
-        with self._lock:
-            default = app.backend if app.backend is not None else self._default()
-            return default if name == DEFAULT else self._named_backend(name, default)
+        return self._find(name, app.backend)
 
     def meant(self, backend: BaseStateBackend | None = None, name: str = DEFAULT) -> BaseStateBackend:
         """Return the backend for a call.
@@ -113,21 +110,20 @@ class Registry:
         app = answering_app()
         if app is not None:
             return self.of_app(app, name)
-        own = () if name != DEFAULT and name in self._configured else self._own_backends()
+        is_configured = name != DEFAULT and name in self._configured
+        return self._find(name, None if is_configured else self._own_backend())
+
+    def _find(self, name: str, own: BaseStateBackend | None) -> BaseStateBackend:
+        """Return the backend of a switch, where ``own`` is that of the default switch unless it is ``None``."""
         with self._lock:
             if name != DEFAULT and name in self._configured:
                 return self._configured[name]
-            default = own[0] if own else self._default()
-            return default if name == DEFAULT else self._named_backend(name, default)
-
-    def _named_backend(self, name: str, default: BaseStateBackend) -> BaseStateBackend:
-        if name in self._configured:
-            return self._configured[name]
-        try:
-            return sibling_of(default, name)
-        except UnsupportedByBackend:
-            # A two-method backend can hold only one switch, so the environment holds the others, as by default.
-            return sibling_of(_ENVIRONMENT, name)
+            default = self._default() if own is None else own
+            try:
+                return default if name == DEFAULT else sibling_of(default, name)
+            except UnsupportedByBackend:
+                # A two-method backend can hold only one switch, so the environment holds the others, as by default.
+                return sibling_of(_ENVIRONMENT, name)
 
     def _default(self) -> BaseStateBackend:
         if DEFAULT not in self._configured:
@@ -135,7 +131,7 @@ class Registry:
             self._configured[DEFAULT] = backend_from_url(url) if url else EnvVarBackend()
         return self._configured[DEFAULT]
 
-    def _own_backends(self) -> list[BaseStateBackend]:
+    def _own_backend(self) -> BaseStateBackend | None:
         """Return the own backend of reachable apps, if there is one.
 
         Raises:
@@ -150,10 +146,7 @@ class Registry:
                 own[id(backend)] = backend
         if len(own) > 1:
             raise AmbiguousSwitch(len(own))
-        return list(own.values())
-
-    def _distinct_own_backends(self) -> list[BaseStateBackend]:
-        return list({id(app.backend): app.backend for app in self._apps if app.backend is not None}.values())
+        return next(iter(own.values()), None)
 
 
 _ENVIRONMENT = EnvVarBackend()
@@ -189,10 +182,6 @@ def configure_backend(backend: str | BaseStateBackend, *, name: str = DEFAULT, *
         made = made_backend(name, backend, options)
     registry.configure(name, made)
     return made
-
-
-ASYNC_FORMS |= {"postgres": ASYNC_FORMS["postgresql"], "mariadb": ASYNC_FORMS["mysql"]}
-"""The prefixes of async URLs, by the scheme of a database URL without a driver."""
 
 
 def checked_backend(backend: object, *, beside_name: bool = True) -> BaseStateBackend:
