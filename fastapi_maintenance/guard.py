@@ -35,7 +35,7 @@ from .routing.apps import declared_path, root_of
 from .routing.index import method_of, route_path
 from .routing.marks import mark_of, marked_anywhere
 from .switches.app_switch import DEFAULT, AppSwitch
-from .switches.backend_urls import checked_name
+from .switches.backend_urls import check_name
 from .switches.registry import registry
 from .switches.views.lookup import view_of
 
@@ -82,7 +82,7 @@ class MaintenanceGuard:
         response_handler: ResponseHandler | None = None,
         answer: Answer | None = None,
     ) -> None:
-        self.name = checked_name(name)
+        self.name = check_name(name)
         self.options = Options(exemptions, exempt_handler, response_handler, answer)
         registry.add_guarded(name)
 

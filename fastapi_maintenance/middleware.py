@@ -25,7 +25,7 @@ from .gate.visits import Visit, visit_of
 from .holds.in_flight import Socket, leave
 from .routing.selfcheck import check_fastapi
 from .switches.app_switch import AppSwitch, answering
-from .switches.registry import checked_backend, registry
+from .switches.registry import check_backend, registry
 from .switches.views.lookup import view_for
 
 
@@ -71,7 +71,7 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
         super().__init__(app)
         if enable_maintenance is not None and not isinstance(enable_maintenance, bool):
             raise InvalidConfiguration(f"enable_maintenance must be True, False or None, got {enable_maintenance!r}")
-        own = None if backend is None else checked_backend(backend, beside_name=False)
+        own = None if backend is None else check_backend(backend, beside_name=False)
         switch = AppSwitch(own, enable_maintenance)
         switch.owner = weakref.ref(self)
         registry.add_app(switch)

@@ -20,7 +20,7 @@ from ..model.modes import as_mode
 from ..model.state import MaintenanceState
 from ..stores.files.store import FileStore
 from ..switches.app_switch import DEFAULT
-from ..switches.backend_urls import BACKEND_VARIABLE, backend_from_url, checked_name, made_backend
+from ..switches.backend_urls import BACKEND_VARIABLE, backend_from_url, check_name, make_backend
 from ..switches.control import list_switches
 from ..switches.registry import registry
 
@@ -52,11 +52,11 @@ def stores_of(
     Raises:
         UnknownBackend, InvalidConfiguration, InvalidSwitchName, MissingExtra: The URL or a name is invalid.
     """
-    names = tuple(map(checked_name, names))
+    names = tuple(map(check_name, names))
     for option, value, kind in ("var_name", var_name, "env"), ("file_path", file_path, "file"):
         if value is not None:
             return {_only_name_of(names, option): _backend_of_former_options(names[0], url, option, value, kind)}
-    default = registry.meant() if url is None else backend_from_url(url.strip())
+    default = registry.resolve() if url is None else backend_from_url(url.strip())
     if isinstance(default, MemoryBackend):
         raise InvalidConfiguration(
             "memory:// is the memory of another process: --backend must be the store of the app, "
@@ -64,7 +64,7 @@ def stores_of(
         )
     if isinstance(default, StoreBackend):  # before it has siblings, which copy its settings
         default.timeout_seconds = max(default.timeout_seconds, _PATIENCE_SECONDS)
-    return {name: registry.meant(default, name) for name in names}
+    return {name: registry.resolve(default, name) for name in names}
 
 
 def _only_name_of(names: tuple[str, ...], option: str) -> str:
@@ -80,12 +80,12 @@ def _backend_of_former_options(name: str, url: str | None, option: str, value: s
             f"--{option.replace('_', '-')} {value!r} must come with --backend {kind}; "
             f"--backend {kind}:{'//' if kind == 'env' else ''}{value} is equivalent"
         )
-    return made_backend(name, kind, {option: value})
+    return make_backend(name, kind, {option: value})
 
 
 def siblings_of(default: BaseStateBackend, names: Iterable[str]) -> dict[str, BaseStateBackend]:
     """Return the backends of these switches in the same store."""
-    return {name: registry.meant(default, name) for name in names}
+    return {name: registry.resolve(default, name) for name in names}
 
 
 async def list_names(default: BaseStateBackend) -> list[str]:

@@ -415,7 +415,7 @@ def _check_secrets(secret: object) -> list[bytes]:
 
 async def _state_under_maintenance(switch: str, backend: BaseStateBackend | None, now: datetime) -> MaintenanceState:
     """Return a switch's state for a new token; raise ``NotUnderMaintenance`` if it is off in a store with times."""
-    meant = registry.meant(backend, switch)
+    meant = registry.resolve(backend, switch)
     view = view_of(meant)
     state = view.peek() or await view.read()
     override = override_of_meant(backend, switch)

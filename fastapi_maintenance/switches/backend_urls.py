@@ -16,7 +16,7 @@ from ..backends.sqlalchemy import SQLAlchemyBackend
 from ..exceptions import InvalidConfiguration, InvalidSwitchName, UnknownBackend, UnsupportedByBackend
 from ..stores.contract import is_switch_name
 from ..stores.redaction import redact_repr, redact_url
-from ..stores.urls import registered_store
+from ..stores.urls import make_registered_store
 from .app_switch import DEFAULT
 
 BACKEND_VARIABLE = "FASTAPI_MAINTENANCE_BACKEND"
@@ -87,7 +87,7 @@ def backend_from_url(url: str) -> BaseStateBackend:
         raise InvalidConfiguration(
             f"backend URL must name an async driver, got {scheme}://...; write {' or '.join(_ASYNC_FORMS[scheme])}"
         )
-    store = registered_store(url) if colon else None
+    store = make_registered_store(url) if colon else None
     if store is None:
         raise UnknownBackend(scheme if colon else url, _KNOWN)
     return StoreBackend(store)
@@ -123,7 +123,7 @@ _SCHEMES: dict[str, Callable[[str], BaseStateBackend]] = {
 }
 
 
-def made_backend(name: str, backend: object, options: dict[str, Any]) -> BaseStateBackend:
+def make_backend(name: str, backend: object, options: dict[str, Any]) -> BaseStateBackend:
     """Return a new backend of a type or URL for switch ``name``, beside the default switch if no place is given.
 
     Raises:
@@ -163,7 +163,7 @@ def _with_options(kind: str, options: dict[str, Any]) -> BaseStateBackend:
     return make(**options)
 
 
-def checked_name(name: object) -> str:
+def check_name(name: object) -> str:
     """Return a switch's name.
 
     Raises:

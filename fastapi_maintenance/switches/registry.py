@@ -18,11 +18,11 @@ from .app_switch import DEFAULT, AppSwitch, answering_app
 from .backend_urls import (
     BACKEND_VARIABLE,
     backend_from_url,
-    checked_name,
-    made_backend,
+    check_name,
+    make_backend,
     sibling_of,
 )
-from .reachability import reachable
+from .reachability import find_reachable
 
 
 class Registry:
@@ -94,7 +94,7 @@ class Registry:
                 return backend
         return self._find(name, app.backend)
 
-    def meant(self, backend: BaseStateBackend | None = None, name: str = DEFAULT) -> BaseStateBackend:
+    def resolve(self, backend: BaseStateBackend | None = None, name: str = DEFAULT) -> BaseStateBackend:
         """Return the backend for a call.
 
         This is the given backend, if any. Otherwise, inside a request, it is the backend of the answering app; outside
@@ -104,9 +104,9 @@ class Registry:
             AmbiguousSwitch: Several apps have their own backend.
             InvalidSwitchName: The name can't be a switch's.
         """
-        checked_name(name)
+        check_name(name)
         if backend is not None:
-            return checked_backend(backend) if name == DEFAULT else sibling_of(checked_backend(backend), name)
+            return check_backend(backend) if name == DEFAULT else sibling_of(check_backend(backend), name)
         app = answering_app()
         if app is not None:
             return self.of_app(app, name)
@@ -141,7 +141,7 @@ class Registry:
             apps = [(app.owner, app.backend, app.is_served()) for app in self._apps if app.backend is not None]
         own = {id(backend): backend for _, backend, is_served in apps if is_served}
         unsure = [(owner, backend) for owner, backend, _ in apps if id(backend) not in own]
-        for (_, backend), is_alive in zip(unsure, reachable([owner for owner, _ in unsure]), strict=True):
+        for (_, backend), is_alive in zip(unsure, find_reachable([owner for owner, _ in unsure]), strict=True):
             if is_alive:
                 own[id(backend)] = backend
         if len(own) > 1:
@@ -171,7 +171,7 @@ def configure_backend(backend: str | BaseStateBackend, *, name: str = DEFAULT, *
         InvalidConfiguration: An option is unknown or its value is invalid (also a ``ValueError``).
         InvalidSwitchName: The name can't be a switch's (also a ``ValueError``).
     """
-    checked_name(name)
+    check_name(name)
     if isinstance(backend, BaseStateBackend):
         if options:
             raise InvalidConfiguration(
@@ -179,12 +179,12 @@ def configure_backend(backend: str | BaseStateBackend, *, name: str = DEFAULT, *
             )
         made = backend
     else:
-        made = made_backend(name, backend, options)
+        made = make_backend(name, backend, options)
     registry.configure(name, made)
     return made
 
 
-def checked_backend(backend: object, *, beside_name: bool = True) -> BaseStateBackend:
+def check_backend(backend: object, *, beside_name: bool = True) -> BaseStateBackend:
     """Return a backend, or raise ``InvalidConfiguration``.
 
     Args:
