@@ -87,7 +87,7 @@ class MaintenanceGuard:
         response_handler: ResponseHandler | None = None,
         answer: Answer | None = None,
     ) -> None:
-        self.name = checked_name(name)
+        self.name = check_name(name)
         self.options = Options(exemptions, exempt_handler, response_handler, answer)
         registry.add_guarded(name)
 

@@ -74,7 +74,7 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
         super().__init__(app)
         if enable_maintenance is not None and not isinstance(enable_maintenance, bool):
             raise InvalidConfiguration(f"enable_maintenance must be True, False or None, got {enable_maintenance!r}")
-        own = None if backend is None else checked_backend(backend, beside_name=False)
+        own = None if backend is None else check_backend(backend, beside_name=False)
         switch = AppSwitch(own, enable_maintenance)
         switch.owner = weakref.ref(self)
         registry.add_app(switch)

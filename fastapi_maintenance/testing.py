@@ -28,7 +28,7 @@ from .model.state import MaintenanceState
 from .routing.walk import Target, resolve
 from .stores.check import BrokenPromise, check_document_store
 from .switches.app_switch import DEFAULT
-from .switches.backend_urls import checked_name
+from .switches.backend_urls import check_name
 from .switches.control import check_reason
 from .switches.registry import registry
 
@@ -66,7 +66,7 @@ def maintenance(
         InvalidConfiguration: ``app`` is no app, or an option is invalid.
         InvalidSwitchName: The name is invalid.
     """
-    checked_name(name)
+    check_name(name)
     check_reason(reason)
     now = datetime.now(UTC)
     state = MaintenanceState(mode=as_mode(mode), reason=reason, since=now, until=until, version=1, updated_at=now)

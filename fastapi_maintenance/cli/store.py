@@ -21,7 +21,7 @@ from ..model.modes import as_mode
 from ..model.state import MaintenanceState
 from ..stores.files.store import FileStore
 from ..switches.app_switch import DEFAULT
-from ..switches.backend_urls import BACKEND_VARIABLE, backend_from_url, checked_name, made_backend
+from ..switches.backend_urls import BACKEND_VARIABLE, backend_from_url, check_name, make_backend
 from ..switches.control import list_switches
 from ..switches.registry import registry
 
@@ -53,7 +53,7 @@ def stores_of(
     Raises:
         UnknownBackend, InvalidConfiguration, InvalidSwitchName, MissingExtra: The URL or a name is invalid.
     """
-    names = tuple(map(checked_name, names))
+    names = tuple(map(check_name, names))
     for option, value, kind in ("var_name", var_name, "env"), ("file_path", file_path, "file"):
         if value is not None:
             return {names[0]: _backend_of_former_options(names, url, option, value, kind)}
@@ -83,7 +83,7 @@ def _backend_of_former_options(
 
 def siblings_of(default: BaseStateBackend, names: Iterable[str]) -> dict[str, BaseStateBackend]:
     """Return the backends of these switches in the same store."""
-    return {name: registry.meant(default, name) for name in names}
+    return {name: registry.resolve(default, name) for name in names}
 
 
 def all_stores_of(url: str | None) -> dict[str, BaseStateBackend]:

@@ -29,13 +29,13 @@ from ..model.limits import MAX_OWNER
 from ..model.modes import MaintenanceMode
 from ..model.state import Hold
 from ..switches.app_switch import DEFAULT
-from ..switches.backend_urls import checked_name
+from ..switches.backend_urls import check_name
 from ..switches.control import check_reason
-from ..switches.registry import checked_backend, registry
+from ..switches.registry import check_backend, registry
 from ..switches.views.lookup import view_of
 from ..switches.views.view import View
 from .in_flight import checked_seconds, wait_until_drained
-from .lease import Lease, await_to_end, leave_to_expire, release_all_quietly
+from .lease import Lease, await_to_end, leave_to_expire, release_quietly
 
 logger = logging.getLogger("fastapi_maintenance")
 
@@ -106,7 +106,7 @@ class MaintenanceBlock:
             raise
         except BaseException:
             leases, self._leases = self._leases, []
-            await await_to_end(release_all_quietly(leases))
+            await await_to_end(release_quietly(leases))
             raise
         if self._options.kind == "on":
             _enclosing.set((*_enclosing.get(), *self._hold_keys()))
@@ -156,7 +156,7 @@ class MaintenanceBlock:
 
     def _make_lease(self, name: str) -> Lease:
         options = self._options
-        view = view_of(registry.meant(options.backend, name))
+        view = view_of(registry.resolve(options.backend, name))
         if options.keep_on_error and view.backend.read_only:
             raise ReadOnlyBackend(repr(view.backend), "keep_on_error needs a backend that can be set from here")
         is_on = options.kind == "on"
@@ -295,10 +295,10 @@ def _make_block(  # noqa: PLR0917
             raise InvalidConfiguration(f"{flag} must be True or False, got {value!r}")
     options = _Options(
         kind=kind,
-        backend=None if backend is None else checked_backend(backend),
-        names=tuple(checked_name(one) for one in names),
+        backend=None if backend is None else check_backend(backend),
+        names=tuple(check_name(one) for one in names),
         reason=reason,
-        ttl=_checked_ttl(ttl),
+        ttl=_check_ttl(ttl),
         owner=owner,
         code=_name_of_caller(),
         drain=None if drain is None else checked_seconds(drain),
@@ -307,7 +307,7 @@ def _make_block(  # noqa: PLR0917
     return MaintenanceBlock(options)
 
 
-def _checked_ttl(ttl: float | timedelta | None) -> timedelta | None:
+def _check_ttl(ttl: float | timedelta | None) -> timedelta | None:
     """Return a time to live, or raise ``InvalidConfiguration``."""
     if ttl is None:
         return None

@@ -55,12 +55,12 @@ def in_flight(backend: BaseStateBackend | None = None, *, name: str = DEFAULT) -
         AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
         InvalidSwitchName: The name can't be a switch's.
     """
-    return [_describe(scope) for scope in dict(view_of(registry.meant(backend, name)).in_flight).values()]
+    return [_describe(scope) for scope in dict(view_of(registry.resolve(backend, name)).in_flight).values()]
 
 
 def others_in_flight(*, name: str = DEFAULT) -> list[InFlight]:
     """Return the requests in flight like ``in_flight``, without the caller's own."""
-    return [_describe(scope) for scope in _requests_of_others([view_of(registry.meant(name=name))]).values()]
+    return [_describe(scope) for scope in _requests_of_others([view_of(registry.resolve(name=name))]).values()]
 
 
 def _describe(scope: Scope) -> InFlight:

@@ -114,13 +114,6 @@ class Lease:
         if self._heartbeat is not None:
             self._heartbeat.cancel()
 
-    async def release_quietly(self) -> None:
-        """Drop a hold that may or may not have been taken; log errors."""
-        try:
-            await self.give_back()
-        except Exception:
-            logger.exception("a hold of a block that did not begin could not be released")
-
     def _change(self, **parts: Any) -> Change:
         return Change(**{"ttl": self._ttl, "by": self._hold.owner, **parts})
 
@@ -188,21 +181,24 @@ def leave_to_expire(leases: list[Lease], ttl: timedelta | None) -> Callable[[], 
         lease.abandon()
 
     async def release() -> None:
-        await await_to_end(release_all_quietly(leases))
+        await await_to_end(release_quietly(leases))
 
     async def release_later() -> None:
         await anyio.sleep((ttl or timedelta()).total_seconds())
-        await release_all_quietly(local)  # holds in this process do not expire by themselves
+        await release_quietly(local)  # holds in this process do not expire by themselves
 
     if local and ttl is not None:
         io_thread.starter_in_this_loop()(release_later)
     return release
 
 
-async def release_all_quietly(leases: list[Lease]) -> None:
+async def release_quietly(leases: list[Lease]) -> None:
     """Drop holds that may or may not have been taken; log errors."""
     for lease in leases:
-        await lease.release_quietly()
+        try:
+            await lease.give_back()
+        except Exception:
+            logger.exception("a hold of a block that did not begin could not be released")
 
 
 async def await_to_end(release: Coroutine[Any, Any, object]) -> None:

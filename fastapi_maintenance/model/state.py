@@ -225,16 +225,11 @@ class MaintenanceState(BaseModel):
                 if planned.strength > mode.strength:
                     return Explanation(of_window, self.timetable.closed_until(now, planned))
                 reason = reason or (of_window if planned is mode else None)
-            until = self._end(mode)
+            if until is not None and mode is not MaintenanceMode.OFF:  # windows may follow without a gap
+                until = self.timetable.closed_until(until, mode)
         if self.until is not None and now >= self.until:
             return Explanation()
         return Explanation(reason, until, self.retry_after)
-
-    def _end(self, mode: MaintenanceMode) -> datetime | None:
-        """Return when both the stored mode, ``mode``, and all windows that block at least as much have ended."""
-        if self.until is None or mode is MaintenanceMode.OFF:
-            return self.until
-        return self.timetable.closed_until(self.until, mode)
 
     def next_change_at(self, now: datetime) -> datetime | None:
         """Return when the effective mode changes next, unless somebody changes the state before.

@@ -45,7 +45,7 @@ async def _run_checks(make_store: Callable[[], DocumentStore]) -> None:
             await store.aclose()
 
 
-def _must(promise: str, is_kept: bool) -> None:
+def _require(promise: str, is_kept: bool) -> None:
     if not is_kept:
         raise BrokenPromise(f"the store must {promise}")
 
@@ -71,32 +71,34 @@ def _document(reason: str, *, size: int = 0) -> bytes:
 
 async def _check_reading(store: DocumentStore, key: str) -> None:
     missing = await store.read(key)
-    _must("read a missing document as None, with the revision None", missing[:2] == (None, None))
+    _require("read a missing document as None, with the revision None", missing[:2] == (None, None))
     written = await _write(store, key, _document("\u00e4"), None)
     found = await store.read(key)
-    _must("read what was written", found.content == _document("\u00e4"))
-    _must("return what was written", written.content == found.content)
-    _must("return the revision that the next read returns", written.revision == found.revision)
+    _require("read what was written", found.content == _document("\u00e4"))
+    _require("return what was written", written.content == found.content)
+    _require("return the revision that the next read returns", written.revision == found.revision)
     for reading in (missing, written, found):
-        _must("return its time with a time zone, or None", reading.now is None or reading.now.tzinfo is not None)
-    _must("keep the documents of two switches apart", (await store.read(f"{key}-2")).content is None)
+        _require("return its time with a time zone, or None", reading.now is None or reading.now.tzinfo is not None)
+    _require("keep the documents of two switches apart", (await store.read(f"{key}-2")).content is None)
 
 
 async def _check_replacing(store: DocumentStore, key: str) -> None:
     first = await _write(store, key, _document("1"), None)
-    _must("refuse to create a document that exists", await _has_conflict(_write(store, key, _document("2"), None)))
+    _require("refuse to create a document that exists", await _has_conflict(_write(store, key, _document("2"), None)))
     second = await _write(store, key, _document("2"), first.revision)
-    _must("give each write a new revision", second.revision not in (None, first.revision))
-    _must("refuse to replace an old revision", await _has_conflict(_write(store, key, _document("3"), first.revision)))
-    _must("leave the document unchanged if it refuses", (await store.read(key)).content == _document("2"))
+    _require("give each write a new revision", second.revision not in (None, first.revision))
+    _require(
+        "refuse to replace an old revision", await _has_conflict(_write(store, key, _document("3"), first.revision))
+    )
+    _require("leave the document unchanged if it refuses", (await store.read(key)).content == _document("2"))
     back = await _write(store, key, _document("1"), second.revision, quiet=True)
-    _must("give each write a new revision, quiet or not", back.revision not in (None, second.revision))
+    _require("give each write a new revision, quiet or not", back.revision not in (None, second.revision))
     await store.try_writing(key)
-    _must("change nothing in try_writing()", (await store.read(key))[:2] == back[:2])
+    _require("change nothing in try_writing()", (await store.read(key))[:2] == back[:2])
     never = f"{key}-never"
     await store.try_writing(never)
-    _must("create nothing in try_writing()", (await store.read(never)).content is None)
-    _must(
+    _require("create nothing in try_writing()", (await store.read(never)).content is None)
+    _require(
         "refuse to replace a missing document",
         await _has_conflict(_write(store, never, _document("1"), first.revision)),
     )
@@ -112,34 +114,34 @@ async def _check_one_winner(stores: list[DocumentStore], key: str) -> None:
         winners = [result for result in results if isinstance(result, Reading)]
         losers = [result for result in results if isinstance(result, Conflict)]
         others = len(stores) - 1
-        _must("let one of several writers win, and the others conflict", (len(winners), len(losers)) == (1, others))
+        _require("let one of several writers win, and the others conflict", (len(winners), len(losers)) == (1, others))
         found = await stores[0].read(key)
-        _must("keep the winner's document", found[:2] == winners[0][:2])
+        _require("keep the winner's document", found[:2] == winners[0][:2])
         for reading in (loser.reading for loser in losers if loser.reading is not None):
-            _must("return the current document with a conflict", reading.revision is not None)
+            _require("return the current document with a conflict", reading.revision is not None)
         revision = found.revision
 
 
 async def _check_largest_document(store: DocumentStore, key: str) -> None:
     content = _document("large", size=MAX_BYTES)
     await _write(store, key, content, None)
-    _must(f"keep {MAX_BYTES} bytes", (await store.read(key)).content == content)
+    _require(f"keep {MAX_BYTES} bytes", (await store.read(key)).content == content)
 
 
 async def _check_names_and_watching(store: DocumentStore, key: str) -> None:
     written = await _write(store, key, _document("1"), None)
     names = await store.names()
-    _must("list the switches that have a document, or return None", names is None or key in names)
+    _require("list the switches that have a document, or return None", names is None or key in names)
     woken = asyncio.Event()
     watching = asyncio.ensure_future(store.watch(key, woken.set))
     watching.add_done_callback(lambda _: woken.set())
     try:
-        _must("call changed() once the subscription is confirmed", await _wait_for(woken))
+        _require("call changed() once the subscription is confirmed", await _wait_for(woken))
         if watching.done():
             watching.result()
             return  # the store pushes nothing
         await _write(store, key, _document("2"), written.revision)
-        _must("call changed() after each write", await _wait_for(woken))
+        _require("call changed() after each write", await _wait_for(woken))
     finally:
         await io_thread.cancel_tasks([watching])
 
@@ -158,7 +160,7 @@ async def _wait_for(event: asyncio.Event) -> bool:
 async def _check_reopening(store: DocumentStore, key: str) -> None:
     await _write(store, key, _document("1"), None)
     await store.aclose()
-    _must("open its connections again after aclose()", (await store.read(key)).content == _document("1"))
+    _require("open its connections again after aclose()", (await store.read(key)).content == _document("1"))
 
 
 _CHECKS: tuple[Callable[[DocumentStore, str], Coroutine[None, None, None]], ...] = (

@@ -47,7 +47,7 @@ def register_store(scheme: str, factory: StoreFactory) -> None:
     _factories[scheme] = factory
 
 
-def registered_store(url: str) -> DocumentStore | None:
+def make_registered_store(url: str) -> DocumentStore | None:
     """Return the store of a URL, or ``None`` if its scheme is not registered.
 
     Raises:

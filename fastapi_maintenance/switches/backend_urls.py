@@ -16,7 +16,7 @@ from ..backends.sqlalchemy import SQLAlchemyBackend
 from ..exceptions import InvalidConfiguration, InvalidSwitchName, UnknownBackend, UnsupportedByBackend
 from ..stores.contract import is_switch_name
 from ..stores.redaction import redact_repr, redact_url
-from ..stores.urls import registered_store
+from ..stores.urls import make_registered_store
 from .app_switch import DEFAULT
 
 BACKEND_VARIABLE = "FASTAPI_MAINTENANCE_BACKEND"
@@ -50,11 +50,13 @@ _PLACES = {"env": "var_name", "file": "file_path", "redis": "key", "sqlalchemy":
 
 Each backend of any other type is a place of its own.
 """
-ASYNC_FORMS = {
+_ASYNC_FORMS = {
     "sqlite": ("sqlite+aiosqlite://",),
     "postgresql": ("postgresql+asyncpg://", "postgresql+psycopg://"),
     "mysql": ("mysql+aiomysql://", "mysql+asyncmy://"),
 }
+_ASYNC_FORMS |= {"postgres": _ASYNC_FORMS["postgresql"], "mariadb": _ASYNC_FORMS["mysql"]}
+"""The prefixes of async URLs, by the scheme of a database URL without a driver."""
 _KNOWN = (
     *_TYPES,
     "env://[VAR]",
@@ -81,11 +83,11 @@ def backend_from_url(url: str) -> BaseStateBackend:
         return _SCHEMES[scheme](url)
     if "+" in scheme:
         return SQLAlchemyBackend(url)
-    if rest and scheme in ASYNC_FORMS:
+    if rest and scheme in _ASYNC_FORMS:
         raise InvalidConfiguration(
-            f"backend URL must name an async driver, got {scheme}://...; write {' or '.join(ASYNC_FORMS[scheme])}"
+            f"backend URL must name an async driver, got {scheme}://...; write {' or '.join(_ASYNC_FORMS[scheme])}"
         )
-    store = registered_store(url) if colon else None
+    store = make_registered_store(url) if colon else None
     if store is None:
         raise UnknownBackend(scheme if colon else url, _KNOWN)
     return StoreBackend(store)
@@ -121,7 +123,7 @@ _SCHEMES: dict[str, Callable[[str], BaseStateBackend]] = {
 }
 
 
-def made_backend(name: str, backend: object, options: dict[str, Any]) -> BaseStateBackend:
+def make_backend(name: str, backend: object, options: dict[str, Any]) -> BaseStateBackend:
     """Return a new backend of a type or URL for switch ``name``, beside the default switch if no place is given.
 
     Raises:
@@ -161,7 +163,7 @@ def _with_options(kind: str, options: dict[str, Any]) -> BaseStateBackend:
     return make(**options)
 
 
-def checked_name(name: object) -> str:
+def check_name(name: object) -> str:
     """Return a switch's name.
 
     Raises:

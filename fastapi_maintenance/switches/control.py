@@ -49,7 +49,7 @@ async def get_maintenance_state(backend: BaseStateBackend | None = None, *, name
         AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
         InvalidSwitchName: The name can't be a switch's.
     """
-    view = view_of(registry.meant(backend, name))
+    view = view_of(registry.resolve(backend, name))
     return view.peek() or await view.read()
 
 
@@ -62,7 +62,7 @@ def get_maintenance_status(backend: BaseStateBackend | None = None, *, name: str
         AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
         InvalidSwitchName: The name can't be a switch's.
     """
-    return view_of(registry.meant(backend, name)).status()
+    return view_of(registry.resolve(backend, name)).status()
 
 
 def is_maintenance_on(backend: BaseStateBackend | None = None, *, name: str = DEFAULT) -> bool:
@@ -76,7 +76,7 @@ def is_maintenance_on(backend: BaseStateBackend | None = None, *, name: str = DE
         AmbiguousSwitch: Several apps have a backend of their own.
         InvalidSwitchName: The name can't be a switch's.
     """
-    view = view_of(registry.meant(backend, name))
+    view = view_of(registry.resolve(backend, name))
     state = view.peek()
     if state is None:
         if _is_on_event_loop():
@@ -156,7 +156,7 @@ async def schedule_maintenance(
     now = datetime.now(UTC)
     check_reason(reason)
     window = plan(start, end, now=now, mode=as_mode(mode).value, reason=reason, rrule=rrule, zone=zone)
-    view = view_of(registry.meant(backend, name))
+    view = view_of(registry.resolve(backend, name))
     finished = await _finished_windows(view, now - _CLOCKS_DIFFER)
     await view.apply(Change(put_windows={window.id: window}, drop_windows=finished, by=by))
     return window
@@ -180,7 +180,7 @@ async def cancel_maintenance(
         AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
         InvalidSwitchName: The name can't be a switch's.
     """
-    view, cancelled = view_of(registry.meant(backend, name)), frozenset({window_id})
+    view, cancelled = view_of(registry.resolve(backend, name)), frozenset({window_id})
     now = datetime.now(UTC)
     dropped = cancelled | await _finished_windows(view, now - _CLOCKS_DIFFER)
     try:
@@ -205,7 +205,7 @@ async def break_hold(
         HoldLost: No hold has this id any more.
     """
     broken = frozenset({hold_id})
-    await view_of(registry.meant(backend, name)).apply(Change(drop_holds=broken, required_holds=broken, by=by))
+    await view_of(registry.resolve(backend, name)).apply(Change(drop_holds=broken, required_holds=broken, by=by))
 
 
 async def list_switches(backend: BaseStateBackend | None = None) -> list[str]:
@@ -219,11 +219,11 @@ async def list_switches(backend: BaseStateBackend | None = None) -> list[str]:
         BackendUnavailable: The store did not answer.
         AmbiguousSwitch: Outside a request, where several apps have a backend of their own.
     """
-    backend = registry.meant(backend)
+    backend = registry.resolve(backend)
     names = await backend.switch_names()
     if names is None:
         raise UnsupportedByBackend(repr(backend), "a list of its switches")
-    return [name for name in names if not await _is_forgotten(registry.meant(backend, name))]
+    return [name for name in names if not await _is_forgotten(registry.resolve(backend, name))]
 
 
 async def _is_forgotten(backend: BaseStateBackend) -> bool:
@@ -256,7 +256,7 @@ async def forget_switch(
         InvalidSwitchName: The name can't be a switch's.
     """
     change = Change(forgets=True, break_holds=break_holds, by=by)
-    await view_of(registry.meant(backend, name)).apply(change)
+    await view_of(registry.resolve(backend, name)).apply(change)
 
 
 def describe_state(state: MaintenanceState, now: datetime) -> dict[str, Any]:
@@ -304,13 +304,13 @@ async def change_mode(
     mode, now = as_mode(value), datetime.now(UTC)
     check_reason(reason)
     if until is not None:
-        until = _checked_end(until, now)
+        until = _check_end(until, now)
         if mode is MaintenanceMode.OFF:
             raise InvalidConfiguration("until must be given with a mode that blocks, got off")
     if retry_after is not None and (type(retry_after) is not int or not 0 <= retry_after <= MAX_RETRY_AFTER):
         raise InvalidConfiguration(f"retry_after={retry_after!r} must be whole seconds from 0 to {MAX_RETRY_AFTER}")
     change = set_mode(mode, now=now, reason=reason, until=until, retry_after=retry_after, **requirements)
-    return await view_of(registry.meant(backend, name)).apply(change)
+    return await view_of(registry.resolve(backend, name)).apply(change)
 
 
 def check_reason(reason: str | None) -> None:
@@ -325,7 +325,7 @@ def check_reason(reason: str | None) -> None:
         )
 
 
-def _checked_end(until: datetime | timedelta, now: datetime) -> datetime:
+def _check_end(until: datetime | timedelta, now: datetime) -> datetime:
     """Return when a maintenance ends, or raise ``InvalidConfiguration`` if it is invalid or not in the future."""
     try:
         end = now + until if isinstance(until, timedelta) else until

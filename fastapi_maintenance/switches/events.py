@@ -101,7 +101,7 @@ def on_change(hook: Hook, backend: BaseStateBackend | None = None, *, name: str 
     """
     if not callable(hook):
         raise InvalidConfiguration(f"hook must be a function that takes a Transition, got {hook!r}")
-    return Subscription(hook, view_of(registry.meant(backend, name)), name)
+    return Subscription(hook, view_of(registry.resolve(backend, name)), name)
 
 
 @io_thread.call_after_fork

@@ -29,7 +29,7 @@ _HOLDS_NO_APP = (type, types.ModuleType, types.CodeType)
 """Types of objects that refer to everything else, and that almost never hold an app."""
 
 
-def reachable(references: Sequence[weakref.ref[object]]) -> list[bool]:
+def find_reachable(references: Sequence[weakref.ref[object]]) -> list[bool]:
     """Return for each object whether it is reachable through anything but weak references.
 
     This takes milliseconds, plus one pass over all objects of the process for each step to an unknown holder; most
@@ -38,15 +38,15 @@ def reachable(references: Sequence[weakref.ref[object]]) -> list[bool]:
     if not references:
         return []
     search = _Search()
-    asked = search.look_at_first(references)
+    asked = search.examine_first(references)
     results = dict.fromkeys(asked, False)
     looked_up: set[int] = set()
     undecided = results.keys() - {id(None)}
     while undecided:
         unexplained: set[int] = set()
         for one in tuple(undecided):
-            holding = search.holding(one)
-            left = search.referenced_elsewhere(holding)
+            holding = search.holders_of(one)
+            left = search.find_held_elsewhere(holding)
             if left and looked_up.isdisjoint(left) and not search.is_rooted(holding):
                 unexplained |= left
             else:
@@ -69,7 +69,7 @@ class _Search:
         probe = {0: object()}
         self._own_references = sys.getrefcount(probe[0])
 
-    def look_at_first(self, references: Iterable[weakref.ref[object]]) -> list[int]:
+    def examine_first(self, references: Iterable[weakref.ref[object]]) -> list[int]:
         """Examine the given objects and return their ids; for a collected object, the id of ``None``."""
         objects = [reference() for reference in references]
         self.look_at(objects)
@@ -115,7 +115,7 @@ class _Search:
         self.look_at(one for one in found if one is not self._objects)
         return ids
 
-    def holding(self, asked: int) -> set[int]:
+    def holders_of(self, asked: int) -> set[int]:
         """Return the ids of all direct and indirect holders of an object, and its own."""
         found, new = {asked}, [asked]
         while new:
@@ -124,7 +124,7 @@ class _Search:
             new.extend(more)
         return found
 
-    def referenced_elsewhere(self, holding: set[int]) -> set[int]:
+    def find_held_elsewhere(self, holding: set[int]) -> set[int]:
         """Return the ids of the objects with more references than these objects hold to them."""
         within = self._count_internal_references(holding)
         left = {one for one in holding if sys.getrefcount(self._objects[one]) - self._own_references > within[one]}

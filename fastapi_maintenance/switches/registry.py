@@ -16,11 +16,10 @@ from ..stores.contract import is_switch_name
 from ..stores.redaction import redact_repr
 from .app_switch import DEFAULT, AppSwitch
 from .backend_urls import (
-    ASYNC_FORMS,
     BACKEND_VARIABLE,
     backend_from_url,
-    checked_name,
-    made_backend,
+    check_name,
+    make_backend,
     sibling_of,
 )
 from .passage import answering_app
@@ -68,7 +67,7 @@ class Registry:
     def in_use(self) -> list[tuple[str, BaseStateBackend]]:
         """Return this process's switches with their backends; each backend once."""
         with self._lock:
-            found = [(DEFAULT, backend) for backend in self._distinct_own_backends()]
+            found = [(DEFAULT, app.backend) for app in self._apps if app.backend is not None]
             found += self._configured.items()
             for _, backend in tuple(found):
                 found += get_siblings(backend).items()
@@ -94,11 +93,9 @@ class Registry:
         for replaced, backend in app.replacements:
             if replaced == name:
                 return backend
-        with self._lock:
-            default = app.backend if app.backend is not None else self._default()
-            return default if name == DEFAULT else self._named_backend(name, default)
+        return self._find(name, app.backend)
 
-    def meant(self, backend: BaseStateBackend | None = None, name: str = DEFAULT) -> BaseStateBackend:
+    def resolve(self, backend: BaseStateBackend | None = None, name: str = DEFAULT) -> BaseStateBackend:
         """Return the backend for a call.
 
         This is the given backend, if any. Otherwise, inside a request, it is the backend of the answering app; outside
@@ -108,27 +105,26 @@ class Registry:
             AmbiguousSwitch: Several apps have their own backend.
             InvalidSwitchName: The name can't be a switch's.
         """
-        checked_name(name)
+        check_name(name)
         if backend is not None:
-            return checked_backend(backend) if name == DEFAULT else sibling_of(checked_backend(backend), name)
+            return check_backend(backend) if name == DEFAULT else sibling_of(check_backend(backend), name)
         app = answering_app()
         if app is not None:
             return self.of_app(app, name)
-        own = () if name != DEFAULT and name in self._configured else self._own_backends()
+        is_configured = name != DEFAULT and name in self._configured
+        return self._find(name, None if is_configured else self._own_backend())
+
+    def _find(self, name: str, own: BaseStateBackend | None) -> BaseStateBackend:
+        """Return the backend of a switch, where ``own`` is that of the default switch unless it is ``None``."""
         with self._lock:
             if name != DEFAULT and name in self._configured:
                 return self._configured[name]
-            default = own[0] if own else self._default()
-            return default if name == DEFAULT else self._named_backend(name, default)
-
-    def _named_backend(self, name: str, default: BaseStateBackend) -> BaseStateBackend:
-        if name in self._configured:
-            return self._configured[name]
-        try:
-            return sibling_of(default, name)
-        except UnsupportedByBackend:
-            # A two-method backend can hold only one switch, so the environment holds the others, as by default.
-            return sibling_of(_ENVIRONMENT, name)
+            default = self._default() if own is None else own
+            try:
+                return default if name == DEFAULT else sibling_of(default, name)
+            except UnsupportedByBackend:
+                # A two-method backend can hold only one switch, so the environment holds the others, as by default.
+                return sibling_of(_ENVIRONMENT, name)
 
     def _default(self) -> BaseStateBackend:
         if DEFAULT not in self._configured:
@@ -136,7 +132,7 @@ class Registry:
             self._configured[DEFAULT] = backend_from_url(url) if url else EnvVarBackend()
         return self._configured[DEFAULT]
 
-    def _own_backends(self) -> list[BaseStateBackend]:
+    def _own_backend(self) -> BaseStateBackend | None:
         """Return the own backend of reachable apps, if there is one.
 
         Raises:
@@ -146,15 +142,12 @@ class Registry:
             apps = [(app.owner, app.backend, app.is_served()) for app in self._apps if app.backend is not None]
         own = {id(backend): backend for _, backend, is_served in apps if is_served}
         unsure = [(owner, backend) for owner, backend, _ in apps if id(backend) not in own]
-        for (_, backend), is_alive in zip(unsure, reachable([owner for owner, _ in unsure]), strict=True):
+        for (_, backend), is_alive in zip(unsure, find_reachable([owner for owner, _ in unsure]), strict=True):
             if is_alive:
                 own[id(backend)] = backend
         if len(own) > 1:
             raise AmbiguousSwitch(len(own))
-        return list(own.values())
-
-    def _distinct_own_backends(self) -> list[BaseStateBackend]:
-        return list({id(app.backend): app.backend for app in self._apps if app.backend is not None}.values())
+        return next(iter(own.values()), None)
 
 
 _ENVIRONMENT = EnvVarBackend()
@@ -179,7 +172,7 @@ def configure_backend(backend: str | BaseStateBackend, *, name: str = DEFAULT, *
         InvalidConfiguration: An option is unknown or its value is invalid (also a ``ValueError``).
         InvalidSwitchName: The name can't be a switch's (also a ``ValueError``).
     """
-    checked_name(name)
+    check_name(name)
     if isinstance(backend, BaseStateBackend):
         if options:
             raise InvalidConfiguration(
@@ -187,16 +180,12 @@ def configure_backend(backend: str | BaseStateBackend, *, name: str = DEFAULT, *
             )
         made = backend
     else:
-        made = made_backend(name, backend, options)
+        made = make_backend(name, backend, options)
     registry.configure(name, made)
     return made
 
 
-ASYNC_FORMS |= {"postgres": ASYNC_FORMS["postgresql"], "mariadb": ASYNC_FORMS["mysql"]}
-"""The prefixes of async URLs, by the scheme of a database URL without a driver."""
-
-
-def checked_backend(backend: object, *, beside_name: bool = True) -> BaseStateBackend:
+def check_backend(backend: object, *, beside_name: bool = True) -> BaseStateBackend:
     """Return a backend, or raise ``InvalidConfiguration``.
 
     Args:

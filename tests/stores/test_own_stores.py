@@ -232,7 +232,7 @@ def test_the_variable_takes_a_registered_scheme(monkeypatch: pytest.MonkeyPatch)
     store = MemoryStore()
     register_store("dict", lambda url: store)
     monkeypatch.setenv("FASTAPI_MAINTENANCE_BACKEND", "dict://place")
-    backend = registry.meant()
+    backend = registry.resolve()
     assert isinstance(backend, StoreBackend)
     assert backend.store is store
 

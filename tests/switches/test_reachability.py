@@ -33,7 +33,7 @@ from fastapi_maintenance import (
     set_maintenance_mode,
 )
 from fastapi_maintenance.backends import MemoryBackend
-from fastapi_maintenance.switches.reachability import reachable
+from fastapi_maintenance.switches.reachability import find_reachable
 from fastapi_maintenance.switches.registry import registry
 from tests.support.asgi import running, status
 
@@ -80,7 +80,7 @@ def app_of(kind: type[Starlette] = FastAPI, **options: Any) -> Any:
 
 
 def is_reachable(reference: weakref.ref[Any]) -> bool:
-    [verdict] = reachable([reference])
+    [verdict] = find_reachable([reference])
     return verdict
 
 
@@ -205,7 +205,7 @@ def test_what_a_module_or_a_running_function_or_c_code_holds_can_be_reached(
 def test_it_agrees_with_the_collector(seed: int) -> None:
     """On objects that hold each other at random, some of them held from outside."""
     kept, references = _random_graph(random.Random(seed))
-    verdicts = reachable(references)
+    verdicts = find_reachable(references)
     COLLECT()
     assert verdicts == [reference() is not None for reference in references]
     assert len(set(verdicts)) == 2
@@ -225,8 +225,8 @@ def test_an_object_that_is_gone_can_not_be_reached() -> None:
     """Among others that can, in their order; and of none there is nothing to say."""
     here = Node()
     references: list[weakref.ref[object]] = [weakref.ref(one) for one in (here, Node.__new__(Node), here)]
-    assert reachable(references) == [True, False, True]
-    assert reachable([]) == []
+    assert find_reachable(references) == [True, False, True]
+    assert find_reachable([]) == []
 
 
 def test_references_that_move_meanwhile_are_somebodys(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,7 +285,7 @@ def test_an_app_that_nobody_has_is_not_meant(use: Callable[[Any], None], kind: t
     for number in range(4):
         app = app_of(kind)
         use(app)
-        own = registry.meant()
+        own = registry.resolve()
         assert own is not configured
         del app
         mode = number % 2 == 0
@@ -311,12 +311,12 @@ def test_an_app_that_can_be_reached_is_meant(use: Callable[[Any], None]) -> None
     other = app_of()
     use(other)
     with pytest.raises(AmbiguousSwitch) as error:
-        registry.meant()
+        registry.resolve()
     assert error.value.count == 2
     del app
-    assert registry.meant() is not backend
+    assert registry.resolve() is not backend
     del other
-    assert registry.meant() is configured
+    assert registry.resolve() is configured
 
 
 async def test_an_app_whose_lifespan_runs_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,7 +325,7 @@ async def test_an_app_whose_lifespan_runs_is_meant(monkeypatch: pytest.MonkeyPat
     async with running(app_of(backend=backend)):
         with monkeypatch.context() as patch:
             patch.setattr(registry_module, "reachable", lambda references: [1 / 0 for _ in references])
-            assert registry.meant() is backend
+            assert registry.resolve() is backend
             async with maintenance_mode_on():
                 assert await get_maintenance_mode(backend)
 
@@ -340,12 +340,12 @@ def test_an_app_whose_server_was_dropped_is_not_meant() -> None:
         loop.set_exception_handler(lambda *_: None)  # it would complain of the task
         block = running(app_of())
         loop.run_until_complete(block.__aenter__())
-        assert registry.meant() is not configured
+        assert registry.resolve() is not configured
         loop._ready.clear()  # type: ignore[attr-defined]
         loop.close()
 
     serve()
-    assert registry.meant() is configured
+    assert registry.resolve() is configured
 
 
 @pytest.mark.parametrize("anyio_backend", ["trio"])
@@ -356,7 +356,7 @@ async def test_under_trio_an_app_that_runs_is_meant_as_well(anyio_backend: str) 
     seen: list[object] = []
 
     async def receive() -> dict[str, str]:
-        seen.append(registry.meant())
+        seen.append(registry.resolve())
         return {"type": "lifespan.shutdown" if len(seen) > 1 else "lifespan.startup"}
 
     async def send(message: object) -> None:

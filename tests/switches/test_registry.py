@@ -89,17 +89,17 @@ def key_of(backend: BaseStateBackend) -> str:
 @pytest.mark.parametrize("name", ["default", "billing", "eu-west_1", "0", "a" * 200])
 def test_names_are_lower_case_words(name: str) -> None:
     """Letters, digits, dashes and underscores."""
-    assert checked_name(name) == name
+    assert check_name(name) == name
 
 
 @pytest.mark.parametrize("name", ["", "Billing", "-a", "_a", "a b", "a/b", "a\n", "ä", "a.b", None, 3, b"a"])
 def test_other_names_are_refused_everywhere(name: Any) -> None:
     """By whoever takes one, with the name in the message."""
     for refuse in (
-        lambda: checked_name(name),
+        lambda: check_name(name),
         lambda: configure_backend("memory", name=name),
-        lambda: registry.meant(name=name),
-        lambda: registry.meant(MemoryBackend(), name),
+        lambda: registry.resolve(name=name),
+        lambda: registry.resolve(MemoryBackend(), name),
     ):
         with pytest.raises(InvalidSwitchName, match=re.escape(f"invalid switch name {name!r}: it must be")) as error:
             refuse()
@@ -117,7 +117,7 @@ def test_types_are_made_with_their_options() -> None:
     memory = configure_backend("memory", initial=True)
     assert isinstance(memory, MemoryBackend)
     assert memory.peek().mode is MaintenanceMode.ON
-    assert registry.meant() is memory
+    assert registry.resolve() is memory
     assert path_of(configure_backend("file", file_path="state.json")) == "state.json"
     assert key_of(configure_backend("redis")) == "fastapi-maintenance:{default}"
     assert key_of(configure_backend("redis", url=REDIS, key="closed")) == "closed"
@@ -153,7 +153,7 @@ def test_nothing_is_read_or_made_while_a_backend_is_configured(
     configure_backend("file", file_path=tmp_path / "state")
     configure_backend(f"sqlite+aiosqlite:///{tmp_path}/state.db", name="billing")
     configure_backend("redis://192.0.2.1/0", name="shop")
-    registry.meant(name="other")
+    registry.resolve(name="other")
     assert not list(tmp_path.iterdir())
 
 
@@ -201,7 +201,7 @@ def test_a_backend_is_taken_as_it_is() -> None:
     backend = Flag()
     assert configure_backend(backend) is backend
     assert configure_backend(backend, name="billing") is backend
-    assert registry.meant(name="billing") is backend
+    assert registry.resolve(name="billing") is backend
 
 
 def test_a_named_switch_gets_a_place_of_its_own() -> None:
@@ -275,7 +275,7 @@ def test_the_password_of_a_url_that_can_not_work_is_not_told(url: str, monkeypat
     uses: list[Callable[[], object]] = [
         lambda: configure_backend(url),
         lambda: configure_backend(url, name="billing"),
-        registry.meant,
+        registry.resolve,
     ]
     for use in uses:
         with pytest.raises((UnknownBackend, InvalidConfiguration)) as error:
@@ -342,10 +342,10 @@ def test_a_password_is_not_shown(url: str) -> None:
 )
 def test_options_that_can_not_work_are_refused(arguments: Any, options: dict[str, Any], message: str) -> None:
     """Where they are given, with the value and what is accepted; the switch stays as it was."""
-    before = registry.meant()
+    before = registry.resolve()
     with pytest.raises(InvalidConfiguration, match=re.escape(message)):
         configure_backend(arguments, **options)
-    assert registry.meant() is before
+    assert registry.resolve() is before
 
 
 @pytest.mark.parametrize(
@@ -369,7 +369,7 @@ def test_a_database_without_an_async_driver_is_told_how_to_name_one(
     uses: list[Callable[[], object]] = [
         lambda: configure_backend(url),
         lambda: configure_backend(url, name="billing"),
-        registry.meant,
+        registry.resolve,
     ]
     for use in uses:
         with pytest.raises(InvalidConfiguration, match=f"^{re.escape(message)}$"):
@@ -397,7 +397,7 @@ def test_an_option_that_has_no_default_is_needed_by_named_switches_as_well(kind:
 def test_only_instances_of_backends_are_backends(backend: Any) -> None:
     """A class or a name is a likely mistake."""
     with pytest.raises(InvalidConfiguration, match=re.escape(f"a BaseStateBackend subclass, got {backend!r}")):
-        checked_backend(backend)
+        check_backend(backend)
 
 
 # Finding backends
@@ -405,19 +405,19 @@ def test_only_instances_of_backends_are_backends(backend: Any) -> None:
 
 def test_by_default_it_is_the_environment() -> None:
     """Always the same backend, and one variable for each name."""
-    assert variable_of(registry.meant()) == "FASTAPI_MAINTENANCE_MODE"
-    assert registry.meant() is registry.meant()
-    assert variable_of(registry.meant(name="billing")) == "FASTAPI_MAINTENANCE_MODE_BILLING"
-    assert registry.meant(name="billing") is registry.meant(name="billing")
+    assert variable_of(registry.resolve()) == "FASTAPI_MAINTENANCE_MODE"
+    assert registry.resolve() is registry.resolve()
+    assert variable_of(registry.resolve(name="billing")) == "FASTAPI_MAINTENANCE_MODE_BILLING"
+    assert registry.resolve(name="billing") is registry.resolve(name="billing")
 
 
 def test_a_variable_can_name_the_default_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     """A URL in ``FASTAPI_MAINTENANCE_BACKEND`` stands below ``configure_backend``."""
     monkeypatch.setenv("FASTAPI_MAINTENANCE_BACKEND", " env://CLOSED ")
-    assert variable_of(registry.meant()) == "CLOSED"
-    assert variable_of(registry.meant(name="billing")) == "CLOSED_BILLING"
+    assert variable_of(registry.resolve()) == "CLOSED"
+    assert variable_of(registry.resolve(name="billing")) == "CLOSED_BILLING"
     configured = configure_backend("memory")
-    assert registry.meant() is configured
+    assert registry.resolve() is configured
 
 
 @pytest.mark.parametrize(
@@ -439,9 +439,9 @@ def test_the_variable_takes_the_url_of_any_backend(
 ) -> None:
     """Named switches stand beside it."""
     monkeypatch.setenv("FASTAPI_MAINTENANCE_BACKEND", url)
-    assert default in repr(registry.meant())
-    assert billing in repr(registry.meant(name="billing"))
-    assert registry.meant(name="billing") is registry.meant(name="billing")
+    assert default in repr(registry.resolve())
+    assert billing in repr(registry.resolve(name="billing"))
+    assert registry.resolve(name="billing") is registry.resolve(name="billing")
 
 
 @pytest.mark.anyio
@@ -456,19 +456,19 @@ def test_a_variable_may_name_a_type(monkeypatch: pytest.MonkeyPatch) -> None:
     """If that needs no options."""
     monkeypatch.setenv("FASTAPI_MAINTENANCE_BACKEND", "file")
     with pytest.raises(InvalidConfiguration, match="backend 'file' needs file_path"):
-        registry.meant()
+        registry.resolve()
     monkeypatch.setenv("FASTAPI_MAINTENANCE_BACKEND", "memory")
-    assert isinstance(registry.meant(), MemoryBackend)
+    assert isinstance(registry.resolve(), MemoryBackend)
 
 
 def test_named_switches_stand_in_the_store_of_the_default_one() -> None:
     """Each in a place of its own, always the same."""
     default = configure_backend("memory")
-    billing = registry.meant(name="billing")
+    billing = registry.resolve(name="billing")
     assert isinstance(billing, MemoryBackend)
     assert billing is not default
-    assert registry.meant(name="billing") is billing
-    assert registry.meant(default, "billing") is billing
+    assert registry.resolve(name="billing") is billing
+    assert registry.resolve(default, "billing") is billing
 
 
 @pytest.mark.parametrize(
@@ -481,32 +481,32 @@ def test_named_switches_stand_in_the_store_of_the_default_one() -> None:
 )
 def test_siblings_are_followed_as_the_default_one_is(default: Any, billing: str) -> None:
     """A file, a key or a row beside the one that was given, by the same options."""
-    sibling = registry.meant(default(), "billing")
+    sibling = registry.resolve(default(), "billing")
     assert billing in repr(sibling)
-    assert registry.meant(name="billing") is sibling
+    assert registry.resolve(name="billing") is sibling
 
 
 def test_a_configured_name_stands_above_the_store_of_the_default_one() -> None:
     """Inside of a request and outside."""
     configure_backend("memory")
     billing = configure_backend(Flag(), name="billing")
-    assert registry.meant(name="billing") is billing
+    assert registry.resolve(name="billing") is billing
     assert registry.of_app(AppSwitch(MemoryBackend()), "billing") is billing
 
 
 def test_a_users_backend_may_have_room_for_more_switches() -> None:
     """If it says so; else a named switch is the environment's, as by default."""
     shelf = configure_backend(Shelf())
-    assert isinstance(registry.meant(name="billing"), Shelf)
-    assert registry.meant(name="billing") is registry.meant(shelf, "billing")
+    assert isinstance(registry.resolve(name="billing"), Shelf)
+    assert registry.resolve(name="billing") is registry.resolve(shelf, "billing")
     configure_backend(Flag())
-    assert variable_of(registry.meant(name="billing")) == "FASTAPI_MAINTENANCE_MODE_BILLING"
+    assert variable_of(registry.resolve(name="billing")) == "FASTAPI_MAINTENANCE_MODE_BILLING"
 
 
 def test_a_backend_without_room_can_not_be_asked_for_a_named_switch() -> None:
     """Another switch than the one that was asked for would be a lie."""
     with pytest.raises(UnsupportedByBackend, match="can't keep a second switch, 'billing'"):
-        registry.meant(Flag(), "billing")
+        registry.resolve(Flag(), "billing")
 
 
 def test_the_only_app_with_a_backend_of_its_own_is_meant() -> None:
@@ -516,8 +516,8 @@ def test_the_only_app_with_a_backend_of_its_own_is_meant() -> None:
     apps = [AppSwitch(own), AppSwitch(None), AppSwitch(None, enable_maintenance=True)]
     for app in apps:
         registry.add_app(app)
-    assert registry.meant() is own
-    assert registry.meant(name="billing") is registry.meant(own, "billing")
+    assert registry.resolve() is own
+    assert registry.resolve(name="billing") is registry.resolve(own, "billing")
 
 
 def test_apps_that_share_a_backend_are_not_ambiguous() -> None:
@@ -526,7 +526,7 @@ def test_apps_that_share_a_backend_are_not_ambiguous() -> None:
     apps = [AppSwitch(own), AppSwitch(own)]
     for app in apps:
         registry.add_app(app)
-    assert registry.meant() is own
+    assert registry.resolve() is own
 
 
 def test_several_apps_with_backends_of_their_own_are_ambiguous() -> None:
@@ -536,12 +536,12 @@ def test_several_apps_with_backends_of_their_own_are_ambiguous() -> None:
         registry.add_app(app)
     for name in ("default", "billing"):
         with pytest.raises(AmbiguousSwitch, match=r"2 apps in this process .* pass backend=") as error:
-            registry.meant(name=name)
+            registry.resolve(name=name)
         assert error.value.count == 2
     billing = configure_backend("memory", name="billing")
-    assert registry.meant(name="billing") is billing
+    assert registry.resolve(name="billing") is billing
     default = configure_backend("memory")
-    assert registry.meant(default) is default
+    assert registry.resolve(default) is default
 
 
 def test_an_app_that_is_gone_is_not_meant() -> None:
@@ -558,7 +558,7 @@ def test_an_app_that_is_gone_is_not_meant() -> None:
         registry.add_app(holder.app)
 
     make()
-    assert registry.meant() is kept.backend
+    assert registry.resolve() is kept.backend
 
 
 def test_inside_a_request_the_answering_app_is_meant() -> None:
@@ -582,7 +582,7 @@ def test_each_change_is_noticed_by_its_version() -> None:
     versions = [table.version]
     table.configure("default", backend)
     versions.append(table.version)
-    assert table.meant() is backend
+    assert table.resolve() is backend
     assert len(set(versions)) == 2
 
 
@@ -609,7 +609,7 @@ async def test_a_switch_that_can_not_be_set_says_so() -> None:
 )
 def test_what_is_no_backend_is_named_without_its_password(backend: Any, shown: str) -> None:
     """Of an object only the type: nobody knows what its repr tells."""
-    makes: list[Callable[[], object]] = [lambda: checked_backend(backend)]
+    makes: list[Callable[[], object]] = [lambda: check_backend(backend)]
     if not isinstance(backend, str):
         makes.append(lambda: configure_backend(backend))
     for make in makes:

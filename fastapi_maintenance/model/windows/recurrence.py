@@ -15,7 +15,9 @@ from __future__ import annotations
 from calendar import isleap
 from collections.abc import Iterable, Iterator
 from datetime import date, datetime, timedelta
+from functools import cache
 from itertools import islice, pairwise
+from typing import Any
 
 from .calendar_bits import (
     BITS_OF_DATES,
@@ -68,7 +70,11 @@ class Recurrence:
         self._frequency = "DAILY" if by_day else rule.frequency
         self._interval = 1 if by_day and rule.frequency != "DAILY" else rule.interval
         self._positions = rule.numbers.get("BYSETPOS", ())
-        self._positions_by_length: dict[int, list[int]] = {}
+        # Caches of this instance, also for several threads.
+        self._days = cache(self._compute_days)
+        self._bits_of_kind = cache(self._compute_bits)
+        self._bits_of_dates = cache(self._compute_dates)
+        self._select_positions = cache(self._compute_positions)
         self._minutes = self._minutes_of_day()
         """The minutes of the day at which the rule occurs, as bits; they are the same every day."""
         if by_day and self._positions:
@@ -80,9 +86,6 @@ class Recurrence:
         self._weekdays = frozenset(day for nth, day in rule.days if not nth)
         self._numbered = [(nth, day) for nth, day in rule.days if nth]
         self._dates = self._explicit_dates()
-        self._bits_by_year: dict[int, int] = {}
-        self._bits_by_leap: dict[bool, int] = {}
-        self._bits_by_kind: dict[tuple[bool, int, bool], int] = {}
         span = {"DAILY": 1, "WEEKLY": 7}.get(self._frequency)
         self._span = 0 if span is None else span * self._interval
         if span is not None:
@@ -92,6 +95,10 @@ class Recurrence:
         self._last: datetime | None = None
         if rule.count is not None:
             self._last = self._find_last(rule.count)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle without the caches."""
+        return type(self), (self._rule, self.start)
 
     def _minutes_of_day(self) -> int:
         rule, start = self._rule, self.start
@@ -187,13 +194,9 @@ class Recurrence:
                 day, minute = divmod(index, self._times)
                 yield new_year + days[day] * _DAY + self._minutes_in_order[minute] * _MINUTE
 
-    def _select_positions(self, length: int) -> list[int]:
+    def _compute_positions(self, length: int) -> list[int]:
         """Return the indices, of ``length`` occurrences in a period, that ``BYSETPOS`` selects."""
-        chosen = self._positions_by_length.get(length)
-        if chosen is None:
-            places = {at - 1 if at > 0 else length + at for at in self._positions if abs(at) <= length}
-            chosen = self._positions_by_length[length] = sorted(places)
-        return chosen
+        return sorted({at - 1 if at > 0 else length + at for at in self._positions if abs(at) <= length})
 
     def _periods(self, year: int, bits: int) -> Iterable[int]:
         """Return the days of a year, period by period."""
@@ -206,19 +209,10 @@ class Recurrence:
         weeks = range((self._origin - first) % self._span, length, self._span)
         return (bits & WEEK << index for index in weeks)
 
-    def _days(self, year: int) -> int:
-        """Return the days of a year on which the rule occurs."""
-        bits = self._bits_by_year.get(year)
-        if bits is None:
-            bits = self._bits_by_year[year] = self._compute_days(year)
-        return bits
-
     def _compute_days(self, year: int) -> int:
+        """Return the days of a year on which the rule occurs."""
         leap, first = isleap(year), date(year, 1, 1).toordinal()
-        kind = leap, (first - 1) % 7, isleap(year - 1)
-        bits = self._bits_by_kind.get(kind)
-        if bits is None:
-            bits = self._bits_by_kind[kind] = self._bits_of(*kind)
+        bits = self._bits_of_kind(leap, (first - 1) % 7, isleap(year - 1))
         if self._span and self._interval > 1:
             bits &= self._pattern << (self._origin - first) % self._span >> self._span
         elif self._frequency == "MONTHLY" and self._interval > 1:
@@ -226,11 +220,9 @@ class Recurrence:
             bits &= combine_bits(month_bits(month, leap=leap) for month in range(first_month, 13, self._interval))
         return bits
 
-    def _bits_of(self, leap: bool, weekday: int, after_leap: bool) -> int:
+    def _compute_bits(self, leap: bool, weekday: int, after_leap: bool) -> int:
         """Return the days that match the rule, apart from its interval, in years that begin on ``weekday``."""
-        bits = self._bits_by_leap.get(leap)
-        if bits is None:
-            bits = self._bits_by_leap[leap] = self._bits_of_dates(leap=leap)
+        bits = self._bits_of_dates(leap)
         if not bits:
             return 0
         same = [EVERY_WEEK << (day - weekday) % 7 for day in range(7)]
@@ -244,7 +236,7 @@ class Recurrence:
         weeks = self._dates.get("BYWEEKNO")
         return bits & bits_of_weeks(weeks, leap, weekday, after_leap, self._rule.week_start) if weeks else bits
 
-    def _bits_of_dates(self, *, leap: bool) -> int:
+    def _compute_dates(self, leap: bool) -> int:
         bits = (1 << 365 + leap) - 1
         for name, of_number in BITS_OF_DATES.items():
             if name in self._dates:

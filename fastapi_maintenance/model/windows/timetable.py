@@ -101,7 +101,7 @@ class _Line:
         until = end if following is None else min(end, following)
         return Segment(start, until, Occurrence(self._window, start, end), self._mode)
 
-    def not_over(self, moment: datetime) -> Iterator[Occurrence]:
+    def occurrences_from(self, moment: datetime) -> Iterator[Occurrence]:
         """Yield the occurrence that is active at a moment, if any, and all that begin later, in order."""
         active = self.at(moment).occurrence
         if active is not None:
@@ -190,7 +190,7 @@ class Timetable:
 
     def _look_ahead(self, now: datetime) -> Outlook:
         """Return the outlook, from one pass over the next occurrences in order of their starts."""
-        coming = self._not_over(now)
+        coming = self._occurrences_from(now)
         occurrences = deque(islice(coming, _LOOKAHEAD + len(self._lines)))
         beyond = next(coming, None)
         ends, moment = dict.fromkeys(MaintenanceMode, _ALWAYS), now
@@ -224,15 +224,15 @@ class Timetable:
     def upcoming(self, now: datetime, limit: int) -> list[Occurrence]:
         """Return the next occurrences that begin after ``now``, at most ``limit``, in order."""
         now = to_utc(now, "now")
-        return list(islice((one for one in self._not_over(now) if one.start > now), limit))
+        return list(islice((one for one in self._occurrences_from(now) if one.start > now), limit))
 
     def over(self, now: datetime) -> frozenset[str]:
         """Return the ids of the windows that are neither active at ``now`` nor occur again."""
         now = to_utc(now, "now")
         return frozenset(line.id for line in self._lines if line.is_over(now))
 
-    def _not_over(self, now: datetime) -> Iterator[Occurrence]:
-        return merge(*(line.not_over(now) for line in self._lines), key=lambda occurrence: occurrence.start)
+    def _occurrences_from(self, now: datetime) -> Iterator[Occurrence]:
+        return merge(*(line.occurrences_from(now) for line in self._lines), key=lambda occurrence: occurrence.start)
 
     def _at(self, moment: datetime) -> Segment:
         segments = [Segment(_ALWAYS, None, None), *(line.at(moment) for line in self._lines)]

@@ -119,13 +119,13 @@ class _Starts:
         # A local time that is skipped or occurs twice may convert to `since` or later although it reads earlier.
         reads = min((since + by).astimezone(self.zone).replace(tzinfo=None) - by for by in (-_DAY, 0 * _DAY, _DAY))
         until = self.recurrence.until
-        for start in self._placed(self.recurrence.occurs_from(reads)):
+        for start in self._place(self.recurrence.occurs_from(reads)):
             if until is not None and start > until:
                 return
             if start >= since:
                 yield start
 
-    def _placed(self, walls: Iterable[datetime]) -> Iterator[datetime]:
+    def _place(self, walls: Iterable[datetime]) -> Iterator[datetime]:
         """Yield the moments of local times: the first of two, or later by the gap if clocks skip the time."""
         moved: list[datetime] = []
         for wall in walls:

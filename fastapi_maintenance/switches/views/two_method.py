@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import anyio
@@ -112,12 +110,18 @@ class BooleanView(View):
         if change.put_windows or change.required_windows or change.forgets:
             await self._check_writable()
             raise UnsupportedByBackend(repr(self._backend), "a forgotten switch" if change.forgets else "windows")
-        async with self._exclusive_change():
+        lock = self._change_lock
+        # One change at a time across event loops and threads: an async lock or event serves only one loop.
+        while not lock.acquire(blocking=False):  # noqa: ASYNC110
+            await anyio.sleep(_SECONDS_BETWEEN_TRIES)
+        try:
             after = change.applied_to(self._with_holds(self._last_known), datetime.now(UTC))
             if change.fields:
                 await self._set_mode(after)
             if change.put_holds or change.drop_holds or change.break_holds:
                 await self._set_holds(after.holds, dropped=change.drop_holds)
+        finally:
+            lock.release()
         self._notify_missing(self._holds)
         return await self.read()
 
@@ -178,17 +182,6 @@ class BooleanView(View):
         if not self._holds and not is_ours:
             return stored
         return stored.model_copy(update={"mode": self._below if is_ours else stored.mode, "holds": self._holds})
-
-    @contextlib.asynccontextmanager
-    async def _exclusive_change(self) -> AsyncIterator[None]:
-        """Make one change at a time across event loops and threads; an async lock serves only one loop."""
-        lock = self._change_lock
-        while not lock.acquire(blocking=False):  # noqa: ASYNC110 - an event serves only one loop as well
-            await anyio.sleep(_SECONDS_BETWEEN_TRIES)
-        try:
-            yield
-        finally:
-            lock.release()
 
 
 _BOOL = TypeAdapter(bool)
