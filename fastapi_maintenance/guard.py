@@ -39,7 +39,7 @@ from .routing.marks import mark_of, marked_anywhere
 from .routing.selfcheck import check_fastapi
 from .routing.walk import mark_around
 from .switches.app_switch import DEFAULT, AppSwitch
-from .switches.backend_urls import checked_name
+from .switches.backend_urls import check_name
 from .switches.passage import Passage
 from .switches.registry import registry
 from .switches.views.lookup import view_of

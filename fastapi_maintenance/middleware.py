@@ -28,7 +28,7 @@ from .holds.in_flight import Socket, leave
 from .routing.selfcheck import check_fastapi
 from .switches.app_switch import AppSwitch
 from .switches.passage import Passage, current
-from .switches.registry import checked_backend, registry
+from .switches.registry import check_backend, registry
 from .switches.views.lookup import view_for
 
 

@@ -57,7 +57,7 @@ def stores_of(
     for option, value, kind in ("var_name", var_name, "env"), ("file_path", file_path, "file"):
         if value is not None:
             return {names[0]: _backend_of_former_options(names, url, option, value, kind)}
-    default = registry.meant() if url is None else backend_from_url(url.strip())
+    default = registry.resolve() if url is None else backend_from_url(url.strip())
     if isinstance(default, MemoryBackend):
         raise InvalidConfiguration(
             "memory:// is the memory of another process: --backend must be the store of the app, "
@@ -78,7 +78,7 @@ def _backend_of_former_options(
     if url != kind:
         equivalent = f"--backend {kind}:{'//' if kind == 'env' else ''}{value}"
         raise InvalidConfiguration(f"{flag} {value!r} must come with --backend {kind}; {equivalent} is equivalent")
-    return made_backend(names[0], kind, {option: value})
+    return make_backend(names[0], kind, {option: value})
 
 
 def siblings_of(default: BaseStateBackend, names: Iterable[str]) -> dict[str, BaseStateBackend]:

@@ -11,7 +11,7 @@ from fastapi.params import Depends as Dependency
 
 from ..exceptions import InvalidConfiguration
 from ..gate.exemptions import items_of
-from ..switches.backend_urls import checked_name
+from ..switches.backend_urls import check_name
 from .access import Desk, User
 from .api import add_api
 from .page import add_page
@@ -59,7 +59,7 @@ def maintenance_admin(
         logger.warning("maintenance_admin(insecure=True): everybody on this machine can switch the service off")
         protection = [Depends(require_own_machine)]
     desk = Desk(
-        names=None if names is None else [checked_name(name) for name in items_of("names", names)],
+        names=None if names is None else [check_name(name) for name in items_of("names", names)],
         user=user if user is not None else lambda _: "admin",
     )
     router = APIRouter(

@@ -398,7 +398,7 @@ async def _state_under_maintenance(switch: str, backend: BaseStateBackend | None
     """Return a switch's state for a new token; raise ``NotUnderMaintenance`` if it is off in a store with times."""
     state = await get_maintenance_state(backend, name=switch)
     override = override_of_meant(backend, switch)
-    has_times = isinstance(registry.meant(backend, switch), StateBackend)
+    has_times = isinstance(registry.resolve(backend, switch), StateBackend)
     if has_times and state.mode_at(now, override=override) is MaintenanceMode.OFF:
         raise NotUnderMaintenance(switch)
     return state

@@ -78,6 +78,6 @@ def answering_app() -> AppSwitch | None:
 
 
 def override_of_meant(backend: object, switch: str) -> bool | None:
-    """Return the override of the stored mode, for the switch that ``Registry.meant`` selects."""
+    """Return the override of the stored mode, for the switch that ``Registry.resolve`` selects."""
     app = answering_app()
     return None if app is None or backend is not None else app.override_of(switch)

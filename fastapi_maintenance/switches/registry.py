@@ -23,7 +23,7 @@ from .backend_urls import (
     sibling_of,
 )
 from .passage import answering_app
-from .reachability import reachable
+from .reachability import find_reachable
 
 
 class Registry:

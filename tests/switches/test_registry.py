@@ -34,9 +34,9 @@ from fastapi_maintenance.backends import (
 )
 from fastapi_maintenance.concurrency import io_thread
 from fastapi_maintenance.switches.app_switch import AppSwitch
-from fastapi_maintenance.switches.backend_urls import checked_name
+from fastapi_maintenance.switches.backend_urls import check_name
 from fastapi_maintenance.switches.passage import Passage, current, override_of_meant
-from fastapi_maintenance.switches.registry import Registry, checked_backend, registry
+from fastapi_maintenance.switches.registry import Registry, check_backend, registry
 
 KNOWN = (
     "known: env, file, memory, redis, sqlalchemy, env://[VAR], file:///absolute or file:relative, memory://, "
@@ -569,9 +569,9 @@ def test_inside_a_request_the_answering_app_is_meant() -> None:
         registry.add_app(app)
     token = current.set(Passage(apps[1], {}, None))
     try:
-        assert registry.meant() is apps[1].backend
+        assert registry.resolve() is apps[1].backend
         current.set(Passage(apps[2], {}, None))
-        assert registry.meant() is configured
+        assert registry.resolve() is configured
     finally:
         current.reset(token)
 
