@@ -442,7 +442,7 @@ def test_a_user_with_the_documented_permissions_can_do_everything(own_server: Re
                 for _ in range(2):  # one that sends the scripts, one that has them
                     done(user.apply(turned()))
                 done(user.try_writing())
-                wait_until(lambda: watching.calls > 2, 5)
+                wait_until(lambda: watching.calls > 2, 2)
         except (BackendUnavailable, AssertionError):
             return True
         return False
