@@ -37,7 +37,7 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
 
     It resolves which endpoint the app's router would run and lets everything else through: an unknown path remains
     404, a wrong method 405, a slash redirect a redirect. Websocket handshakes are judged like requests. While nothing
-    is under maintenance, requests pass untouched: no task group, no copy of the body.
+    is under maintenance, requests pass with one more scope entry: no task group, no copy of the body.
 
     Args:
         app: The ASGI app inside; Starlette passes it.
@@ -84,8 +84,9 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
             raise InvalidConfiguration(f"dispatch must be an async function(request, call_next), got {dispatch!r}")
         if dispatch is not None:
             self.dispatch_func = partial(self._dispatch_around, dispatch)
+        # Plain requests never reach `BaseHTTPMiddleware.__call__`, which is slow; only a user's own `dispatch` needs it.
         self._is_plain = dispatch is None and type(self).dispatch is MaintenanceModeMiddleware.dispatch
-        self._is_watching = False
+        self._is_set_up = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Judge one connection, then pass it on as it is or refuse it."""
@@ -94,11 +95,11 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
             await self._pass_on(scope, receive, send)
             return
         gate = self.gate
-        if not self._is_watching:
+        if not self._is_set_up:
             check_fastapi()
             gate.watch_root(self.app, scope)
             metrics.register_gauges()
-            self._is_watching = True
+            self._is_set_up = True
         view = gate.view()  # raises without a backend, so it comes before anything that has to be undone
         passage = gate.arrive(scope)
         # Counted before the switch is read: who changes it and then looks misses no request that saw the former state.
@@ -115,7 +116,7 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
                 send = passage.socket.send
             cached = gate.judge_at_once(passage, self.app, scope, view) if self._is_plain else None
             if cached is None:
-                await self._answer(passage, scope, receive, send)
+                await self._judge_and_answer(passage, scope, receive, send)
             elif cached.blocked:
                 await gate.refuse(cached, scope, receive, send)
             else:
@@ -157,7 +158,7 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
             if not app.lifespans:
                 gate.leave()
 
-    async def _answer(self, passage: Passage, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _judge_and_answer(self, passage: Passage, scope: Scope, receive: Receive, send: Send) -> None:
         """Judge a connection, then pass it on or refuse it."""
         gate = self.gate
         if scope["type"] == "http" and not self._is_plain:

@@ -21,7 +21,8 @@ _DENIAL_EXTENSION = "websocket.http.response"
 class Refusal:
     """A response over HTTP or a websocket that can't fail into a 500.
 
-    It is called like a Starlette response and has the attributes of ``response``. If ``response`` raises before
+    It is called like a Starlette response and has the attributes of ``response``. Where the server can't deny a
+    handshake with a response, the connection is closed with 1013 and the response is not used. If ``response`` raises before
     anything was sent (a file is missing, say), ``fallback`` is sent.
     """
 
@@ -39,7 +40,7 @@ class Refusal:
         own, fallback = vars(self)["response"], vars(self)["fallback"]
         if scope["type"] == "websocket":
             if not can_deny(scope):
-                # Not accepted and then closed, which would look to the client as if it had got in.
+                # Close without accepting, which servers turn into a 403. Once accepted, the client would be in.
                 await send({"type": "websocket.close", "code": WS_1013_TRY_AGAIN_LATER, "reason": DETAIL})
                 return
             scope, receive, send = _as_http(scope), _http_receive(receive), _denial_send(send)

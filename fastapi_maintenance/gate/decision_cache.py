@@ -36,7 +36,7 @@ class CachedDecision:
         self._answers: dict[tuple[str, str], Response] = {}
 
     def answer_to(self, scope: Scope, answer: Answer, now: datetime) -> Response | None:
-        """Return the shared default answer, which must not be changed, or ``None`` if it differs each time."""
+        """Return the shared default answer, which must not be changed; ``None`` if it differs each time, or not HTTP."""
         if answer.varies(self.decision) or scope["type"] != "http":
             return None
         method = scope["method"]

@@ -1,4 +1,4 @@
-"""The gate of an app: it judges requests when they arrive, and again at each router that they reach changed."""
+"""The gate of an app: it judges requests when they arrive, and again at a router if they were changed on the way."""
 
 from __future__ import annotations
 
@@ -127,14 +127,15 @@ class Gate:
         return passage
 
     def judge_at_once(self, passage: Passage, start: ASGIApp, scope: Scope, view: View) -> CachedDecision | None:
-        """Return the decision about a request that arrives, or ``None`` if it takes I/O or a user's handler.
+        """Return the decision about a request that arrives, or ``None`` if only ``judge`` can tell.
 
-        ``start`` is the app that the request is sent to.
+        That can wait for the store and for a user's handler, and it knows requests that can't be cached. ``start`` is the app that the request is sent to.
         """
         state = view.peek()
         if state is None:
             return None
         if self._is_off(state) and not forced_on_anywhere():
+            # A request that code makes within this one is judged by its root path.
             passage.judgement = Judgement(scope, _OFF) if scope.get("root_path") else PASSED
             return PASSED_AT_ONCE
         target = self._targets.of(start, scope)
@@ -261,7 +262,7 @@ class Gate:
         return cache
 
     async def refuse(self, cached: CachedDecision, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a refused request, over HTTP or a websocket."""
+        """Answer a refused request, over HTTP or a websocket; a guard refuses in ``guard.py``."""
         options, now = self.options, datetime.now(UTC)
         own = options.response_handler is not None
         response = None if own else cached.answer_to(scope, options.answer or DEFAULT_ANSWER, now)

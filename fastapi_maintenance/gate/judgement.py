@@ -92,7 +92,7 @@ class Judgement:
 
 UNKNOWN = Target(runs=True)
 PASSED = Judgement({}, MaintenanceState())
-"""The judgement of any request while the switch is off and nothing is forced on."""
+"""The shared judgement of requests without a root path while the switch is off and nothing is forced on."""
 _NO_FACTS = object()
 """Differs from the facts of every request."""
 

@@ -39,10 +39,10 @@ class Lease:
         self._on_loss = on_loss
         self._heartbeat: concurrent.futures.Future[None] | None = None
         self._check_requested = asyncio.Event()
-        self._is_leaving = False
-        self._is_lost = False
+        self._is_releasing = False
+        self._has_reported_loss = False
         """Whether a loss was reported to the block, even a temporary one."""
-        self._is_gone = False
+        self._is_missing = False
         """Whether the hold is missing in the store."""
 
     async def take(self) -> None:
@@ -53,7 +53,7 @@ class Lease:
             await self.view.apply(self._change(put_holds={self.id: self._hold}))
         except MaintenanceError as error:
             # The store has confirmed that it changed nothing, so no release is due.
-            self._is_gone = self.view.has_leases and not isinstance(error, OutcomeUnknown)
+            self._is_missing = self.view.has_leases and not isinstance(error, OutcomeUnknown)
             raise
         if self.view.has_leases:
             self._heartbeat = io_thread.submit(self._beat())
@@ -63,30 +63,30 @@ class Lease:
             if self.id not in self.view.latest().holds:  # an operator broke it before it was watched
                 self._lose_for_good()
 
-    async def renew(self, *, has_expired: bool = False) -> None:
+    async def renew(self, *, retakes: bool = False) -> None:
         """Extend the hold by its time to live.
 
         Args:
-            has_expired: Take the hold again if it has expired, to protect the rest of its block.
+            retakes: Take the hold again if it has expired, to protect the rest of its block.
 
         Raises:
             HoldLost: The hold was broken or has expired.
         """
         mine = frozenset({self.id})  # an expired hold is still stored, a broken one is not
         await self.view.apply(
-            self._change(put_holds={self.id: self._hold}, required_holds=mine, is_renewal=not has_expired)
+            self._change(put_holds={self.id: self._hold}, required_holds=mine, is_renewal=not retakes)
         )
 
     async def give_back(self, fields: Mapping[str, Any] | None = None) -> None:
         """Drop the hold and store ``fields`` in the same change; ignore a lost hold.
 
         If the store fails, a hold with a time to live expires, or is dropped once the store recovers. Without it, or
-        with ``fields``, the hold stays and the store's error is raised.
+        with ``fields``, the hold stays, in the latter case renewed, and the store's error is raised.
         """
-        if self._is_gone:
-            self.abandon()
+        if self._is_missing:
+            self.stop_renewing()
             return
-        self._is_leaving = True
+        self._is_releasing = True
         mine = frozenset({self.id})
         # The end of a block must not write a first "off" to an emptied store.
         required = mine if self.view.has_leases else frozenset()
@@ -94,21 +94,21 @@ class Lease:
         try:
             await self.view.apply(change)
         except HoldLost:
-            self._is_leaving = False
+            self._is_releasing = False
             self._lose_for_good()
         except Exception as error:
             if fields:
-                self._is_leaving = False
+                self._is_releasing = False  # and it is still renewed: the switch must not open
                 raise
             if self._ttl is None:
-                self.abandon()
+                self.stop_renewing()
                 raise
             logger.warning("a hold can't be released, it expires within %s: %s", self._ttl, error)
             io_thread.submit(self._give_back_later(change, self._ttl))
-        self.abandon()
+        self.stop_renewing()
 
-    def abandon(self) -> None:
-        """Stop renewing the hold; it stays until it expires."""
+    def stop_renewing(self) -> None:
+        """Stop renewing the hold; unless it was dropped, it stays until it expires."""
         self.view.unwatch(self.id)
         self.view.leave(self)
         if self._heartbeat is not None:
@@ -120,20 +120,20 @@ class Lease:
     async def _beat(self) -> None:
         """Renew the hold until it is lost; on the I/O thread, so that its block may run blocking code."""
         interval = _SECONDS_BETWEEN_LOOKS if self._ttl is None else self._ttl.total_seconds() / 3
-        pause, is_failing, has_expired = interval, False, False
+        pause, is_failing, retakes = interval, False, False
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._check_requested.wait()
             self._check_requested.clear()
             try:
-                await self.renew(has_expired=has_expired)
+                await self.renew(retakes=retakes)
             except HoldLost as error:
                 if not error.expired:
                     self._lose_for_good()
                     return
                 self._report_loss("it expired: this process was suspended or the store failed; it is taken again")
-                has_expired, pause = True, 0.0
+                retakes, pause = True, 0.0
             except Exception as error:  # noqa: BLE001 - a store may raise anything, and recover
                 if not is_failing:
                     logger.warning("a hold of %s can't be renewed at the moment: %s", self._hold.owner, error)
@@ -141,22 +141,22 @@ class Lease:
             else:
                 if is_failing:
                     logger.warning("a hold of %s is renewed again", self._hold.owner)
-                pause, is_failing, has_expired = interval, False, False
+                pause, is_failing, retakes = interval, False, False
 
     def _check_now(self) -> None:
         """Check the store at once: the hold is missing in this process's copy, which may be outdated."""
         self._check_requested.set()
 
     def _lose_for_good(self) -> None:
-        if not self._is_leaving:
-            self._is_gone = True
+        if not self._is_releasing:
+            self._is_missing = True
             self.view.unwatch(self.id)
             self._report_loss("its block runs without it: an operator broke it, or it expired long ago")
 
     def _report_loss(self, reason: str) -> None:
-        if self._is_leaving or self._is_lost:
+        if self._is_releasing or self._has_reported_loss:
             return
-        self._is_lost = True
+        self._has_reported_loss = True
         logger.warning("the hold of %s on %r is lost, %s", self._hold.owner, self.view.backend, reason)
         self._on_loss()
 
@@ -178,7 +178,7 @@ def leave_to_expire(leases: list[Lease], ttl: timedelta | None) -> Callable[[], 
     """Leave holds to expire; return a function that drops them earlier."""
     local = [lease for lease in leases if not lease.view.has_leases]
     for lease in leases:
-        lease.abandon()
+        lease.stop_renewing()
 
     async def release() -> None:
         await await_to_end(release_quietly(leases))

@@ -500,7 +500,7 @@ async def test_a_mode_that_can_not_be_kept_leaves_the_hold() -> None:
             assert await get_maintenance_mode(backend) is True
             assert len((await stored(place)).holds) == 1
             for lease in leases:
-                lease.abandon()  # as the end of the process would
+                lease.stop_renewing()  # as the end of the process would
 
 
 async def test_a_hold_survives_that_its_store_is_away_for_longer_than_it_lives(
