@@ -84,7 +84,7 @@ class MaintenanceModeMiddleware(BaseHTTPMiddleware):
             raise InvalidConfiguration(f"dispatch must be an async function(request, call_next), got {dispatch!r}")
         if dispatch is not None:
             self.dispatch_func = partial(self._dispatch_around, dispatch)
-        # Plain requests never reach `BaseHTTPMiddleware.__call__`, which is slow; only a user's own `dispatch` needs it.
+        # Plain requests never reach the slow `BaseHTTPMiddleware.__call__`: only a user's own `dispatch` needs it.
         self._is_plain = dispatch is None and type(self).dispatch is MaintenanceModeMiddleware.dispatch
         self._is_set_up = False
 

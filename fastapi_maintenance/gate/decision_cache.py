@@ -36,7 +36,7 @@ class CachedDecision:
         self._answers: dict[tuple[str, str], Response] = {}
 
     def answer_to(self, scope: Scope, answer: Answer, now: datetime) -> Response | None:
-        """Return the shared default answer, which must not be changed; ``None`` if it differs each time, or not HTTP."""
+        """Return the shared default answer, not to be changed; ``None`` if it differs each time, or for a websocket."""
         if answer.varies(self.decision) or scope["type"] != "http":
             return None
         method = scope["method"]

@@ -129,7 +129,8 @@ class Gate:
     def judge_at_once(self, passage: Passage, start: ASGIApp, scope: Scope, view: View) -> CachedDecision | None:
         """Return the decision about a request that arrives, or ``None`` if only ``judge`` can tell.
 
-        That can wait for the store and for a user's handler, and it knows requests that can't be cached. ``start`` is the app that the request is sent to.
+        That one can wait for the store and for a user's handler, and it knows requests that can't be cached.
+        ``start`` is the app that the request is sent to.
         """
         state = view.peek()
         if state is None:

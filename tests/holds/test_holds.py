@@ -160,7 +160,7 @@ async def nothing_held(where: Any) -> bool:
 
 
 @of("file", "redis")
-def test_a_hold_of_a_killed_process_is_gone_after_its_time_to_live(place: Place) -> None:
+def test_a_hold_of_a_killed_process_is_missing_after_its_time_to_live(place: Place) -> None:
     """With the time until this process reads the store again; before that it stays."""
     ttl = 2.0
 
@@ -360,7 +360,7 @@ async def test_a_hold_that_was_broken_is_not_taken_again(moment: str, caplog: py
 
                 memory.before_read = break_it_once_it_is_lost
             sleep(block)
-            await until(lambda: lease._is_gone, "it is taken again")
+            await until(lambda: lease._is_missing, "it is taken again")
             assert block.lost.is_set()
             await asyncio.sleep(0.1)
             assert holds_in(backend) == []
