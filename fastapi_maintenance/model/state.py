@@ -273,14 +273,18 @@ class MaintenanceState(BaseModel):
         Raises:
             InvalidConfiguration: The document is too large.
         """
+        content = self.serialize()
+        check_size(len(content))
+        return content
+
+    def serialize(self) -> bytes:
+        """Return the document, however large it is."""
         document: dict[str, Any] = {"schema": 1, "epoch": self.epoch, "version": self.version, "mode": self.mode.value}
         document |= self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         if self._unreadable:
             kept = {id_: window.stored for id_, window in self._unreadable.items()}
             document["windows"] = {**(document.get("windows") or {}), **kept}
-        content = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
-        check_size(len(content))
-        return content
+        return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
     @classmethod
     def from_json(cls, raw: bytes | str, *, where: str) -> Self:
