@@ -158,7 +158,7 @@ def to_document(after: MaintenanceState, before: MaintenanceState) -> bytes:
     Raises:
         InvalidConfiguration: It is too large, or new windows or holds leave too little room for a mode.
     """
-    content = after.encode()
+    content = after.serialize()
     has_more_windows = _has_more(after.windows, before.windows)
     if has_more_windows or _has_more(after.holds, before.holds):
         of_mode = after.model_dump_json(include=_FIELDS_OF_MODE, exclude_defaults=True).encode()

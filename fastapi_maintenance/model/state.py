@@ -273,12 +273,12 @@ class MaintenanceState(BaseModel):
         Raises:
             InvalidConfiguration: The document is too large.
         """
-        content = self.encode()
+        content = self.serialize()
         check_size(len(content))
         return content
 
-    def encode(self) -> bytes:
-        """Return the document like ``to_json``, however large it is."""
+    def serialize(self) -> bytes:
+        """Return the document, however large it is."""
         document: dict[str, Any] = {"schema": 1, "epoch": self.epoch, "version": self.version, "mode": self.mode.value}
         document |= self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         if self._unreadable:

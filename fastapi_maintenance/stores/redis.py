@@ -18,7 +18,6 @@ from ..exceptions import (
     CorruptState,
     DeadlinePassed,
     InvalidConfiguration,
-    MaintenanceError,
     MissingExtra,
     OutcomeUnknown,
 )
@@ -218,20 +217,18 @@ class RedisStore(DocumentStore):
     @contextlib.contextmanager
     def _translate_errors(self, key: str, *, sent: bool = False) -> Iterator[None]:
         """Translate redis-py's errors to this package's errors."""
+        from redis.exceptions import AuthenticationError, BusyLoadingError, ResponseError  # noqa: PLC0415 - an extra
+
         try:
             yield
         except Exception as error:  # noqa: BLE001 - a server that is not Redis can cause any error
-            raise self._translate(error, key, sent=sent) from None
-
-    def _translate(self, error: Exception, key: str, *, sent: bool) -> MaintenanceError:
-        from redis.exceptions import AuthenticationError, BusyLoadingError, ResponseError  # noqa: PLC0415 - an extra
-
-        if "WRONGTYPE" in str(error):
-            return CorruptState(self.describe(key), "the key has another type; delete it, or give another key")
-        # The server reports errors before the script's first write.
-        refused = isinstance(error, (ResponseError, AuthenticationError, BusyLoadingError))
-        kind = OutcomeUnknown if sent and not refused else BackendUnavailable
-        return kind(self.describe(key), self._redact(error))
+            if "WRONGTYPE" in str(error):
+                problem = "the key has another type; delete it, or give another key"
+                raise CorruptState(self.describe(key), problem) from None
+            # The server reports errors before the script's first write.
+            refused = isinstance(error, (ResponseError, AuthenticationError, BusyLoadingError))
+            kind = OutcomeUnknown if sent and not refused else BackendUnavailable
+            raise kind(self.describe(key), self._redact(error)) from None
 
     def _redact(self, error: Exception) -> str:
         """Return an error's text without credentials, since servers quote unknown commands."""

@@ -135,7 +135,7 @@ class HoldMachine(RuleBasedStateMachine):
         """The block's process dies: nobody renews its hold, nobody gives it back."""
         entered = self.entered.pop(choice % len(self.entered))
         for lease in entered.block._leases:
-            lease.abandon()
+            lease.stop_renewing()
         # Its task died with it, so nothing is entered there any more.
         self.contexts[entered.task] = contextvars.copy_context()
         self.enclosing[entered.task] = []

@@ -198,7 +198,10 @@ class StoreView(View):
     async def _poll(self) -> float | None:
         """Read the store once; return the seconds until the next read, or ``None`` if nothing uses the store."""
         if self._stop_unless_used():
-            await self._disconnect()
+            try:
+                await self._backend.disconnect()
+            except Exception:
+                logger.exception("the connections of %r could not be closed", self._backend)
             return None
         self._wake.clear()
         try:
@@ -237,19 +240,15 @@ class StoreView(View):
         now = datetime.now(UTC) - self._backend.switch.clock_ahead
         return max((min(ends) - now).total_seconds(), 0.0) + _SECONDS_BETWEEN_READINGS
 
-    async def _disconnect(self) -> None:
-        """Close the connections of a store that is no longer followed."""
-        try:
-            await self._backend.disconnect()
-        except Exception:
-            logger.exception("the connections of %r could not be closed", self._backend)
-
     def _receive(self, state: MaintenanceState | None) -> None:
         """Take over the store's newest state, after a read or a change."""
         if self._ready is None:
             return  # not followed
         self._stored = state
-        self._record_contact()
+        if self._failures:
+            logger.warning("%r can be read again", self._backend)
+        self._failures, self._last_error, self._last_contact = 0, None, time.monotonic()
+        self._logged.clear()
         if state is not None:
             self._note_unreadable(state)
             self._publish(state)
@@ -277,12 +276,6 @@ class StoreView(View):
                 unreadable,
             )
         self._unreadable = unreadable
-
-    def _record_contact(self) -> None:
-        if self._failures:
-            logger.warning("%r can be read again", self._backend)
-        self._failures, self._last_error, self._last_contact = 0, None, time.monotonic()
-        self._logged.clear()
 
     def _record_failure(self, error: Exception) -> None:
         """Record a failure: the last state stays, unless it is older than ``max_stale``."""
