@@ -21,9 +21,9 @@ _DENIAL_EXTENSION = "websocket.http.response"
 class Refusal:
     """A response over HTTP or a websocket that can't fail into a 500.
 
-    It is called like a Starlette response and has the attributes of ``response``. If ``response`` raises before anything
-    was sent (a file is missing, say), ``fallback`` is sent. Where the server can't deny a handshake with a response, the
-    connection is closed with 1013, and neither is used.
+    It is called like a Starlette response and has the attributes of ``response``. If ``response`` raises before it has
+    sent anything (a file is missing, say), ``fallback`` is sent. Where the server can't answer a handshake by a
+    response, the connection is closed with 1013, and neither is used.
     """
 
     def __init__(self, response: Response, fallback: Response) -> None:

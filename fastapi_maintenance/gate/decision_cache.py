@@ -36,7 +36,7 @@ class CachedDecision:
         self._answers: dict[tuple[str, str], Response] = {}
 
     def answer_to(self, scope: Scope, answer: Answer, now: datetime) -> Response | None:
-        """Return the shared default answer, not to be changed; ``None`` if it differs each time, or for a websocket."""
+        """Return the shared default answer, ``None`` for a websocket, or if it differs each time."""
         if answer.varies(self.decision) or scope["type"] != "http":
             return None
         method = scope["method"]

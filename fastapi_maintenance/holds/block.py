@@ -75,7 +75,7 @@ class MaintenanceBlock:
 
     def __init__(self, options: _Options) -> None:
         self.lost = threading.Event()
-        """Set once a hold of this block is lost: an operator broke it, or it expired, in which case it is taken again."""
+        """Set once a hold of this block is lost: an operator broke it, or it expired and is taken again."""
         self._options = options
         self._leases: list[Lease] = []
         self._scope: CancelScope | None = None
