@@ -24,7 +24,7 @@ BROWSER_STAMP := $(BROWSER)/.installed-$(subst /,_,$(PYTHON))
 DOCS_STAMP := $(DOCS)/.installed-$(subst /,_,$(PYTHON))
 # Long runs and those that start many processes: coverage would make them longer, and the other tests reach it alone.
 WITHOUT_COVERAGE := tests/routing/test_differential.py tests/project/test_cost.py tests/project/test_reading_cost.py tests/stress \
-	tests/stores/test_store_faults.py tests/stores/test_servers_with_stores.py tests/stores/test_hung_file.py tests/project/test_examples.py
+	tests/stores/test_store_faults.py tests/stores/test_servers_with_stores.py tests/project/test_examples.py
 SOURCES := $(wildcard fastapi_maintenance tests examples benchmarks)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

@@ -163,6 +163,21 @@ def test_a_change_that_may_be_forgotten_is_not_made_again() -> None:
     run(test())
 
 
+def test_a_request_that_waits_for_another_one_gives_up_in_time() -> None:
+    """It was not sent, so its outcome is known."""
+
+    async def test() -> None:
+        store = MemoryStore()
+        switch = switch_in(store, seconds=0.05)
+        async with switch._request_lock:
+            with pytest.raises(BackendUnavailable, match=r"no answer within 0\.05 s") as raised:
+                await switch.change(turn())
+        assert type(raised.value) is BackendUnavailable
+        assert (store.reads, store.writes) == (0, 0)
+
+    run(test())
+
+
 @pytest.mark.parametrize("fault", ["nothing comes", "an error", "unavailable"])
 def test_time_that_is_up_after_a_message_is_an_unknown_outcome(fault: str) -> None:
     """A late write is possible, so the caller must not take the change for not made."""
