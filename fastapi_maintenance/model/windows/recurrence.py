@@ -260,26 +260,7 @@ class Recurrence:
         Raises:
             ValueError: It is more than ``SIGHT_YEARS`` ahead.
         """
-        missing = count
-        for year in self._years(self.start):
-            if self._positions:
-                walls = list(islice(self._in_year(year, self.start), missing))
-                if len(walls) == missing:
-                    return walls[-1]
-                missing -= len(walls)
-                continue
-            bits, early = self._days(year), 0
-            if year == self.start.year:
-                day = self.start.timetuple().tm_yday - 1
-                bits = bits >> day << day
-                early = (self._minutes & (1 << self.start.hour * 60 + self.start.minute) - 1).bit_count()
-                early *= bits >> day & 1
-            found = bits.bit_count() * self._times - early
-            if missing <= found:
-                day, minute = divmod(missing + early - 1, self._times)
-                new_year = datetime(year, 1, 1) + self._seconds  # noqa: DTZ001 - a local time
-                return new_year + [*indices_of(bits)][day] * _DAY + [*indices_of(self._minutes)][minute] * _MINUTE
-            missing -= found
-        if missing == count:
-            return self.start  # it never occurs; the caller checks that
-        raise ValueError(f"COUNT={count} reaches beyond the {SIGHT_YEARS} years in sight: give UNTIL instead")
+        walls = list(islice(self.occurs_from(self.start), count))
+        if 0 < len(walls) < count:
+            raise ValueError(f"COUNT={count} reaches beyond the {SIGHT_YEARS} years in sight: give UNTIL instead")
+        return walls[-1] if walls else self.start  # it never occurs; the caller checks that
