@@ -634,3 +634,17 @@ async def test_dispatch_can_be_called_without_the_middleware_around_it(on: bool)
 
     response = await middleware.dispatch(Request(scope_of("/normal")), call_next)
     assert response.status_code == (503 if on else 200)
+
+
+@pytest.mark.parametrize("on", [False, True])
+async def test_dispatch_may_pass_on_a_new_scope(on: bool) -> None:
+    """It is the same request of the same app."""
+
+    class Renewing(MaintenanceModeMiddleware):
+        async def dispatch(self, request: Request, call_next: Any) -> Response:
+            return await super().dispatch(Request(anew(request.scope), request.receive), call_next)
+
+    app = Renewing(FastAPI(routes=routes()), backend=MemoryBackend(on))
+    assert await status(app, "/normal") == (503 if on else 200)
+    assert await status(app, "/open") == 200
+    assert await status(app, "/forced") == 503

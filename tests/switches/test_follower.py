@@ -32,6 +32,7 @@ from fastapi_maintenance.backends.base import StoreBackend
 from fastapi_maintenance.concurrency import io_thread
 from fastapi_maintenance.model.change import Change, set_mode
 from fastapi_maintenance.model.state import Hold
+from fastapi_maintenance.stores import DocumentStore
 from fastapi_maintenance.switches.views import follower
 from fastapi_maintenance.switches.views.follower import StoreView
 from fastapi_maintenance.switches.views.lookup import MemoryView, view_of
@@ -987,3 +988,14 @@ async def test_a_user_may_begin_twice(make: Make) -> None:
     await until(view.peek)
     assert isinstance(view, StoreView)
     assert len(view._tasks) == 1
+
+
+async def test_a_store_that_can_not_list_its_switches_says_so() -> None:
+    """`None` is not an empty list."""
+
+    class Unlisted(MemoryStore):
+        names = DocumentStore.names  # type: ignore[assignment]
+
+    backend = StoreBackend(Unlisted())
+    assert await backend.switch_names() is None
+    await backend.aclose()

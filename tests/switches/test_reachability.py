@@ -324,7 +324,7 @@ async def test_an_app_whose_lifespan_runs_is_meant(monkeypatch: pytest.MonkeyPat
     backend = MemoryBackend()
     async with running(app_of(backend=backend)):
         with monkeypatch.context() as patch:
-            patch.setattr(registry_module, "reachable", lambda references: [1 / 0 for _ in references])
+            patch.setattr(registry_module, "find_reachable", lambda references: [1 / 0 for _ in references])
             assert registry.resolve() is backend
             async with maintenance_mode_on():
                 assert await get_maintenance_mode(backend)
