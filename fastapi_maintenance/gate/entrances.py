@@ -56,7 +56,7 @@ class GuardedEntrance(Entrance):
                 admitted, gate = passage.with_outer(outer), passage.app.gate
                 cached, receive = await gate.judge_again(admitted, self, scope, receive)
                 if cached.blocked:
-                    await gate.refuse(cached, _with_method(scope, passage), receive, send)
+                    await gate.refuse(cached, passage.judgement.with_method(scope), receive, send)
                     return
             outer = admitted
         if outer is None or outer is innermost:
@@ -85,14 +85,9 @@ class BehindCors:
                 gate = passage.app.gate
                 cached, receive = await gate.judge_behind_cors(passage.with_outer(passage.outer), scope, receive)
                 if cached.blocked:
-                    await gate.refuse(cached, _with_method(scope, passage), receive, send)
+                    await gate.refuse(cached, passage.judgement.with_method(scope), receive, send)
                     return
         await self.app(scope, receive, send)
-
-
-def _with_method(scope: Scope, passage: Passage) -> Scope:
-    """Return a scope with the client's method, which decides whether an answer has a body."""
-    return scope if scope.get("method") == passage.method else {**scope, "method": passage.method}
 
 
 def may_meet_cors(target: Target) -> bool:
@@ -157,8 +152,8 @@ def _part_of(passage: Passage, outer: Judgement, scope: Scope) -> Passage:
     part = passage.with_outer(None)
     part.judgement = judgement = Judgement(scope, None)
     judgement.root_path = outer.root_path
-    if scope.get("method") != "HEAD":  # for HEAD, the server may wait for a body if the client used another method
-        part.method = scope.get("method")
+    if scope.get("method") == "HEAD":  # the server may wait for a body if the client used another method
+        judgement.method = outer.method or "HEAD"
     if not passage.is_over:
         judgement.state = outer.state
         if outer.target is None:

@@ -135,7 +135,7 @@ class Gate:
         state = view.peek()
         if state is None:
             return None
-        if self._is_off(state) and not forced_on_anywhere():
+        if (state is self._lasting_off or self._is_off(state)) and not forced_on_anywhere():
             # A request that code makes within this one is judged by its root path.
             passage.judgement = Judgement(scope, _OFF) if scope.get("root_path") else PASSED
             return PASSED_AT_ONCE
@@ -149,8 +149,6 @@ class Gate:
 
     def _is_off(self, state: MaintenanceState) -> bool:
         """Return whether a state is off now; remember a state that stays off."""
-        if state is self._lasting_off:
-            return True
         if state.mode is _MODE_OFF and not state.holds and not state.windows and self.app.override is None:
             self._lasting_off = state
             return True

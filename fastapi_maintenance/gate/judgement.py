@@ -21,8 +21,8 @@ class Judgement:
     """How one gate judged one request, and by which facts."""
 
     __slots__ = (
-        *("_facts", "_is_beyond", "_method", "_path"),
-        *("default_answer", "is_preflight", "root_path", "state", "target"),
+        *("_facts", "_is_beyond", "_path"),
+        *("default_answer", "is_preflight", "method", "root_path", "state", "target"),
     )
 
     def __init__(
@@ -38,7 +38,8 @@ class Judgement:
         """The answer if a user's ``dispatch`` fails after it had to refuse the request."""
         self.root_path: str = scope.get("root_path", "")
         self._path = scope.get("path")
-        self._method: str | None = scope.get("method")
+        self.method: str | None = scope.get("method")
+        """The method of the client, as far as known."""
         self._facts: object = None
         """A copy of the routing facts behind the target; ``None`` if type, path and method were enough."""
         self._is_beyond = False
@@ -60,12 +61,16 @@ class Judgement:
         if entry is None or entry.root_path != scope.get("root_path", ""):
             return False
         if self._facts is None:
-            if scope["path"] != self._path or scope.get("method") != self._method:
+            if scope["path"] != self._path or scope.get("method") != self.method:
                 return False
         elif self._facts != _routing_facts(scope):
             return False
         self._is_beyond = entry is self.target.entries[-1]
         return not self.is_preflight or entrance.may_meet_cors(self.target)
+
+    def with_method(self, scope: Scope) -> Scope:
+        """Return a scope with the client's method, which decides whether an answer has a body."""
+        return scope if scope.get("method") == self.method else {**scope, "method": self.method}
 
     def mark_outside(self, router: Router, scope: Scope, leads_to: Callable[[Router], bool]) -> Mark | None:
         """Return the innermost mark outside of a router, or ``None`` if none is known.

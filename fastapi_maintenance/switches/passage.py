@@ -17,14 +17,12 @@ SCOPE_KEY = "fastapi_maintenance"
 class Passage:
     """One request in one app. It must not refer to the scope, which refers to it."""
 
-    __slots__ = ("app", "around", "guarded", "is_over", "judgement", "key", "method", "outer", "socket", "tokens")
+    __slots__ = ("app", "around", "guarded", "is_over", "judgement", "key", "outer", "socket", "tokens")
 
     def __init__(self, app: AppSwitch, scope: Scope, outer: Passage | None, around: Passage | None = None) -> None:
         self.app = app
         self.key = id(scope)
         """The key among the requests in flight."""
-        self.method: str | None = scope.get("method")
-        """The method with which the request reached the app."""
         self.outer = outer
         """The passage of the same request through the next outer app, such as the app that mounts this app."""
         self.around = around
