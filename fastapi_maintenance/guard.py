@@ -1,6 +1,6 @@
 """``MaintenanceGuard``: maintenance for the routes with a dependency."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: FastAPI before 0.116 reads the annotations of a callable object as they are.
 
 import functools
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """The JSON API of the admin."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: FastAPI reads the annotations of functions that are made in a function.
 
 import hashlib
 from datetime import UTC, datetime

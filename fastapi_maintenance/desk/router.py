@@ -1,6 +1,6 @@
 """The admin as a router: ``app.include_router(maintenance_admin(dependencies=[...]))``."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: FastAPI reads the annotations of functions that are made in a function.
 
 import logging
 from collections.abc import Iterable

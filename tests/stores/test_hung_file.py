@@ -78,7 +78,18 @@ def test_a_file_that_hangs_stops_nothing_else(shim: Path, tmp_path: Path) -> Non
         "PYTHONPATH": str(ROOT),
     }
     with RedisServer() as server:
-        program = [sys.executable, "-W", "error", "-c", PROGRAM, str(path), str(while_there), server.url]
+        program = [
+            sys.executable,
+            "-W",
+            "error",
+            "-W",
+            "ignore:Please use:PendingDeprecationWarning",
+            "-c",
+            PROGRAM,
+            str(path),
+            str(while_there),
+            server.url,
+        ]
         ended = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 0, ended.stderr
     told = json.loads(ended.stdout)

@@ -138,7 +138,7 @@ def entry_point(directory: Path) -> dict[str, str]:
     (info / "entry_points.txt").write_text("[fastapi_maintenance.stores]\nnats = examples.nats_store:NatsStore\n")
     root = ROOT
     # The connection ends with the process, which Python's own transports warn of.
-    warnings = "error,ignore::ResourceWarning"
+    warnings = "error,ignore::ResourceWarning,ignore:Please use:PendingDeprecationWarning"
     return {"PYTHONPATH": os.pathsep.join([str(root), str(directory)]), "PYTHONWARNINGS": warnings}
 
 

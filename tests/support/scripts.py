@@ -8,7 +8,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-STRICT = ("-X", "dev", "-W", "error", "-W", "ignore:.*fork:DeprecationWarning")
+STRICT = (
+    "-X",
+    "dev",
+    "-W",
+    "error",
+    "-W",
+    "ignore:.*fork:DeprecationWarning",
+    "-W",
+    "ignore:Please use:PendingDeprecationWarning",
+)
 """Python's options by which it takes warnings for errors, but for forks: those are what is tested."""
 
 
