@@ -18,10 +18,8 @@ from unittest.mock import patch
 
 from fastapi_maintenance.cli import main
 from tests.support.beginnings import nothing_configured
-from tests.support.scripts import ROOT
+from tests.support.scripts import MULTIPART, ROOT
 
-WARNINGS = "error,ignore:Please use:PendingDeprecationWarning"
-"""Starlette before 0.40 imports python-multipart by its former name."""
 SECONDS = 60
 """How long a command may take at most; the machine may be busy."""
 
@@ -48,7 +46,7 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return an environment in which nothing of ours is set but what is given."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FASTAPI_MAINTENANCE")}
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return {**kept, "PYTHONPATH": path, "PYTHONWARNINGS": WARNINGS, **(more or {})}
+    return {**kept, "PYTHONPATH": path, "PYTHONWARNINGS": f"error,{MULTIPART}", **(more or {})}
 
 
 def start(
