@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.scripts import ROOT
+from tests.support.scripts import MULTIPART, ROOT
 from tests.support.stores import RedisServer
 
 PROGRAM = """
@@ -83,7 +83,7 @@ def test_a_file_that_hangs_stops_nothing_else(shim: Path, tmp_path: Path) -> Non
             "-W",
             "error",
             "-W",
-            "ignore:Please use:PendingDeprecationWarning",
+            MULTIPART,
             "-c",
             PROGRAM,
             str(path),

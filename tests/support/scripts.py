@@ -8,16 +8,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-STRICT = (
-    "-X",
-    "dev",
-    "-W",
-    "error",
-    "-W",
-    "ignore:.*fork:DeprecationWarning",
-    "-W",
-    "ignore:Please use:PendingDeprecationWarning",
-)
+MULTIPART = "ignore:Please use:PendingDeprecationWarning"
+"""Starlette before 0.40 imports python-multipart by its former name."""
+STRICT = ("-X", "dev", "-W", "error", "-W", "ignore:.*fork:DeprecationWarning", "-W", MULTIPART)
 """Python's options by which it takes warnings for errors, but for forks: those are what is tested."""
 
 
