@@ -254,12 +254,14 @@ class PostgresServer(_Server):
     def pause(self) -> None:
         """Have the server do nothing (SIGSTOP): the system goes on taking connections and data for it."""
         for process in self._processes():
-            process.send_signal(signal.SIGSTOP)
+            with contextlib.suppress(psutil.NoSuchProcess):  # a connection's process may end at any time
+                process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """End a pause (SIGCONT)."""
         for process in self._processes():
-            process.send_signal(signal.SIGCONT)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGCONT)
 
     def _initialize(self) -> None:
         secret = self._directory / "password"
