@@ -93,7 +93,7 @@ def test_a_file_that_hangs_stops_nothing_else(shim: Path, tmp_path: Path) -> Non
         ended = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 0, ended.stderr
     told = json.loads(ended.stdout)
-    assert 0.9 < told["start"] < 20
+    assert 0.9 < told["start"] < 2
     assert told["held"]
-    assert told["seen"] < 20, "it was not pushed"
-    assert told["back"] < 20
+    assert told["seen"] < 0.5
+    assert told["back"] < 1.5

@@ -43,15 +43,14 @@ from tests.support.traffic import OFF, ON, READ_ONLY, Figures, Moment, Traffic, 
 
 T = TypeVar("T")
 
-SECONDS = 20
-"""How long a test waits for what has to come; the machine may be busy. How soon a follower looks again is a matter of
-its clock: tests/switches/test_follower.py."""
-MOST_TIMES_AS_SLOW = 3.0
+RECOVERY_SECONDS = 1.5
+"""From the store's return, until it is followed again."""
+MOST_TIMES_AS_SLOW = 2.0
 """Requests during a fault, compared with those before it."""
-P99_FLOOR_SECONDS, MEDIAN_FLOOR_SECONDS = 0.1, 0.001
+P99_FLOOR_SECONDS, MEDIAN_FLOOR_SECONDS = 0.02, 0.0005
 """Are no difference: other threads of this process have their turns, and on a busy machine lose the processor then.
-Who waits for a store does for longer. That a request asks none is counted: tests/project/test_reading_cost.py."""
-MOST_CPU = 0.5
+Who waits for a store does for longer, and who asks one that refuses moves the median."""
+MOST_CPU = 0.3
 """Beyond what requests need: nothing spins, whatever the fault."""
 PASSWORD = PostgresServer.password
 
@@ -75,7 +74,7 @@ class Store:
     """By which somebody else changes it."""
     fail: Callable[[], object]
     recover: Callable[[], object]
-    seconds: float = 0.5
+    seconds: float = 1.5
     """How long it fails, from when that is noticed."""
 
     def set(self, mode: MaintenanceMode) -> None:
@@ -131,15 +130,21 @@ def killed_redis(_: Path) -> Iterator[Store]:
 
 
 @contextmanager
+def stopped_redis(_: Path) -> Iterator[Store]:
+    with redis_server(persistent=True) as server, on_redis(server) as backends:
+        yield Store(*backends, fail=server.stop, recover=server.start)
+
+
+@contextmanager
 def paused_redis(_: Path) -> Iterator[Store]:
     with redis_server() as server, on_redis(server) as backends:
-        yield Store(*backends, fail=server.pause, recover=server.resume, seconds=2)
+        yield Store(*backends, fail=server.pause, recover=server.resume, seconds=5)
 
 
 @contextmanager
 def silent_redis(_: Path) -> Iterator[Store]:
     with redis_server() as server, BadNetwork(server.port) as proxy, on_redis(server, proxy.port) as backends:
-        yield Store(*backends, fail=proxy.fall_silent, recover=proxy.speak, seconds=2)
+        yield Store(*backends, fail=proxy.fall_silent, recover=proxy.speak, seconds=4)
 
 
 @contextmanager
@@ -214,15 +219,20 @@ def unreadable_file(directory: Path) -> Iterator[Store]:
 
 FAULTS: dict[str, Scene] = {
     "redis-killed": killed_redis,
-    "redis-paused": paused_redis,
+    "redis-stopped": stopped_redis,
+    "redis-paused-for-5-s": paused_redis,
     "redis-silent": silent_redis,
     "postgres-stopped": partial(failing_postgres, "stop", "start"),
+    "postgres-killed": partial(failing_postgres, "kill", "start"),
     "postgres-paused": partial(failing_postgres, "pause", "resume"),
     "sqlite-locked": locked_sqlite,
+    "file-truncated": partial(spoilt_file, Path.touch),
+    "file-cut": partial(spoilt_file, lambda path: path.write_text('{"schema": 1, "epo')),
     "file-garbage": partial(spoilt_file, lambda path: path.write_bytes(os.urandom(1000))),
+    "file-a-directory": partial(spoilt_file, lambda path: path.symlink_to(path.parent)),
     "file-unreadable": unreadable_file,
 }
-"""Faults in which the store can neither be read nor changed; what else makes a file unreadable: test_file.py."""
+"""Faults in which the store can neither be read nor changed."""
 
 
 @pytest.mark.parametrize("scene", FAULTS.values(), ids=list(FAULTS))
@@ -232,15 +242,15 @@ def test_requests_do_not_notice_that_the_store_fails(
     """The last known state stays, at the same speed; a change fails in time, and is not made later."""
     with scene(tmp_path) as store, Traffic(store.backend) as traffic:
         store.set(MaintenanceMode.READ_ONLY)
-        traffic.wait_until_seen(READ_ONLY, SECONDS)
+        traffic.wait_until_seen(READ_ONLY, 5)
         known_version = store.status().version
-        healthy = traffic.watch(0.5)
+        healthy = traffic.watch(1)
         caplog.clear()
 
         failed = Moment.now()
         store.fail()
         gone = time.monotonic()  # stopping a server takes its time, in which it can still be read
-        wait_until(store.is_stale, SECONDS)
+        wait_until(store.is_stale, 4)
         noticed = time.monotonic() - failed.at
         told_no_in = refused_change(store.backend)
         time.sleep(max(store.seconds - told_no_in, 0.2))
@@ -248,9 +258,9 @@ def test_requests_do_not_notice_that_the_store_fails(
         before_return = Moment.now()
         store.recover()
         returned = Moment.now()
-        wait_until(store.is_ready, SECONDS)
+        wait_until(store.is_ready, RECOVERY_SECONDS)
         recovered = time.monotonic() - returned.at
-        time.sleep(0.5)  # time enough for a change that comes too late
+        time.sleep(1)  # time enough for a change that comes too late
         during = traffic.figures(failed, before_return)
         afterwards = traffic.figures(returned, Moment.now())
         records = list(caplog.records)
@@ -262,7 +272,7 @@ def test_requests_do_not_notice_that_the_store_fails(
         assert status.version == known_version
         assert status.last_error
         assert status.age_seconds is not None
-        assert before_return.at - gone - 0.1 < status.age_seconds < before_return.at - failed.at + SECONDS
+        assert before_return.at - gone - 0.1 < status.age_seconds < before_return.at - failed.at + 1.5
         assert store.status().last_error is None
         assert store.status().version == known_version
         failure, end = told(records)
@@ -272,7 +282,7 @@ def test_requests_do_not_notice_that_the_store_fails(
         assert run(store.operator.load()) == run(store.backend.load())
 
         store.set(MaintenanceMode.ON)
-        visible = traffic.wait_until_seen(ON, SECONDS)
+        visible = traffic.wait_until_seen(ON, RECOVERY_SECONDS)
         report(healthy, during, afterwards, noticed=noticed, told_no_in=told_no_in, recovered=recovered, seen=visible)
 
 
@@ -283,7 +293,7 @@ def refused_change(backend: StoreBackend) -> float:
         asyncio.run(set_maintenance_mode(True, backend))
     assert PASSWORD not in str(failure.value)
     seconds = time.monotonic() - begin
-    assert seconds < backend.timeout_seconds + SECONDS
+    assert seconds < backend.timeout_seconds + 0.5
     return seconds
 
 
@@ -409,18 +419,18 @@ def test_a_store_that_can_only_be_read_is_followed_all_the_same(
     """Changes fail in time, and are not made later; requests go by what the store has."""
     with scene(tmp_path) as store, Traffic(store.backend) as traffic:
         store.set(MaintenanceMode.READ_ONLY)
-        traffic.wait_until_seen(READ_ONLY, SECONDS)
+        traffic.wait_until_seen(READ_ONLY, 5)
         known = run(store.operator.load())
-        healthy = traffic.watch(0.5)
+        healthy = traffic.watch(1)
         caplog.clear()
 
         failed = Moment.now()
         store.fail()
         told_no_in = refused_change(store.backend)
-        time.sleep(0.5)
+        time.sleep(1.5)
         assert store.is_ready()
         store.recover()
-        time.sleep(0.5)
+        time.sleep(1)
         during = traffic.figures(failed, Moment.now())
 
         assert during.answers == READ_ONLY
@@ -428,7 +438,7 @@ def test_a_store_that_can_only_be_read_is_followed_all_the_same(
         assert told(caplog.records) == []
         assert run(store.operator.load()) == known
         asyncio.run(set_maintenance_mode(True, store.backend))
-        visible = traffic.wait_until_seen(ON, SECONDS)
+        visible = traffic.wait_until_seen(ON, RECOVERY_SECONDS)
         report(healthy, during, told_no_in=told_no_in, seen=visible)
 
 
@@ -436,7 +446,9 @@ def test_a_store_that_can_only_be_read_is_followed_all_the_same(
     ("fault", "initial"),
     [
         ("redis-killed", MaintenanceMode.OFF),
+        ("redis-paused-for-5-s", MaintenanceMode.ON),
         ("postgres-stopped", MaintenanceMode.ON),
+        ("sqlite-locked", MaintenanceMode.OFF),
         ("file-garbage", MaintenanceMode.ON),
     ],
 )
@@ -445,7 +457,7 @@ def test_a_store_that_is_down_at_the_start_is_read_once_it_is_there(
 ) -> None:
     """The app starts; its first requests wait up to ``init_timeout``, and then ``initial`` counts."""
     with FAULTS[fault](tmp_path) as store:
-        store.backend.initial, store.backend.init_timeout = initial, 1.5
+        store.backend.initial, store.backend.init_timeout = initial, 0.7
         counts = OFF if initial is MaintenanceMode.OFF else ON
         store.set(MaintenanceMode.READ_ONLY)
         store.fail()
@@ -456,20 +468,20 @@ def test_a_store_that_is_down_at_the_start_is_read_once_it_is_there(
         started_in = Moment.now().at - begin.at
         assert started_in < store.backend.init_timeout
         with traffic:
-            traffic.wait_until_seen(counts, SECONDS)
-            wait_until(lambda: store.status().last_error, SECONDS)
+            traffic.wait_until_seen(counts, 3)
+            wait_until(lambda: store.status().last_error, 4)
             status = store.status()
-            later = traffic.watch(0.5)
-            waiting = traffic.figures(begin, Moment(begin.at + 1.5, begin.cpu))
+            later = traffic.watch(1)
+            waiting = traffic.figures(begin, Moment(begin.at + 0.7, begin.cpu))
             assert traffic.answers() == counts
             store.recover()
             returned = time.monotonic()
-            traffic.wait_until_seen(READ_ONLY, SECONDS)
+            traffic.wait_until_seen(READ_ONLY, RECOVERY_SECONDS)
             recovered = time.monotonic() - returned
             assert traffic.answers() == counts | READ_ONLY
             assert store.is_ready()
-            assert max(waiting.seconds) < 1.5 + SECONDS
-            assert later.median < 0.5, "requests wait for the store again"
+            assert max(waiting.seconds) < 0.7 + 0.5  # what a busy machine adds: 0.28 was seen
+            assert later.p99 < 0.05
             assert status.knowledge is Knowledge.ERROR
             assert (status.version, status.age_seconds) == (None, None)
             until = "until it can be, the switch is"
@@ -498,22 +510,22 @@ def test_an_emptied_redis_gets_the_last_known_state_back(
         store = Store(backend, operator, server.kill, server.start)
         for mode in (MaintenanceMode.OFF, MaintenanceMode.ON, MaintenanceMode.READ_ONLY):
             store.set(mode)
-        traffic.wait_until_seen(READ_ONLY, SECONDS)
-        healthy = traffic.watch(0.5)
+        traffic.wait_until_seen(READ_ONLY, 5)
+        healthy = traffic.watch(1)
         caplog.clear()
 
         failed = Moment.now()
         empty(server)
-        wait_until(lambda: server.run("EXISTS", backend.key), SECONDS)
+        wait_until(lambda: server.run("EXISTS", backend.key), 3)
         restored = time.monotonic() - failed.at
-        during = traffic.watch(0.5)
+        during = traffic.watch(2)
         assert store.is_ready()
         assert store.status().version == 3
         assert traffic.answers(since=failed.at) == READ_ONLY
         assert_as_fast(during, healthy)
 
         store.set(MaintenanceMode.ON)
-        visible = traffic.wait_until_seen(ON, SECONDS)
+        visible = traffic.wait_until_seen(ON, RECOVERY_SECONDS)
         assert store.status().version == 4
         assert f"{backend!r} had lost its document: version 3 was put back" in told(caplog.records)
         report(healthy, during, restored=restored, seen=visible)
@@ -528,18 +540,18 @@ def test_a_killed_subscription_is_made_again(caplog: pytest.LogCaptureFixture) -
     ):
         store = Store(backend, operator, server.kill, server.start)
         store.set(MaintenanceMode.READ_ONLY)
-        traffic.wait_until_seen(READ_ONLY, SECONDS)
-        healthy = traffic.watch(0.5)
+        traffic.wait_until_seen(READ_ONLY, 5)
+        healthy = traffic.watch(1)
         caplog.clear()
         begin = Moment.now()
         seconds = []
         for _ in range(3):
             assert server.run("CLIENT", "KILL", "TYPE", "pubsub") == 1
             store.set(MaintenanceMode.ON)
-            seconds.append(traffic.wait_until_seen(ON, SECONDS))
+            seconds.append(traffic.wait_until_seen(ON, RECOVERY_SECONDS))
             time.sleep(0.5)  # it is subscribed again
             store.set(MaintenanceMode.READ_ONLY)
-            seconds.append(traffic.wait_until_seen(READ_ONLY, SECONDS))
+            seconds.append(traffic.wait_until_seen(READ_ONLY, 0.5))
         during = traffic.figures(begin, Moment.now())
         assert during.answers == ON | READ_ONLY
         assert_as_fast(during, healthy)
@@ -561,19 +573,18 @@ def test_connections_that_are_lost_without_a_word_are_replaced(
     ):
         store = Store(backend, operator, server.kill, server.start)
         store.set(MaintenanceMode.READ_ONLY)
-        traffic.wait_until_seen(READ_ONLY, SECONDS)
-        healthy = traffic.watch(0.5)
+        traffic.wait_until_seen(READ_ONLY, 5)
+        healthy = traffic.watch(1)
         caplog.clear()
         lost = Moment.now()
         network.lose_connections()
         store.set(MaintenanceMode.ON)
         # Three rounds of silence, a reading on a connection that is lost as well, and one on a new one.
-        visible = traffic.wait_until_seen(ON, SECONDS)
-        wait_until(store.is_ready, SECONDS)
-        if poll_seconds > SECONDS:
-            time.sleep(max(lost.at + 5 - time.monotonic(), 0.5))  # the subscription is made again
+        visible = traffic.wait_until_seen(ON, 3 if poll_seconds < 2 else 6)
+        wait_until(store.is_ready, 1)
+        time.sleep(max(lost.at + 5 - time.monotonic(), 0.5))  # the subscription is made again
         store.set(MaintenanceMode.READ_ONLY)
-        pushed = traffic.wait_until_seen(READ_ONLY, SECONDS)
+        pushed = traffic.wait_until_seen(READ_ONLY, 0.5)
         during = traffic.figures(lost, Moment.now())
         assert during.answers == ON | READ_ONLY
         assert_as_fast(during, healthy)
@@ -586,7 +597,7 @@ def test_a_state_that_is_too_old_gives_way_to_what_was_chosen(
     policy: Any, counts: set[tuple[str, int]], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each time, and only as long as the store fails."""
-    options = {"poll_seconds": 0.2, "timeout_seconds": 0.3, "on_backend_error": policy, "max_stale": 2.0}
+    options = {"poll_seconds": 0.2, "timeout_seconds": 0.3, "on_backend_error": policy, "max_stale": 1.0}
     with (
         redis_server() as server,
         on_redis(server, **options) as (backend, operator),
@@ -594,28 +605,31 @@ def test_a_state_that_is_too_old_gives_way_to_what_was_chosen(
     ):
         store = Store(backend, operator, server.kill, server.start)
         store.set(MaintenanceMode.READ_ONLY)
-        traffic.wait_until_seen(READ_ONLY, SECONDS)
-        healthy = traffic.watch(0.5)
+        traffic.wait_until_seen(READ_ONLY, 5)
+        healthy = traffic.watch(1)
         caplog.clear()
         for outage in (1, 2):
             failed = Moment.now()
             server.pause()
-            traffic.wait_until_seen(counts, SECONDS)
+            time.sleep(0.7)
+            assert traffic.answers(since=failed.at) == READ_ONLY
+            traffic.wait_until_seen(counts, 4)
             flipped = time.monotonic() - failed.at
-            assert traffic.figures(failed, Moment(failed.at + 0.7, failed.cpu)).answers == READ_ONLY
-            time.sleep(0.3)
+            time.sleep(1)
             during = traffic.figures(failed, Moment.now())
             assert store.is_stale()
             server.resume()
-            recovered = traffic.wait_until_seen(READ_ONLY, SECONDS)
+            recovered = traffic.wait_until_seen(READ_ONLY, RECOVERY_SECONDS)
             assert traffic.answers(since=failed.at) == counts | READ_ONLY
             assert_as_fast(during, healthy)
             lines = told(caplog.records)
             assert len(lines) == 3 * outage
             assert lines[-2:] == [
-                f"{backend!r} has failed for 2 s: the switch is treated as {policy}",
+                f"{backend!r} has failed for 1 s: the switch is treated as {policy}",
                 f"{backend!r} can be read again",
             ]
+            # It is noticed when an attempt fails: after the longest pause between two, and a time-out.
+            assert flipped < 1.0 + 1.0 + 0.3 + 0.5
             report(healthy, during, flipped=flipped, recovered=recovered)
 
 
@@ -624,15 +638,15 @@ def test_a_removed_file_means_off(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     path = tmp_path / "switch.json"
     with file_store(path) as store, Traffic(store.backend) as traffic:
         store.set(MaintenanceMode.READ_ONLY)
-        traffic.wait_until_seen(READ_ONLY, SECONDS)
-        healthy = traffic.watch(0.5)
+        traffic.wait_until_seen(READ_ONLY, 5)
+        healthy = traffic.watch(1)
         begin = Moment.now()
         path.unlink()
-        seconds = [traffic.wait_until_seen(OFF, SECONDS)]
+        seconds = [traffic.wait_until_seen(OFF, 1)]
         path.write_text("1\n")
-        seconds.append(traffic.wait_until_seen(ON, SECONDS))
+        seconds.append(traffic.wait_until_seen(ON, 1))
         path.unlink()
-        seconds.append(traffic.wait_until_seen(OFF, SECONDS))
+        seconds.append(traffic.wait_until_seen(OFF, 1))
         shutil.rmtree(tmp_path)
         time.sleep(0.5)
         during = traffic.figures(begin, Moment.now())

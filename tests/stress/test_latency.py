@@ -6,8 +6,8 @@ from benchmarks.latency import measure, percentile
 from tests.support.places import redis_place
 from tests.support.stores import RedisServer
 
-BOUND_SECONDS = 20.0
-"""A third of the time between two polls: how soon it is on an idle machine, the benchmark measures."""
+BOUND_SECONDS = 1.0
+"""Twenty times the goal of the benchmark: other tests have the processors here."""
 
 
 def test_a_push_reaches_other_processes_at_once() -> None:
