@@ -1,6 +1,6 @@
 """``MaintenanceGuard``: maintenance for the routes with a dependency."""
 
-# No `from __future__ import annotations`: FastAPI before 0.116 reads the annotations of a callable object as they are.
+# No `from __future__ import annotations`: FastAPI 0.115 reads the annotations of a callable object as they are.
 
 import functools
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """The HTML page of the admin."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: FastAPI reads the annotations of functions that are made in a function.
 
 import functools
 import secrets
@@ -73,15 +73,16 @@ async def _perform(form: dict[str, str], name: str, by: str | None) -> None:
     match form.get("action"):
         case "set":
             mode = MaintenanceMode(form.get("mode", ""))
+            is_off = mode is MaintenanceMode.OFF
             await change_mode(
                 mode,
                 name=name,
-                reason=reason,
-                until=await _parse_end(form.get("until", ""), name),
-                retry_after=_parse_seconds(form.get("retry_after", "")),
+                reason=None if is_off else reason,
+                until=None if is_off else await _parse_end(form.get("until", ""), name),
+                retry_after=None if is_off else _parse_seconds(form.get("retry_after", "")),
                 by=by,
                 expected_version=version,
-                break_holds=mode is MaintenanceMode.OFF and form.get("break_holds") == "yes",
+                break_holds=is_off and form.get("break_holds") == "yes",
             )
         case "plan":
             start, end = _parse_time(form.get("start")), _parse_time(form.get("end"))

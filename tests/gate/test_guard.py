@@ -12,6 +12,7 @@ import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, WebSocket
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.routing import APIRoute
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import HTTPConnection
@@ -36,6 +37,7 @@ from fastapi_maintenance import (
     maintenance_mode_on,
     set_maintenance_mode,
 )
+from fastapi_maintenance.admin import maintenance_admin
 from fastapi_maintenance.backends import BaseStateBackend, MemoryBackend
 from fastapi_maintenance.model.decision import Rule
 from tests.support.asgi import BODY, PREFLIGHT, get, handshake, lifespan, request, running, status
@@ -863,3 +865,11 @@ async def test_a_guards_store_that_can_not_be_one_stops_the_start() -> None:
     app = guarded(guard=MaintenanceGuard("eu"), backend=Other())
     with pytest.raises(InvalidConfiguration, match="no place for eu"):
         await lifespan(app)
+
+
+def test_no_annotation_that_fastapi_reads_is_text() -> None:
+    """FastAPI 0.115 does not evaluate the text of an annotation of a callable object or of a nested function."""
+    routes = maintenance_admin(insecure=True).routes
+    endpoints = [route.endpoint for route in routes if isinstance(route, APIRoute)]
+    for function in (MaintenanceGuard.__call__, *endpoints):
+        assert not [text for text in function.__annotations__.values() if isinstance(text, str)], function
