@@ -927,14 +927,14 @@ def test_the_terminals_own_signals_come_once(url: str) -> None:
     terminal: Any = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "start_new_session": False}
     with started("run", "--quiet", "--backend", url, "--", *command, begin="os.login_tty(0)", **terminal) as process:
         os.close(theirs)
-        told = read_all(ours, b"ready")
+        printed = read_all(ours, b"ready")
         for _ in range(3):
             os.write(ours, b"\x03")
-            told += read_all(ours, b"interrupted")
+            printed += read_all(ours, b"interrupted")
         with contextlib.suppress(OSError):
             while part := os.read(ours, 4096):
-                told += part
-        assert (process.wait(60), told.count(b"interrupted")) == (0, 3), told
+                printed += part
+        assert (process.wait(60), printed.count(b"interrupted")) == (0, 3), printed
     os.close(ours)
 
 
@@ -943,11 +943,11 @@ def test_maintenance_is_planned_and_cancelled(any_url: str) -> None:
     env = {"FASTAPI_MAINTENANCE_BACKEND": any_url}
     planned = run_here("schedule", "2099-03-01T02:00Z", "2h30m", "--reason", HOSTILE, env=env)
     assert (planned.status, planned.error) == (0, "")
-    told = re.fullmatch(
+    found = re.fullmatch(
         r"default: planned, version 1: (\S+): on from 2099-03-01 02:00:00 UTC to 2099-03-01 04:30:00 UTC \((.*)\)\n",
         planned.out,
     )
-    assert told is not None
+    assert found is not None
     weekly = ("--zone", "Europe/Berlin", "--rrule", "FREQ=WEEKLY;BYDAY=SU", "--read-only")
     made = run_here("schedule", "2099-01-04T02:30", "2099-01-04T03:00", *weekly, "--json", env=env).json()
     assert made["window"]["start"] == "2099-01-04T01:30:00Z"
@@ -956,14 +956,14 @@ def test_maintenance_is_planned_and_cancelled(any_url: str) -> None:
     assert "again by FREQ=WEEKLY;BYDAY=SU in Europe/Berlin" in shown
     assert not CONTROLS.search(shown)
     assert [window["id"] for window in run_here("status", "--json", env=env).json()["windows"]] == [
-        told[1],
+        found[1],
         made["window"]["id"],
     ]
-    cancelled = run_here("cancel", told[1], env=env)
-    assert cancelled.out == f"default: OFF ({told[1]} is cancelled), version 3\n"
-    refused = run_here("cancel", told[1], env=env)
+    cancelled = run_here("cancel", found[1], env=env)
+    assert cancelled.out == f"default: OFF ({found[1]} is cancelled), version 3\n"
+    refused = run_here("cancel", found[1], env=env)
     assert (refused.status, refused.out) == (1, "")
-    assert refused.complaint.startswith(f"error: no window '{told[1]}'")
+    assert refused.complaint.startswith(f"error: no window '{found[1]}'")
     assert run_here("cancel", made["window"]["id"], "--json", env=env).json()["windows"] == []
 
 
@@ -1256,10 +1256,10 @@ def test_a_relative_file_is_named_from_the_root(tmp_path: Path, monkeypatch: pyt
     assert shown[-1] == f"  store: file://{tmp_path}/else%20where/switch"
     monkeypatch.chdir(folder)
     planned = run_here("schedule", "2099-01-01T00:00Z", "1h", env=env).out
-    told = re.match(rf"default: planned, in {folder}/switch: (\w+): on from ", planned)
-    assert told is not None
-    cancelled = run_here("cancel", told[1], env=env).out
-    assert cancelled == f"default: ON ({told[1]} is cancelled), in {folder}/switch\n"
+    found = re.match(rf"default: planned, in {folder}/switch: (\w+): on from ", planned)
+    assert found is not None
+    cancelled = run_here("cancel", found[1], env=env).out
+    assert cancelled == f"default: ON ({found[1]} is cancelled), in {folder}/switch\n"
     held = run_here("run", "--", "true", env=env)
     assert held.error.startswith(f"default: ON while the command runs, in {folder}/switch\n")
     database = run_here("status", "--backend", "sqlite+aiosqlite:///switch.db", "--json").json()

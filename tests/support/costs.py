@@ -1,4 +1,4 @@
-"""What something costs, compared with work that takes turns with it: no bound depends on how fast a machine is."""
+"""Measures costs relative to other work, by turns, so that no bound depends on the speed of the machine."""
 
 from __future__ import annotations
 
